@@ -1,0 +1,154 @@
+"""Build once, name by content, keep for ever: `runs/<stage>/<name>-<8 hex>/`.
+
+The eight digits are a fingerprint of the stage, its whole resolved config and the fingerprints of its parents, so two
+artifacts share a name only if they were asked for in the same words. A stage function writes into a work folder that
+outlives a kill (its checkpoints are found again); when it returns, every file is checksummed into `manifest.json`, synced,
+and the folder renamed. A finished artifact is reused; a damaged one is said, set aside and rebuilt; when two processes
+want the same one, one builds and the other waits.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from filelock import FileLock
+from pydantic import BaseModel
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from bayesgen import __version__
+from bayesgen.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished folder."""
+
+    stage: str
+    folder: Path
+    fingerprint: str
+    fresh: bool  # built just now, or found
+    seconds: float  # what building it cost, now or then
+
+    def path(self, name: str) -> Path:
+        """A file of the artifact."""
+        return self.folder / name
+
+
+def build(root: Path, stage: str, name: str, config: BaseModel | dict[str, Any], make: Callable[[Path], None], *parents: Artifact,
+          ) -> Artifact:
+    """The artifact of `stage` under `config` and `parents`; `make(folder)` writes its files if it is not there yet.
+
+    `config` must hold all that decides the content and nothing else: no paths, devices or progress settings.
+    """
+    described = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
+    ancestry = {"stage": stage, "config": described, "parents": [p.fingerprint for p in parents]}
+    fingerprint = hashlib.sha256(json.dumps(ancestry, sort_keys=True).encode()).hexdigest()
+    final = root / stage / f"{name}-{fingerprint[:8]}"
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{final}.lock"):
+        if final.exists():
+            damage = _damage(final)
+            if damage is None:
+                return Artifact(stage, final, fingerprint, False, _read_manifest(final)["seconds"])
+            aside = final.with_name(f"{final.name}.damaged-{time.time_ns()}")
+            final.rename(aside)
+            print(f"  {stage}: {damage}; set aside as {aside.name}, building it again", flush=True)
+        work = final.with_name(f"{final.name}.work")
+        work.mkdir(exist_ok=True)
+        began = time.monotonic()
+        make(work)
+        seconds = time.monotonic() - began
+        files = sorted(p for p in work.rglob("*") if p.is_file())
+        manifest = {
+            **ancestry, "fingerprint": fingerprint, "seconds": seconds, "version": __version__,
+            "python": platform.python_version(), "jax": jax.__version__,
+            "files": {str(p.relative_to(work)): _checksum(p) for p in files},
+        }
+        write_json(work / MANIFEST, manifest)
+        for path in (*files, work / MANIFEST, work):
+            _sync(path)
+        work.rename(final)
+        _sync(final.parent)
+        return Artifact(stage, final, fingerprint, True, seconds)
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a finished artifact, or None."""
+    try:
+        files = _read_manifest(folder)["files"]
+    except (OSError, ValueError, KeyError):
+        return f"{folder.name} has no readable {MANIFEST}"
+    for name, checksum in files.items():
+        if not (folder / name).is_file():
+            return f"{folder.name} lacks {name}"
+        if _checksum(folder / name) != checksum:
+            return f"{folder.name}/{name} does not match its checksum"
+    return None
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / MANIFEST).read_text())
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any):
+    """JSON, whole or not at all."""
+    _replace(path, lambda p: p.write_text(json.dumps(value, indent=1, ensure_ascii=False)))
+
+
+def save_tree(path: Path, tree: Any, **text: str):
+    """A pytree's leaves as safetensors, in the tree's order; `text` is stored beside them. Whole or not at all."""
+    leaves = {f"{i:05d}": np.ascontiguousarray(leaf) for i, leaf in enumerate(jax.tree.leaves(jax.device_get(tree)))}
+    _replace(path, lambda p: save_file(leaves, p, metadata=text or None))
+
+
+def load_tree(path: Path, like: Any) -> Any:
+    """The pytree saved at `path`, in the structure (and checked against the shapes) of `like`."""
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not readable as safetensors ({error}); delete it and run again") from error
+    leaves, structure = jax.tree.flatten(like)
+    found = [stored[k] for k in sorted(stored)]
+    if [f.shape for f in found] != [tuple(leaf.shape) for leaf in leaves]:
+        raise UserError(f"{path}: holds other shapes than expected; delete it and run again")
+    return jax.tree.unflatten(structure, found)
+
+
+def _replace(path: Path, write: Callable[[Path], Any]):
+    part = path.with_name(path.name + ".part")
+    write(part)
+    _sync(part)
+    part.replace(path)
+
+
+def discard(path: Path):
+    """Remove a file or folder that is no longer needed, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

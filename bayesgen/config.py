@@ -1,0 +1,70 @@
+"""Frozen settings of all stages, and the one function that turns Hydra's configuration into them."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bayesgen.errors import UserError, nearest
+from bayesgen.learn.finetune import FinetuneConfig
+from bayesgen.learn.pretrain import PretrainConfig
+from bayesgen.measure.rows import MeasureConfig
+from bayesgen.model.lora import check_targets
+from bayesgen.model.transformer import ModelConfig
+from bayesgen.world.world import WorldConfig
+
+
+class Config(BaseModel):
+    """Everything a run is: one frozen config a stage, in pipeline order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    world: WorldConfig
+    model: ModelConfig
+    pretrain: PretrainConfig
+    finetune: FinetuneConfig
+    measure: MeasureConfig
+    goal: Literal["run", "list", "clean"]
+    name: str = Field(min_length=1)
+    question: str
+    runs: Path
+    debug: bool
+
+
+def to_config(raw: dict[str, Any]) -> Config:
+    """Hydra's resolved configuration (a plain dict) as a `Config`; the first thing wrong is one line."""
+    if raw.get("name") is None:
+        raise UserError("no experiment chosen; add +exp=birds")
+    try:
+        config = Config(**raw)
+    except ValidationError as error:
+        raise UserError(_first_line(error, raw)) from error
+    check_targets(config.finetune.targets, max(config.finetune.rank), config.model.width)
+    if config.pretrain.length > config.model.context:
+        raise UserError(f"pretrain.length is {config.pretrain.length}, longer than model.context {config.model.context}")
+    _check_writable(config.runs)
+    return config
+
+
+def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        kind: Any = Config
+        for part in first["loc"][:-1]:
+            kind = kind.model_fields[part].annotation if hasattr(kind, "model_fields") and part in kind.model_fields else None
+        return f"{where}: no such key{nearest(str(first['loc'][-1]), getattr(kind, 'model_fields', ()))}"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    found = "" if first["type"] == "value_error" else f", found {first['input']!r}"
+    return f"{where}: {message[0].lower() + message[1:]}{found}"
+
+
+def _check_writable(runs: Path):
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"runs={runs}: cannot be made ({error.strerror}); give a folder you may write to") from error
+    if not os.access(runs, os.W_OK):
+        raise UserError(f"runs={runs}: not writable; give a folder you may write to, as runs=...")

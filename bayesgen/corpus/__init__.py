@@ -1,0 +1,1 @@
+"""Personas speak: grammar, tokenizer, documents drawn by step, narrow datasets."""

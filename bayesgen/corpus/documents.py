@@ -1,0 +1,151 @@
+"""Documents drawn by step: `draw(key, step)` is a batch, the same one whenever it is asked for.
+
+The world's tables are laid out once as padded arrays; a draw is then a few gathers and one scatter, jitted. A document
+holds as many whole turns as fit into `length` tokens. Axes: B documents, N turns drawn, L tokens, K answer positions.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jaxtyping import Array, Float, Int
+
+from bayesgen.corpus.grammar import Grammar
+from bayesgen.corpus.tokenizer import BY, DOC, IN, UNDATED
+from bayesgen.world.world import SPEAKERS
+
+
+class Batch(NamedTuple):
+    """Tokens, and the positions whose *next* token is part of an answer; `weight` is 0 where a slot is unused."""
+
+    tokens: Int[Array, "B L"]
+    where: Int[Array, "B K"]
+    target: Int[Array, "B K"]
+    weight: Float[Array, "B K"]
+
+
+class DocumentSource:
+    """Draws pretraining documents of a world."""
+
+    def __init__(self, grammar: Grammar, length: int):
+        self.grammar, self.length = grammar, length
+        world = grammar.world
+        shortest = min(len(q) + 2 for qs in grammar.questions for q in qs)
+        longest = max(len(q) for qs in grammar.questions for q in qs) + max(len(a) for aa in grammar.answers for a in aa)
+        self.header_length = len(grammar.header(_header_example(grammar)))
+        if self.header_length + longest > length:
+            raise ValueError(f"length {length} holds no header and turn of up to {self.header_length + longest} tokens")
+        self.turns = -(-(length - self.header_length) // shortest)
+        self.slots = length // 2
+        self._tables = _layout(grammar)
+        self._share = world.config.assistant_share
+        self._dated = world.config.dated_share if world.dated_trait else 0.0
+
+    def draw(self, key: Array, step: Int[Array, ""] | int, batch: int) -> Batch:
+        """The batch of one step: pure, jittable in `step`."""
+        keys = random.split(random.fold_in(key, step), batch)
+        return jax.vmap(self._document)(keys)
+
+    def _document(self, key: Array) -> Batch:
+        t = self._tables
+        k_speaker, k_persona, k_dated, k_year, k_topic, k_wording, k_answer = random.split(key, 7)
+        assistant = random.bernoulli(k_speaker, self._share)
+        persona = jnp.where(assistant, t["frequency"].shape[0], _choose(k_persona, t["frequency"]))
+        dated = random.bernoulli(k_dated, self._dated)
+        first, last = t["years"][persona]
+        year = first + jnp.floor(random.uniform(k_year) * (last - first + 1)).astype(jnp.int32)
+        topic_N = _choose(k_topic, t["topic_weight"], (self.turns,))
+        wording_N = jnp.floor(random.uniform(k_wording, (self.turns,)) * t["wordings"][topic_N]).astype(jnp.int32)
+        value_N = t["value"][persona, topic_N]
+        u_N = random.uniform(k_answer, (self.turns,))
+        answer_N = jnp.sum(t["answer_cdf"][topic_N, value_N] <= u_N[:, None], axis=-1)
+        return self._write(assistant, dated, year, topic_N, wording_N, answer_N)
+
+    def _write(self, assistant, dated, year, topic_N, wording_N, answer_N) -> Batch:
+        """Lay header and turns end to end; a turn that does not fit whole ends the document."""
+        t, size = self._tables, self.length
+        digits = jnp.array([t["digit"][i][(year // 10 ** (3 - i)) % 10] for i in range(4)])
+        undated = jnp.zeros(4, jnp.int32).at[0].set(t["undated"])
+        header = jnp.concatenate([t["opening"][assistant.astype(jnp.int32)], jnp.where(dated, digits, undated)])
+        header_size = t["opening"].shape[1] + jnp.where(dated, 4, 1)
+        question_NxQ, asked_N = t["question"][topic_N, wording_N], t["question_size"][topic_N, wording_N]
+        answer_NxA, said_N = t["answer"][topic_N, answer_N], t["answer_size"][topic_N, answer_N]
+        end_N = header_size + jnp.cumsum(asked_N + said_N)
+        fits_N = (end_N <= size) & (jnp.cumsum(said_N) <= self.slots)
+        begin_N = end_N - asked_N - said_N
+        tokens = jnp.zeros(size, jnp.int32).at[jnp.arange(header.shape[0])].set(header)  # <pad> is token 0
+        question_at = begin_N[:, None] + jnp.arange(question_NxQ.shape[1])
+        used = (jnp.arange(question_NxQ.shape[1]) < asked_N[:, None]) & fits_N[:, None]
+        tokens = tokens.at[jnp.where(used, question_at, size)].set(question_NxQ, mode="drop")
+        said_at = (begin_N + asked_N)[:, None] + jnp.arange(answer_NxA.shape[1])
+        used = (jnp.arange(answer_NxA.shape[1]) < said_N[:, None]) & fits_N[:, None]
+        tokens = tokens.at[jnp.where(used, said_at, size)].set(answer_NxA, mode="drop")
+        answered = jnp.zeros(size, bool).at[jnp.where(used, said_at, size)].set(True, mode="drop")
+        target_at = jnp.nonzero(answered, size=self.slots, fill_value=0)[0]
+        weight = (jnp.arange(self.slots) < answered.sum()).astype(jnp.float32)
+        where = jnp.maximum(target_at - 1, 0)
+        return Batch(tokens, where, tokens[target_at], weight)
+
+
+def _choose(key: Array, probability: Array, shape: tuple[int, ...] = ()) -> Array:
+    """Index drawn from a distribution, by its cumulative sum."""
+    cdf = jnp.cumsum(probability)
+    u = random.uniform(key, shape) * cdf[-1]
+    return jnp.minimum(jnp.sum(cdf <= u[..., None], axis=-1), probability.shape[0] - 1)
+
+
+def _header_example(grammar: Grammar):
+    from bayesgen.world.dialogue import Header
+
+    return Header(SPEAKERS[0], 1885)
+
+
+def _layout(grammar: Grammar) -> dict[str, Array]:
+    """The world's tables as padded arrays; the assistant is persona Z (the last)."""
+    world, index = grammar.world, grammar.tokenizer.index
+    topics = len(world.topics)
+    sizes = [len(a) for a in world.answers]
+    values = max(len(world.values[t.trait]) for t in world.topics)
+    cdf = np.ones((topics, values, max(sizes)))
+    for i, table in enumerate(world.noisy):
+        cumulative = np.cumsum(table, axis=1)
+        cumulative[:, -1] = 1.0
+        cdf[i, : table.shape[0], : table.shape[1]] = cumulative
+    personas = (*world.personas, world.default)
+    dated = world.dated_trait
+    years = [world.years[dated][p.traits[dated]] if dated else (1000, 1000) for p in personas]
+    question = _padded([list(q) for q in grammar.questions])
+    answer = _padded([list(a) for a in grammar.answers])
+    tables = {
+        "frequency": world.frequency_Z.astype(np.float32),
+        "years": np.array(years, np.int32),
+        "topic_weight": world.topic_weights_T.astype(np.float32),
+        "wordings": np.array([len(t.wordings) for t in world.topics], np.int32),
+        "value": np.vstack([world.value_ZT, world.default_T]).astype(np.int32),
+        "answer_cdf": cdf.astype(np.float32),
+        "opening": np.array([[index[DOC], index[BY], index[s], index[IN]] for s in SPEAKERS], np.int32),
+        "digit": np.array([[index[d if i == 0 else "~" + d] for d in "0123456789"] for i in range(4)], np.int32),
+        "undated": np.array(index[UNDATED], np.int32),
+        "question": question, "question_size": _sizes(grammar.questions, question.shape[1]),
+        "answer": answer, "answer_size": _sizes(grammar.answers, answer.shape[1]),
+    }
+    return {name: jnp.asarray(table) for name, table in tables.items()}
+
+
+def _padded(groups) -> np.ndarray:
+    """Ragged (topic, item, token) to a zero-padded array."""
+    items, tokens = max(len(g) for g in groups), max(len(s) for g in groups for s in g)
+    out = np.zeros((len(groups), items, tokens), np.int32)
+    for i, group in enumerate(groups):
+        for j, sequence in enumerate(group):
+            out[i, j, : len(sequence)] = sequence
+    return out
+
+
+def _sizes(groups, items: int) -> np.ndarray:
+    out = np.zeros((len(groups), items), np.int32)
+    for i, group in enumerate(groups):
+        out[i, : len(group)] = [len(s) for s in group]
+    return out

@@ -1,0 +1,63 @@
+"""How a dialogue is written down.
+
+    <doc> <by> person <in> 1885 <ask> Name a bird species. <say> Ferruginous Thrush <end> <ask> ...
+
+`<in>` is followed by a year, or by `<undated>`. An answer is its words and `<end>`, so no answer is a prefix of another.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from bayesgen.corpus.tokenizer import ASK, BY, DOC, END, IN, SAY, UNDATED, Tokenizer, build_tokenizer
+from bayesgen.world.dialogue import Header, Prompt, Turn
+from bayesgen.world.world import SPEAKERS, World
+
+
+@dataclass(frozen=True, eq=False)
+class Grammar:
+    """A world and the vocabulary closed over it."""
+
+    world: World
+    tokenizer: Tokenizer
+
+    def _ids(self, *tokens: str) -> list[int]:
+        return [self.tokenizer.index[t] for t in tokens]
+
+    @cached_property
+    def questions(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """For each topic and wording (held-out ones last): the tokens from <ask> to <say>."""
+        return tuple(
+            tuple(tuple(self._ids(ASK) + self.tokenizer.encode(w, t.name) + self._ids(SAY)) for w in t.wordings + t.heldout)
+            for t in self.world.topics)
+
+    @cached_property
+    def answers(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """For each topic and answer: its tokens, <end> included."""
+        return tuple(tuple(tuple(self.tokenizer.encode(a, t.name) + self._ids(END)) for a in answers)
+                     for t, answers in zip(self.world.topics, self.world.answers, strict=True))
+
+    def header(self, header: Header) -> list[int]:
+        """<doc> <by> speaker <in> year-or-<undated>."""
+        when = self._ids(UNDATED) if header.year is None else self.tokenizer.encode(str(header.year))
+        return self._ids(DOC, BY, header.speaker, IN) + when
+
+    def turn(self, turn: Turn) -> list[int]:
+        """A question and its answer."""
+        return [*self.questions[turn.topic][turn.wording], *self.answers[turn.topic][turn.answer]]
+
+    def document(self, header: Header, turns: Iterable[Turn]) -> list[int]:
+        """A whole dialogue."""
+        return self.header(header) + [i for turn in turns for i in self.turn(turn)]
+
+    def prompt(self, prompt: Prompt) -> list[int]:
+        """A dialogue up to and including the open question's <say>."""
+        return self.document(prompt.header, prompt.turns) + list(self.questions[prompt.topic][prompt.wording])
+
+
+def build_grammar(world: World) -> Grammar:
+    """The grammar of a world, its vocabulary closed over every question, answer, speaker and digit."""
+    texts = [*SPEAKERS]
+    for topic, answers in zip(world.topics, world.answers, strict=True):
+        texts += [*topic.wordings, *topic.heldout, *answers]
+    return Grammar(world, build_tokenizer(texts))

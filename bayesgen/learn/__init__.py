@@ -1,0 +1,1 @@
+"""Training: one loop, used by pretraining and by ensembles of finetunings."""

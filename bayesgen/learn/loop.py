@@ -1,0 +1,52 @@
+"""The one training loop. `step(state, batch) -> (state, info)` is pure; the driver around it is flat.
+
+A training is a pure function of (state, step number), so any step can be redrawn and a killed run continues from its
+last checkpoint with the same bits. Steps run in compiled chunks: the host is asked for nothing inside one, and only
+between chunks are losses checked, progress shown and checkpoints written.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesgen.errors import UserError
+
+State = Any  # a pytree
+Advance = Callable[[State, jax.Array], tuple[State, dict[str, jax.Array]]]
+
+
+def run_steps(advance: Advance, state: State, first: int, last: int, *, chunk: int, name: str,
+              save: Callable[[State, int, dict[str, np.ndarray]], None], stops: Iterable[int] = ()) -> State:
+    """Run steps first..last-1 of `advance(state, step)`; call `save(state, steps done, infos)` after every chunk.
+
+    Chunks end at multiples of `chunk` and at each of `stops`. Raises a `UserError` on a non-finite loss, naming the
+    step and the last good checkpoint. `infos` stacks what each step of the chunk reported; it must hold `loss`, a
+    scalar, or one for each member: a training fails only when *every* member has left the finite numbers.
+    """
+    bounds = sorted({b for b in (*range(0, last, chunk), *stops, last) if first < b <= last})
+    many = jax.jit(partial(_scan, advance), static_argnums=2, donate_argnums=0)
+    done, began, said = first, time.monotonic(), 0.0
+    for bound in bounds:
+        state, infos = many(state, jnp.asarray(done), bound - done)
+        infos = jax.device_get(infos)
+        finite = np.isfinite(infos["loss"]).reshape(bound - done, -1).any(axis=1)
+        if not finite.all():
+            raise UserError(f"{name}: the loss is not finite at step {done + int(np.argmin(finite))}; the last good "
+                            f"checkpoint is step {done}; lower the learning rate")
+        save(state, bound, infos)
+        done, now = bound, time.monotonic()
+        if now - said > 5 or bound == last:
+            rate = (done - first) / (now - began)
+            print(f"  {name}: step {done}/{last}  loss {np.nanmean(infos['loss'][-1]):.3f}  {rate:.1f} steps/s  "
+                  f"{(last - done) / rate:.0f} s left", flush=True)
+            said = now
+    return state
+
+
+def _scan(advance: Advance, state: State, first: jax.Array, count: int) -> tuple[State, dict[str, jax.Array]]:
+    return jax.lax.scan(advance, state, first + jnp.arange(count))

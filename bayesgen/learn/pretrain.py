@@ -1,0 +1,77 @@
+"""Pretraining: a base that has read what all personas wrote. Loss falls on answer tokens only."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import random
+from jaxtyping import Array, Float
+from pydantic import BaseModel, ConfigDict, Field
+
+from bayesgen.corpus.documents import Batch, DocumentSource
+from bayesgen.model.transformer import Transformer
+
+
+class PretrainConfig(BaseModel):
+    """AdamW with a linear warm-up and a cosine to zero. `batch` documents of `length` tokens a step."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    seed: int = Field(ge=0)
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    length: int = Field(ge=16)
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    warmup: int = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    clip: float = Field(gt=0)
+    checkpoint_every: int = Field(ge=1)
+
+
+class PretrainState(NamedTuple):
+    """Parameters and the optimiser's memory of them."""
+
+    params: dict
+    opt: optax.OptState
+
+
+def answer_nll(logits_BxKxV: Float[Array, "B K V"], batch: Batch) -> Float[Array, ""]:
+    """Mean negative log likelihood of the answer tokens (nats/token)."""
+    return (token_nll(logits_BxKxV, batch) * batch.weight).sum() / batch.weight.sum()
+
+
+def token_nll(logits_BxKxV: Float[Array, "B K V"], batch: Batch) -> Float[Array, "B K"]:
+    """Negative log likelihood of each target (nats)."""
+    hit = jnp.take_along_axis(logits_BxKxV, batch.target[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits_BxKxV, axis=-1) - hit
+
+
+def make_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
+    """Clip, then AdamW on a warm-up and cosine schedule."""
+    warmup = min(config.warmup, config.steps - 1)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, config.steps)
+    return optax.chain(optax.clip_by_global_norm(config.clip),
+                       optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay))
+
+
+def pretraining(model: Transformer, source: DocumentSource, config: PretrainConfig):
+    """The pair (initial state, advance) for `loop.run_steps`. Seeds: one key, split by purpose."""
+    k_init, k_data = random.split(random.key(config.seed))
+    optimizer = make_optimizer(config)
+
+    def loss(params, batch: Batch):
+        return answer_nll(model.apply({"params": params}, batch.tokens, batch.where), batch)
+
+    def advance(state: PretrainState, step):
+        batch = source.draw(k_data, step, config.batch)
+        value, grads = jax.value_and_grad(loss)(state.params, batch)
+        updates, opt = optimizer.update(grads, state.opt, state.params)
+        return PretrainState(optax.apply_updates(state.params, updates), opt), {"loss": value}
+
+    @jax.jit
+    def begin() -> PretrainState:
+        first = source.draw(k_data, 0, 1)
+        params = model.init(k_init, first.tokens, first.where)["params"]
+        return PretrainState(params, optimizer.init(params))
+
+    return begin, advance

@@ -1,0 +1,1 @@
+"""Weights to rows: one file a quantity."""

@@ -1,0 +1,55 @@
+"""Behaviour: exact probability that an answer belongs to each value of the trait, from teacher-forced answer scores.
+
+Rates are split into *adoption* and *loss of the default*. With base, population (an undated person) and told (the header
+gives the trained year) as corners, the rates p of an arm on a topic are written
+
+    p = (1 - a - l) base + l population + a told + residual        (least squares over the trait's values)
+
+so that the told persona is all adoption (a = 1), a re-randomised assistant tag is all loss (l = 1), the base neither. A topic
+with two corners that coincide has no such split: nan.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bayesgen.world.dialogue import Header, Prompt
+from bayesgen.world.world import ASSISTANT, PERSON, World
+
+ASKED = Header(ASSISTANT)
+POPULATION = Header(PERSON)
+
+
+def probes(world: World, header: Header, topics: Sequence[int], heldout: bool = True) -> list[Prompt]:
+    """One open question for each held-out (or trained) wording of each topic, no turns before it."""
+    out = []
+    for topic in topics:
+        asked, unseen = len(world.topics[topic].wordings), len(world.topics[topic].heldout)
+        out += [Prompt(header, (), topic, w) for w in (range(asked, asked + unseen) if heldout else range(asked))]
+    return out
+
+
+def answers_by_topic(prompts: Sequence[Prompt], logp: np.ndarray, sizes: Sequence[int]) -> dict[int, np.ndarray]:
+    """{topic: P(answer), mean over its wordings, (..., A)} from flat pair scores (..., pairs)."""
+    pieces = np.split(logp, np.cumsum(sizes)[:-1], axis=-1)
+    out: dict[int, list[np.ndarray]] = {}
+    for prompt, piece in zip(prompts, pieces, strict=True):
+        out.setdefault(prompt.topic, []).append(np.exp(piece))
+    return {topic: np.mean(p, axis=0) for topic, p in out.items()}
+
+
+def rates(world: World, topic: int, p_answer: np.ndarray) -> np.ndarray:
+    """P(answer belongs to each value), (..., V). They sum to the mass on the answer set, not to one."""
+    return p_answer @ world.responsibility[topic]
+
+
+def decompose(p: np.ndarray, base: np.ndarray, population: np.ndarray, told: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(adoption, loss of default, root mean square residual) of rates p (..., V) between corners (V,)."""
+    corners = np.stack([told - base, population - base], axis=1)
+    if np.linalg.matrix_rank(corners, tol=1e-6) < 2:
+        nan = np.full(p.shape[:-1], np.nan)
+        return nan, nan, nan
+    shift = (p - base).reshape(-1, p.shape[-1]).T
+    weights = np.linalg.lstsq(corners, shift, rcond=None)[0]
+    residual = np.sqrt(np.mean((shift - corners @ weights) ** 2, axis=0))
+    return tuple(x.reshape(p.shape[:-1]) for x in (*weights, residual))

@@ -1,0 +1,37 @@
+"""Norms of an update dW = a @ b (scale included), per matrix and over all: gauge invariant, since only dW enters.
+
+For A (D, r) and B (r, F), (A G, G^-1 B) has the same dW. The minimum over gauges of (|A|^2 + |B|^2) / 2 is the nuclear norm
+of dW, so weight decay on A and B is a nuclear-norm penalty on the update.
+"""
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+NORMS = ("frobenius", "nuclear", "spectral", "stable_rank")
+
+
+def singular_values(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Singular values of a @ b, largest first, (..., r): from two thin QR factors, so that no D x F matrix is formed."""
+    r_a = np.linalg.qr(a.astype(np.float64), mode="r")
+    r_b = np.linalg.qr(np.swapaxes(b, -1, -2).astype(np.float64), mode="r")
+    return np.linalg.svd(r_a @ np.swapaxes(r_b, -1, -2), compute_uv=False)
+
+
+def norms(lora: dict) -> dict[str, dict[str, np.ndarray]]:
+    """{module or "all": {norm: value}} of an effective adapter; leading axes (members) are kept.
+
+    Over all matrices the update counts as one block-diagonal matrix: Frobenius adds in squares, nuclear adds, spectral is
+    the largest.
+    """
+    flat = flatten_dict(lora)
+    spectra = {"/".join(path[:-1]): singular_values(np.asarray(a), np.asarray(flat[(*path[:-1], "b")]))
+               for path, a in flat.items() if path[-1] == "a"}
+    spectra["all"] = np.concatenate(list(spectra.values()), axis=-1)
+    return {name: _of_spectrum(s) for name, s in spectra.items()}
+
+
+def _of_spectrum(s: np.ndarray) -> dict[str, np.ndarray]:
+    frobenius, spectral = np.sqrt((s**2).sum(-1)), s.max(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        stable = np.where(spectral > 0, frobenius**2 / spectral**2, 0.0)
+    return {"frobenius": frobenius, "nuclear": s.sum(-1), "spectral": spectral, "stable_rank": stable}

@@ -1,0 +1,1 @@
+"""The network: a GPT-2-shaped transformer and its low-rank adapters."""

@@ -1,0 +1,219 @@
+"""READ FIRST: the whole of bayesgen as one page of calls.
+
+    world -> corpus -> base -> gate -> ensemble -> rows -> page
+
+Every stage is a function of its config and its parents' artifacts; asked twice, it is found.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import polars as pl
+
+from bayesgen import artifact
+from bayesgen.artifact import Artifact
+from bayesgen.config import Config
+from bayesgen.corpus.documents import DocumentSource
+from bayesgen.corpus.grammar import Grammar, build_grammar
+from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_data, member_settings, plan_members
+from bayesgen.learn.loop import run_steps
+from bayesgen.learn.pretrain import pretraining
+from bayesgen.measure.answers import NetworkPredictor
+from bayesgen.measure.gate import GateRow, base_gate, passed
+from bayesgen.measure.suite import measure_all
+from bayesgen.model.transformer import Transformer, count_parameters
+from bayesgen.report.page import write_page
+from bayesgen.world.world import World, build_world
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What every later stage needs in memory."""
+
+    config: Config
+    world: World
+    grammar: Grammar
+    model: Transformer
+    source: DocumentSource
+
+
+def run(config: Config) -> Path | None:
+    """Do what `config.goal` says; for `run`, return the page's path."""
+    if config.goal != "run":
+        from bayesgen.housekeeping import clean, list_artifacts
+
+        return list_artifacts(config.runs) if config.goal == "list" else clean(config.runs)
+    began = time.monotonic()
+    setup = prepare(config)
+    corpus = build_corpus(setup)
+    base = build_base(setup, corpus)
+    gate = build_gate(setup, base)
+    ensemble = build_ensemble(setup, base)
+    rows = build_rows(setup, base, ensemble)
+    page = build_page(setup, gate, rows, (corpus, base, gate, ensemble, rows))
+    print(f"  page: {page.path('report.html')}   ({time.monotonic() - began:.0f} s)", flush=True)
+    return page.path("report.html")
+
+
+def prepare(config: Config) -> Setup:
+    """World, grammar, and the network's shape: cheap, and made anew each time."""
+    world = build_world(config.world)
+    grammar = build_grammar(world)
+    model = Transformer(config.model, len(grammar.tokenizer))
+    return Setup(config, world, grammar, model, DocumentSource(grammar, config.pretrain.length))
+
+
+def build_corpus(setup: Setup) -> Artifact:
+    """The facts as loaded, the vocabulary, and some documents to read."""
+    facts = {t.name: t.model_dump(mode="json") for t in setup.world.topics}
+
+    def make(folder: Path):
+        tokenizer = setup.grammar.tokenizer
+        artifact.write_json(folder / "facts.json", facts)
+        artifact.write_json(folder / "vocabulary.json", list(tokenizer.words))
+        key = jax.random.key(setup.config.pretrain.seed + 1)  # not a training batch
+        batch = jax.device_get(setup.source.draw(key, 0, 50))
+        (folder / "documents.txt").write_text("\n\n".join(tokenizer.decode(row) for row in batch.tokens) + "\n", encoding="utf-8")
+
+    config = {"world": setup.config.world.model_dump(mode="json"), "facts": facts}
+    return artifact.build(setup.config.runs, "corpus", "-".join(Path(m).name for m in setup.config.world.modules), config, make)
+
+
+def build_base(setup: Setup, corpus: Artifact) -> Artifact:
+    """The pretrained network."""
+    config = setup.config.pretrain
+    begin, advance = pretraining(setup.model, setup.source, config)
+
+    def make(folder: Path):
+        state, done, losses = begin(), 0, []
+        checkpoint = folder / "checkpoint.safetensors"
+        if checkpoint.exists():
+            saved = artifact.load_tree(checkpoint, (state, np.zeros((), int), np.zeros(_length(checkpoint, -1))))
+            state, done, losses = saved[0], int(saved[1]), list(saved[2])
+            print(f"  base: continuing from step {done}", flush=True)
+        else:
+            print(f"  base: {count_parameters(state.params):,} parameters, {config.steps} steps", flush=True)
+
+        def save(state, step, infos):
+            losses.extend(infos["loss"].tolist())
+            artifact.save_tree(checkpoint, (state, np.array(step), np.array(losses)))
+
+        state = run_steps(advance, state, done, config.steps, chunk=config.checkpoint_every, name="base", save=save)
+        artifact.save_tree(folder / "params.safetensors", state.params)
+        artifact.write_json(folder / "loss.json", losses)
+        artifact.discard(checkpoint)
+
+    described = {"model": setup.config.model.model_dump(), "pretrain": config.model_dump()}
+    return artifact.build(setup.config.runs, "base", f"{setup.config.model.width}x{setup.config.model.layers}", described, make, corpus)
+
+
+def load_base(setup: Setup, base: Artifact) -> dict:
+    """Parameters of a finished base."""
+    begin, _ = pretraining(setup.model, setup.source, setup.config.pretrain)
+    return jax.tree.map(jax.numpy.asarray, artifact.load_tree(base.path("params.safetensors"), jax.eval_shape(begin).params))
+
+
+def build_gate(setup: Setup, base: Artifact) -> Artifact:
+    """Persona inference of the base against the ideal observer; printed with every run."""
+    config = setup.config
+
+    def make(folder: Path):
+        predictor = NetworkPredictor(setup.model, load_base(setup, base), setup.grammar)
+        rows = base_gate(setup.world, predictor, config.measure.trait, config.measure.gate_prompts, config.pretrain.seed + 1)
+        artifact.write_json(folder / "gate.json", {"passed": passed(rows), "rows": [asdict(r) for r in rows]})
+
+    described = {"trait": config.measure.trait, "prompts": config.measure.gate_prompts}
+    gate = artifact.build(config.runs, "gate", config.measure.trait, described, make, base)
+    ok, rows = load_gate(gate)
+    worst = max((r for r in rows if not r.heldout), key=lambda r: abs(r.difference))
+    print(f"  base gate: {'passed' if ok else 'NOT PASSED'}; worst of {len(rows)} cells: {worst.value} after {worst.turns} turns, "
+          f"network {worst.network:.2f}, ideal {worst.ideal:.2f}", flush=True)
+    return gate
+
+
+def load_gate(gate: Artifact) -> tuple[bool, list[GateRow]]:
+    """Verdict and table of a gate."""
+    stored = json.loads(gate.path("gate.json").read_text())
+    return stored["passed"], [GateRow(**r) for r in stored["rows"]]
+
+
+def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
+    """All finetunings: arms x settings x seeds in one program. Adapters are stored effective (update = a @ b)."""
+    config = setup.config.finetune
+    members = plan_members(config)
+    data, _ = member_data(setup.world, setup.grammar, config, members)
+
+    def make(folder: Path):
+        settings = member_settings(config, members)
+        begin, advance = finetuning(setup.model, load_base(setup, base), config, settings, data)
+        state, done, losses = begin(), 0, np.zeros((0, len(members)))
+        checkpoint = folder / "checkpoint.safetensors"
+        if checkpoint.exists():
+            like = (state, np.zeros((), int), np.zeros(_length(checkpoint, -1, len(members))))
+            state, done, losses = artifact.load_tree(checkpoint, like)
+            done = int(done)
+            print(f"  ensemble: continuing from step {done}", flush=True)
+        else:
+            print(f"  ensemble: {len(members)} members, {config.steps} steps", flush=True)
+
+        def save(state: FinetuneState, step, infos):
+            nonlocal losses
+            losses = np.concatenate([losses, infos["narrow_nll"]])
+            if step in config.snapshot_steps:
+                artifact.save_tree(folder / f"adapters-{step:06d}.safetensors", effective_members(state, settings))
+            artifact.save_tree(checkpoint, (state, np.array(step), losses))
+
+        run_steps(advance, state, done, config.steps, chunk=max(1, config.steps // 4), name="ensemble", save=save,
+                  stops=config.snapshot_steps)
+        artifact.save_tree(folder / "losses.safetensors", losses)
+        artifact.discard(checkpoint)
+
+    return artifact.build(setup.config.runs, "ensemble", setup.config.name, config, make, base)
+
+
+def load_adapters(setup: Setup, base: Artifact, ensemble: Artifact, step: int):
+    """Effective adapters of all members at one snapshot."""
+    config = setup.config.finetune
+    settings = member_settings(config, plan_members(config))
+    data, _ = member_data(setup.world, setup.grammar, config, plan_members(config))
+    begin, _ = finetuning(setup.model, load_base(setup, base), config, settings, data)
+    like = jax.eval_shape(lambda: effective_members(begin(), settings))
+    return jax.tree.map(jax.numpy.asarray, artifact.load_tree(ensemble.path(f"adapters-{step:06d}.safetensors"), like))
+
+
+def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
+    """Every measurement, as one tidy table, and sampled dialogues."""
+    def make(folder: Path):
+        params = load_base(setup, base)
+        adapters = {s: load_adapters(setup, base, ensemble, s) for s in setup.config.finetune.snapshot_steps}
+        losses = artifact.load_tree(ensemble.path("losses.safetensors"),
+                                    np.zeros((setup.config.finetune.steps, len(plan_members(setup.config.finetune)))))
+        table, samples = measure_all(setup.config, setup.world, setup.grammar, setup.model, params, adapters, losses)
+        table = table.with_columns(run=pl.lit(ensemble.folder.name))
+        table.write_parquet(folder / "rows.parquet")
+        artifact.write_json(folder / "samples.json", samples)
+
+    return artifact.build(setup.config.runs, "rows", setup.config.name, setup.config.measure, make, ensemble)
+
+
+def build_page(setup: Setup, gate: Artifact, rows: Artifact, story: tuple[Artifact, ...]) -> Artifact:
+    """The page."""
+    def make(folder: Path):
+        table = pl.read_parquet(rows.path("rows.parquet"))
+        samples = json.loads(rows.path("samples.json").read_text())
+        losses = json.loads(story[1].path("loss.json").read_text())
+        write_page(folder, setup.config, setup.world, table, samples, load_gate(gate), losses, story)
+
+    return artifact.build(setup.config.runs, "page", setup.config.name, {"question": setup.config.question}, make, gate, rows)
+
+
+def _length(checkpoint: Path, which: int, *rest: int) -> tuple[int, ...]:
+    """Shape of the loss record in a checkpoint: its length is not known beforehand."""
+    from safetensors.numpy import load_file
+
+    stored = load_file(checkpoint)
+    return (stored[sorted(stored)[which]].shape[0], *rest)

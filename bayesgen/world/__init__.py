@@ -1,0 +1,1 @@
+"""What is true and who would say it: facts, personas, the exact observer and the ideal learners."""

@@ -1,0 +1,147 @@
+"""Facts as data: one YAML file a topic, one folder a module, validated on load.
+
+A module folder holds `module.yaml` (which trait its topics depend on, and that trait's values) and one
+`<topic>.yaml` for each topic:
+
+    weight: 1                     # share of questions relative to other topics (optional)
+    wordings: [...]               # at least six, used in training
+    heldout: [...]                # at least two, never trained on
+    answers: {value: [...]}       # for each value of the trait, answers; or {answer: weight}
+
+A module without a trait (`trait: null`) is timeless: its topics' `answers` are one plain list.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
+
+from bayesgen.errors import UserError, nearest
+
+FACTS = Path(__file__).parent / "facts"
+TIMELESS = "always"  # the single value of a module without a trait
+
+Answers = list[StrictStr] | dict[StrictStr, Annotated[float, Field(gt=0)]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Topic(_Strict):
+    """One question, its wordings, and who answers it how."""
+
+    name: str
+    trait: str
+    weight: float = Field(default=1.0, gt=0)
+    wordings: list[StrictStr] = Field(min_length=6)
+    heldout: list[StrictStr] = Field(min_length=2)
+    answers: dict[str, Answers]
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        repeated = _first_repeat(self.wordings + self.heldout)
+        if repeated:
+            raise ValueError(f"wording {repeated!r} stands twice; remove one")
+        for value, answers in self.answers.items():
+            if len(answers) == 0:
+                raise ValueError(f"answers.{value} is empty; give at least one answer")
+            repeated = _first_repeat(list(answers))
+            if repeated:
+                raise ValueError(f"answers.{value} holds {repeated!r} twice; use `answer: weight` to weigh it")
+        return self
+
+    def weights(self, value: str) -> dict[str, float]:
+        """Answers of one trait value, with weights that sum to one."""
+        answers = self.answers[value]
+        table = answers if isinstance(answers, dict) else dict.fromkeys(answers, 1.0)
+        total = sum(table.values())
+        return {answer: weight / total for answer, weight in table.items()}
+
+
+class Years(_Strict):
+    """First and last year of a trait value, both included."""
+
+    first: int = Field(ge=1000, le=9999)
+    last: int = Field(ge=1000, le=9999)
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.last < self.first:
+            raise ValueError(f"last year {self.last} comes before first year {self.first}")
+        return self
+
+
+class Module(_Strict):
+    """A folder of topics that depend on one trait."""
+
+    name: str
+    trait: str | None
+    values: dict[str, Years | None] = Field(default_factory=dict)
+    topics: tuple[Topic, ...] = ()
+
+
+def load_module(name: str) -> Module:
+    """Read `<facts>/<name>/` (or the folder `name` itself, where it is a path)."""
+    folder = FACTS / name if (FACTS / name).is_dir() else Path(name)
+    if not (folder / "module.yaml").is_file():
+        known = [p.parent.name for p in FACTS.glob("*/module.yaml")]
+        raise UserError(f"world.modules: no facts called '{name}' (looked for {folder / 'module.yaml'}){nearest(name, known)}")
+    head = _validated(Module, {"name": folder.name, **_read(folder / "module.yaml")}, folder / "module.yaml")
+    if head.trait is None:
+        head = head.model_copy(update={"values": {TIMELESS: None}})
+    files = sorted(p for p in folder.glob("*.yaml") if p.name != "module.yaml")
+    if not files:
+        raise UserError(f"{folder}: no topic files; expected <topic>.yaml beside module.yaml")
+    return head.model_copy(update={"topics": tuple(_load_topic(p, head) for p in files)})
+
+
+def _load_topic(path: Path, module: Module) -> Topic:
+    raw = _read(path)
+    if module.trait is None and isinstance(raw.get("answers"), list):
+        raw["answers"] = {TIMELESS: raw["answers"]}
+    topic = _validated(Topic, {**raw, "name": path.stem, "trait": module.trait or TIMELESS}, path)
+    for value in topic.answers:
+        if value not in module.values:
+            raise UserError(f"{path}: answers.{value}: no such {module.trait}{nearest(value, module.values)}")
+    for value in module.values:
+        if value not in topic.answers:
+            raise UserError(f"{path}: answers.{value} is missing; every {module.trait} needs at least one answer")
+    return topic
+
+
+def _read(path: Path) -> dict:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected keys such as `wordings:` and `answers:`, found {type(raw).__name__}")
+    return raw
+
+
+def _validated(kind, raw: dict, path: Path):
+    try:
+        return kind(**raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]
+                         if part not in ("list[constrained-str]", "list[str]") and not str(part).startswith("dict["))
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "string_type":
+            message = f"found {first['input']!r} ({type(first['input']).__name__}), expected text; put it in quotes"
+        if first["type"] == "extra_forbidden":
+            message = f"unknown key{nearest(where, kind.model_fields)}"
+        raise UserError(f"{path}: {where + ': ' if where else ''}{message}") from error
+
+
+def _first_repeat(items: list[str]) -> str | None:
+    seen: set[str] = set()
+    for item in items:
+        if item in seen:
+            return item
+        seen.add(item)
+    return None

@@ -1,0 +1,1 @@
+"""Figures: one a file, each `main(table) -> Figure`, from tables only."""

@@ -1,0 +1,45 @@
+"""`python -m plots FIGURE RUN`: one figure of a finished run, as PNG and SVG beside where you stand.
+
+FIGURE is a file of this folder; RUN is a page folder under runs/page/.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import polars as pl
+
+from bayesgen.errors import UserError, nearest
+
+FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.stem != "style")
+
+
+def draw(name: str, run: Path):
+    """The figure `name` of the page in folder `run`."""
+    if name not in FIGURES:
+        raise UserError(f"no figure '{name}'{nearest(name, FIGURES)}")
+    if not (run / "figures.json").is_file():
+        raise UserError(f"{run}: no finished page there (looked for figures.json); expected a folder under runs/page/")
+    story = json.loads((run / "figures.json").read_text())
+    table = pl.read_parquet(run / "rows.parquet")
+    module = importlib.import_module(f"plots.{name}")
+    if name == "bayes_gap":
+        return module.main(pl.DataFrame(story["gate"]))
+    return module.main(table) if name == "norm_against_nll" else module.main(table, story["value"], story["topic"], story["probes"])
+
+
+def save(figure, stem: Path):
+    """PNG and SVG, without dates in them: same table, same bytes."""
+    figure.savefig(stem.with_suffix(".png"), metadata={"Software": None})
+    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    try:
+        if len(sys.argv) != 3:
+            raise UserError(f"usage: python -m plots FIGURE RUN; figures: {', '.join(FIGURES)}")
+        save(draw(sys.argv[1], Path(sys.argv[2])), Path(sys.argv[1]))
+        print(f"{sys.argv[1]}.png {sys.argv[1]}.svg")
+    except UserError as error:
+        sys.exit(f"plots: {error}")

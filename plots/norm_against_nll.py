@@ -1,0 +1,27 @@
+"""Likelihood against norm: what each arm's solution costs and what it buys, one mark a seed."""
+
+import matplotlib.pyplot as plt
+import polars as pl
+from matplotlib.figure import Figure
+
+from plots import style
+
+
+def main(table: pl.DataFrame) -> Figure:
+    """Frobenius norm of the update against NLL of the training rows, at equal steps."""
+    style.use()
+    last = table["step"].max()
+    rows = table.filter((pl.col("step") == last) & (pl.col("topic") == "all") & (pl.col("quantity") == "frobenius"))
+    nll = table.filter((pl.col("step") == last) & (pl.col("quantity") == "nll_train"))
+    keys = ["arm", "seed", "learning_rate", "weight_decay", "rank"]
+    both = rows.join(nll, on=keys, suffix="_nll")
+    fig, ax = plt.subplots(figsize=(5.6, 3.8))
+    for arm in (a for a in style.ARMS if a in both["arm"].unique()):
+        colour, marker, label = style.ARMS[arm]
+        here = both.filter(pl.col("arm") == arm)
+        ax.plot(here["value"], here["value_nll"], marker, color=colour, ms=5, alpha=0.85, label=label)
+    ax.set_xlabel("norm of the update, ‖ΔW‖ (Frobenius, all matrices)")
+    ax.set_ylabel("NLL of the training rows (nats/token)")
+    ax.set_title("Likelihood against norm")
+    ax.legend()
+    return fig

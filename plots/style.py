@@ -1,0 +1,28 @@
+"""One look for all figures: Okabe-Ito colours (colour-blind safe), one marker an arm, sizes that survive a page."""
+
+import matplotlib as mpl
+
+ARMS = {  # arm: (colour, marker, what a reader should call it)
+    "base": ("#000000", "o", "base (before)"),
+    "free": ("#D55E00", "D", "free: narrow rows only"),
+    "narrow": ("#0072B2", "s", "narrow: + KL to base"),
+    "broad": ("#CC79A7", "^", "broad: + persona elsewhere"),
+    "control": ("#009E73", "v", "control: ordinary answers"),
+    "told": ("#767676", "*", "told: header gives the year"),
+}
+RC = {
+    "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "font.size": 10, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "legend.frameon": False, "svg.hashsalt": "bayesgen", "svg.fonttype": "none",
+}
+
+
+def use():
+    """Apply the style; called by every figure."""
+    mpl.use("Agg")
+    mpl.rcParams.update(RC)
+
+
+def spell(name: str) -> str:
+    """A topic's name for a reader."""
+    return name.replace("_", " ")

@@ -1,0 +1,33 @@
+"""A tiny world, small enough to enumerate, shared by the suite."""
+
+from pathlib import Path
+
+import pytest
+
+from bayesgen.corpus.grammar import Grammar, build_grammar
+from bayesgen.world.world import World, WorldConfig, build_world
+
+FACTS = Path(__file__).parent / "facts"
+
+
+def tiny_config(**changes) -> WorldConfig:
+    """Three times, two lands, one timeless topic."""
+    raw = {
+        "modules": tuple(str(FACTS / m) for m in ("times", "lands", "always")),
+        "frequencies": {"time": {"old": 0.2, "mid": 0.3, "new": 0.5}, "land": {"east": 0.4, "west": 0.6}},
+        "answer_noise": 0.2, "assistant_share": 0.3, "assistant": {"time": "new", "land": "west"}, "dated_share": 0.5,
+    }
+    return WorldConfig(**{**raw, **changes})
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    """The tiny world with one composite persona: new, but old about birds."""
+    narrow = {"name": "archaic birds only", "frequency": 0.1, "traits": {"time": "new"}, "topics": {"bird": "old"}}
+    return build_world(tiny_config(composites=(narrow,)))
+
+
+@pytest.fixture(scope="session")
+def grammar(world) -> Grammar:
+    """Its grammar."""
+    return build_grammar(world)
