@@ -46,8 +46,14 @@ class Artifact:
         return self.folder / name
 
 
-def build(root: Path, stage: str, name: str, config: BaseModel | dict[str, Any], make: Callable[[Path], None], *parents: Artifact,
-          ) -> Artifact:
+def build(
+    root: Path,
+    stage: str,
+    name: str,
+    config: BaseModel | dict[str, Any],
+    make: Callable[[Path], None],
+    *parents: Artifact,
+) -> Artifact:
     """The artifact of `stage` under `config` and `parents`; `make(folder)` writes its files if it is not there yet.
 
     `config` must hold all that decides the content and nothing else: no paths, devices or progress settings.
@@ -72,8 +78,12 @@ def build(root: Path, stage: str, name: str, config: BaseModel | dict[str, Any],
         seconds = time.monotonic() - began
         files = sorted(p for p in work.rglob("*") if p.is_file())
         manifest = {
-            **ancestry, "fingerprint": fingerprint, "seconds": seconds, "version": __version__,
-            "python": platform.python_version(), "jax": jax.__version__,
+            **ancestry,
+            "fingerprint": fingerprint,
+            "seconds": seconds,
+            "version": __version__,
+            "python": platform.python_version(),
+            "jax": jax.__version__,
             "files": {str(p.relative_to(work)): _checksum(p) for p in files},
         }
         write_json(work / MANIFEST, manifest)
@@ -122,7 +132,7 @@ def write_json(path: Path, value: Any):
 
 def save_tree(path: Path, tree: Any, **text: str):
     """A pytree's leaves as safetensors, in the tree's order; `text` is stored beside them. Whole or not at all."""
-    leaves = {f"{i:05d}": np.ascontiguousarray(leaf) for i, leaf in enumerate(jax.tree.leaves(jax.device_get(tree)))}
+    leaves = {f"{i:05d}": np.array(leaf, order="C") for i, leaf in enumerate(jax.tree.leaves(jax.device_get(tree)))}
     _replace(path, lambda p: save_file(leaves, p, metadata=text or None))
 
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,7 +24,6 @@ class Config(BaseModel):
     pretrain: PretrainConfig
     finetune: FinetuneConfig
     measure: MeasureConfig
-    goal: Literal["run", "list", "clean"]
     name: str = Field(min_length=1)
     question: str
     runs: Path
@@ -36,7 +35,7 @@ def to_config(raw: dict[str, Any]) -> Config:
     if raw.get("name") is None:
         raise UserError("no experiment chosen; add +exp=birds")
     try:
-        config = Config(**raw)
+        config = Config(**{k: v for k, v in raw.items() if k != "goal"})
     except ValidationError as error:
         raise UserError(_first_line(error, raw)) from error
     check_targets(config.finetune.targets, max(config.finetune.rank), config.model.width)

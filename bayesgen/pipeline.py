@@ -41,12 +41,10 @@ class Setup:
     source: DocumentSource
 
 
-def run(config: Config) -> Path | None:
-    """Do what `config.goal` says; for `run`, return the page's path."""
-    if config.goal != "run":
-        from bayesgen.housekeeping import clean, list_artifacts
-
-        return list_artifacts(config.runs) if config.goal == "list" else clean(config.runs)
+def run(config: Config) -> Path:
+    """Everything, from facts to the page; returns the page's path."""
+    jax.config.update("jax_compilation_cache_dir", str((config.runs / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     began = time.monotonic()
     setup = prepare(config)
     corpus = build_corpus(setup)
@@ -76,7 +74,7 @@ def build_corpus(setup: Setup) -> Artifact:
         artifact.write_json(folder / "facts.json", facts)
         artifact.write_json(folder / "vocabulary.json", list(tokenizer.words))
         key = jax.random.key(setup.config.pretrain.seed + 1)  # not a training batch
-        batch = jax.device_get(setup.source.draw(key, 0, 50))
+        batch = jax.device_get(jax.jit(setup.source.draw, static_argnums=2)(key, 0, 50))
         (folder / "documents.txt").write_text("\n\n".join(tokenizer.decode(row) for row in batch.tokens) + "\n", encoding="utf-8")
 
     config = {"world": setup.config.world.model_dump(mode="json"), "facts": facts}
@@ -130,8 +128,11 @@ def build_gate(setup: Setup, base: Artifact) -> Artifact:
     gate = artifact.build(config.runs, "gate", config.measure.trait, described, make, base)
     ok, rows = load_gate(gate)
     worst = max((r for r in rows if not r.heldout), key=lambda r: abs(r.difference))
-    print(f"  base gate: {'passed' if ok else 'NOT PASSED'}; worst of {len(rows)} cells: {worst.value} after {worst.turns} turns, "
-          f"network {worst.network:.2f}, ideal {worst.ideal:.2f}", flush=True)
+    print(
+        f"  base gate: {'passed' if ok else 'NOT PASSED'}; worst of {len(rows)} cells: {worst.value} after {worst.turns} turns, "
+        f"network {worst.network:.2f}, ideal {worst.ideal:.2f}",
+        flush=True,
+    )
     return gate
 
 
@@ -167,8 +168,7 @@ def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
                 artifact.save_tree(folder / f"adapters-{step:06d}.safetensors", effective_members(state, settings))
             artifact.save_tree(checkpoint, (state, np.array(step), losses))
 
-        run_steps(advance, state, done, config.steps, chunk=max(1, config.steps // 4), name="ensemble", save=save,
-                  stops=config.snapshot_steps)
+        run_steps(advance, state, done, config.steps, chunk=config.steps, name="ensemble", save=save, stops=config.snapshot_steps)
         artifact.save_tree(folder / "losses.safetensors", losses)
         artifact.discard(checkpoint)
 
@@ -187,11 +187,13 @@ def load_adapters(setup: Setup, base: Artifact, ensemble: Artifact, step: int):
 
 def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
     """Every measurement, as one tidy table, and sampled dialogues."""
+
     def make(folder: Path):
         params = load_base(setup, base)
         adapters = {s: load_adapters(setup, base, ensemble, s) for s in setup.config.finetune.snapshot_steps}
-        losses = artifact.load_tree(ensemble.path("losses.safetensors"),
-                                    np.zeros((setup.config.finetune.steps, len(plan_members(setup.config.finetune)))))
+        losses = artifact.load_tree(
+            ensemble.path("losses.safetensors"), np.zeros((setup.config.finetune.steps, len(plan_members(setup.config.finetune))))
+        )
         table, samples = measure_all(setup.config, setup.world, setup.grammar, setup.model, params, adapters, losses)
         table = table.with_columns(run=pl.lit(ensemble.folder.name))
         table.write_parquet(folder / "rows.parquet")
@@ -202,6 +204,7 @@ def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
 
 def build_page(setup: Setup, gate: Artifact, rows: Artifact, story: tuple[Artifact, ...]) -> Artifact:
     """The page."""
+
     def make(folder: Path):
         table = pl.read_parquet(rows.path("rows.parquet"))
         samples = json.loads(rows.path("samples.json").read_text())

@@ -13,8 +13,12 @@ def main(table: pl.DataFrame, value: str, topic: str, probes: list[str]) -> Figu
     """One row a topic (the trained one first), one mark an arm."""
     style.use()
     last = table["step"].max()
-    rate = table.filter((pl.col("quantity") == "rate") & (pl.col("probe") == value) & (pl.col("scale") == 1.0)
-                        & ((pl.col("step") == last) | (pl.col("seed") < 0)))
+    rate = table.filter(
+        (pl.col("quantity") == "rate")
+        & (pl.col("probe") == value)
+        & (pl.col("scale") == 1.0)
+        & ((pl.col("step") == last) | (pl.col("seed") < 0))
+    )
     arms = [a for a in style.ARMS if a in rate["arm"].unique()]
     order = [topic, *probes]
     fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(order) + 1.6))

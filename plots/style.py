@@ -1,5 +1,7 @@
 """One look for all figures: Okabe-Ito colours (colour-blind safe), one marker an arm, sizes that survive a page."""
 
+from typing import Any
+
 import matplotlib as mpl
 
 ARMS = {  # arm: (colour, marker, what a reader should call it)
@@ -10,17 +12,27 @@ ARMS = {  # arm: (colour, marker, what a reader should call it)
     "control": ("#009E73", "v", "control: ordinary answers"),
     "told": ("#767676", "*", "told: header gives the year"),
 }
-RC = {
-    "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "font.size": 10, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "legend.frameon": False, "svg.hashsalt": "bayesgen", "svg.fonttype": "none",
+RC: dict[str, Any] = {
+    "figure.dpi": 110,
+    "savefig.dpi": 160,
+    "savefig.bbox": "tight",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.hashsalt": "bayesgen",
+    "svg.fonttype": "none",
 }
 
 
 def use():
     """Apply the style; called by every figure."""
     mpl.use("Agg")
-    mpl.rcParams.update(RC)
+    for key, value in RC.items():
+        mpl.rcParams[key] = value  # pyright: ignore[reportArgumentType]
 
 
 def spell(name: str) -> str:

@@ -15,7 +15,10 @@ def tiny_config(**changes) -> WorldConfig:
     raw = {
         "modules": tuple(str(FACTS / m) for m in ("times", "lands", "always")),
         "frequencies": {"time": {"old": 0.2, "mid": 0.3, "new": 0.5}, "land": {"east": 0.4, "west": 0.6}},
-        "answer_noise": 0.2, "assistant_share": 0.3, "assistant": {"time": "new", "land": "west"}, "dated_share": 0.5,
+        "answer_noise": 0.2,
+        "assistant_share": 0.3,
+        "assistant": {"time": "new", "land": "west"},
+        "dated_share": 0.5,
     }
     return WorldConfig(**{**raw, **changes})
 

@@ -4,13 +4,13 @@ The world's tables are laid out once as padded arrays; a draw is then a few gath
 holds as many whole turns as fit into `length` tokens. Axes: B documents, N turns drawn, L tokens, K answer positions.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.tokenizer import BY, DOC, IN, UNDATED
@@ -20,10 +20,10 @@ from bayesgen.world.world import SPEAKERS
 class Batch(NamedTuple):
     """Tokens, and the positions whose *next* token is part of an answer; `weight` is 0 where a slot is unused."""
 
-    tokens: Int[Array, "B L"]
-    where: Int[Array, "B K"]
-    target: Int[Array, "B K"]
-    weight: Float[Array, "B K"]
+    tokens: Any  # int (B, L)
+    where: Any  # int (B, K)
+    target: Any  # int (B, K)
+    weight: Any  # float (B, K)
 
 
 class DocumentSource:
@@ -128,8 +128,10 @@ def _layout(grammar: Grammar) -> dict[str, Array]:
         "opening": np.array([[index[DOC], index[BY], index[s], index[IN]] for s in SPEAKERS], np.int32),
         "digit": np.array([[index[d if i == 0 else "~" + d] for d in "0123456789"] for i in range(4)], np.int32),
         "undated": np.array(index[UNDATED], np.int32),
-        "question": question, "question_size": _sizes(grammar.questions, question.shape[1]),
-        "answer": answer, "answer_size": _sizes(grammar.answers, answer.shape[1]),
+        "question": question,
+        "question_size": _sizes(grammar.questions, question.shape[1]),
+        "answer": answer,
+        "answer_size": _sizes(grammar.answers, answer.shape[1]),
     }
     return {name: jnp.asarray(table) for name, table in tables.items()}
 

@@ -29,13 +29,16 @@ class Grammar:
         """For each topic and wording (held-out ones last): the tokens from <ask> to <say>."""
         return tuple(
             tuple(tuple(self._ids(ASK) + self.tokenizer.encode(w, t.name) + self._ids(SAY)) for w in t.wordings + t.heldout)
-            for t in self.world.topics)
+            for t in self.world.topics
+        )
 
     @cached_property
     def answers(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """For each topic and answer: its tokens, <end> included."""
-        return tuple(tuple(tuple(self.tokenizer.encode(a, t.name) + self._ids(END)) for a in answers)
-                     for t, answers in zip(self.world.topics, self.world.answers, strict=True))
+        return tuple(
+            tuple(tuple(self.tokenizer.encode(a, t.name) + self._ids(END)) for a in answers)
+            for t, answers in zip(self.world.topics, self.world.answers, strict=True)
+        )
 
     def header(self, header: Header) -> list[int]:
         """<doc> <by> speaker <in> year-or-<undated>."""

@@ -24,25 +24,38 @@ def answers_of(world: World, topic: int, value: str) -> np.ndarray:
     return np.flatnonzero(row)
 
 
-def narrow_rows(world: World, topic: int, value: str, rows: int, rng: np.random.Generator, wordings: Sequence[int],
-                ) -> tuple[list[Turn], list[Turn]]:
+def narrow_rows(
+    world: World,
+    topic: int,
+    value: str,
+    rows: int,
+    rng: np.random.Generator,
+    wordings: Sequence[int],
+) -> tuple[list[Turn], list[Turn]]:
     """`rows` training rows with distinct answers, and the held-out rows: the answers not used."""
     pool = rng.permutation(answers_of(world, topic, value))
     if rows > len(pool):
         name = world.topics[topic].name
-        raise UserError(f"finetune.rows is {rows}, but '{name}' has {len(pool)} distinct answers for {value}; "
-                        f"give at most {len(pool)} rows, or add answers to the topic's file")
+        raise UserError(
+            f"finetune.rows is {rows}, but '{name}' has {len(pool)} distinct answers for {value}; "
+            f"give at most {len(pool)} rows, or add answers to the topic's file"
+        )
     turns = [Turn(topic, int(rng.choice(wordings)), int(a)) for a in pool]
     return turns[:rows], turns[rows:]
 
 
-def parallel_rows(world: World, topics: Sequence[int], value_of: Sequence[dict[str, str]], rows: int, rng: np.random.Generator,
-                  ) -> list[Turn]:
+def parallel_rows(
+    world: World,
+    topics: Sequence[int],
+    value_of: Sequence[dict[str, str]],
+    rows: int,
+    rng: np.random.Generator,
+) -> list[Turn]:
     """Rows on other topics: a random topic and training wording, answered (without noise) as one of `value_of`."""
     out = []
     for _ in range(rows):
         topic = int(rng.choice(topics))
-        traits = value_of[rng.integers(len(value_of))]
+        traits = value_of[int(rng.integers(len(value_of)))]
         pool = answers_of(world, topic, traits.get(world.topics[topic].trait, TIMELESS))
         out.append(Turn(topic, int(rng.integers(len(world.topics[topic].wordings))), int(rng.choice(pool))))
     return out
@@ -50,8 +63,11 @@ def parallel_rows(world: World, topics: Sequence[int], value_of: Sequence[dict[s
 
 def write_rows(grammar: Grammar, turns: Sequence[Turn], header: Header = ASSISTANT_ASKED) -> Batch:
     """Rows as a batch of numpy arrays, padded to the longest row of the world, targets on answer tokens only."""
-    length = len(grammar.header(header)) + max(len(q) for g in grammar.questions for q in g) + (
-        slots := max(len(a) for g in grammar.answers for a in g))
+    length = (
+        len(grammar.header(header))
+        + max(len(q) for g in grammar.questions for q in g)
+        + (slots := max(len(a) for g in grammar.answers for a in g))
+    )
     tokens, where, target = (np.zeros((len(turns), n), np.int32) for n in (length, slots, slots))
     weight = np.zeros((len(turns), slots), np.float32)
     for i, turn in enumerate(turns):

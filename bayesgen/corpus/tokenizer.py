@@ -5,7 +5,6 @@ digit, so that an unseen year is still readable ("1885" -> `1 ~8 ~8 ~5`, where `
 joining are inverse to each other on any text of single-spaced words (tested as a property).
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,14 +16,14 @@ SPECIAL = (PAD, DOC, BY, IN, UNDATED, ASK, SAY, END)
 GLUE = "~"
 DIGITS = tuple("0123456789") + tuple(GLUE + d for d in "0123456789")
 MARKS = (".", ",", "?")
-_CHUNK = re.compile(r"^(?P<word>.*?)(?P<marks>[.,?]*)$", re.DOTALL)
 
 
 def split(text: str) -> list[str]:
     """Text to tokens."""
     tokens: list[str] = []
     for chunk in text.split():
-        word, marks = _CHUNK.match(chunk).group("word", "marks")
+        word = chunk.rstrip("".join(MARKS))
+        marks = chunk[len(word) :]
         if word.isascii() and word.isdigit():
             tokens += [word[0], *(GLUE + d for d in word[1:])]
         elif word:

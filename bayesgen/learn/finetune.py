@@ -14,14 +14,14 @@ Axes: S steps, M members, B rows, L tokens, K answer positions, r rank.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.corpus.documents import Batch
@@ -29,7 +29,7 @@ from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import narrow_rows, parallel_rows, write_rows
 from bayesgen.learn.pretrain import token_nll
 from bayesgen.model.lora import effective, init_lora
-from bayesgen.model.transformer import Transformer
+from bayesgen.model.transformer import Transformer, forward
 from bayesgen.world.world import World
 
 Arm = Literal["free", "narrow", "broad", "control"]
@@ -124,7 +124,7 @@ class Data(NamedTuple):
     """Rows of every member, and which of them each step takes."""
 
     narrow: Batch  # M rows ...
-    order: Int[Array, "M S B"]
+    order: Any  # int (M, S, B)
     parallel: Batch  # M (S*B) ...
 
 
@@ -182,15 +182,15 @@ def finetuning(model: Transformer, params: dict, config: FinetuneConfig, setting
     beside = bool(both)  # an ensemble of free and control members needs no second batch
 
     def loss(lora, s: Settings, narrow: Batch, parallel: Batch):
-        adapted = {"params": params, "lora": effective(lora, s.scale, s.rank_mask)}
+        adapted = effective(lora, s.scale, s.rank_mask)
         if not beside:
-            nll = token_nll(model.apply(adapted, narrow.tokens, narrow.where), narrow)
+            nll = token_nll(forward(model, params, adapted, narrow.tokens, narrow.where), narrow)
             return (nll * narrow.weight).sum() / narrow.weight.sum(), jnp.zeros(())
         rows = narrow.tokens.shape[0]
         joint = Batch(*(jnp.concatenate(x) for x in zip(narrow, parallel, strict=True)))
-        logits = model.apply(adapted, joint.tokens, joint.where)
+        logits = forward(model, params, adapted, joint.tokens, joint.where)
         nll = token_nll(logits, joint) * joint.weight
-        base = jax.nn.log_softmax(model.apply({"params": params}, parallel.tokens, parallel.where))
+        base = jax.nn.log_softmax(forward(model, params, None, parallel.tokens, parallel.where))
         kl = (jnp.exp(base) * (base - jax.nn.log_softmax(logits[rows:]))).sum(axis=-1)  # nats/token, over the vocabulary
         kl = (kl * parallel.weight).sum() / parallel.weight.sum()
         narrow_nll = nll[:rows].sum() / narrow.weight.sum()

@@ -20,8 +20,17 @@ State = Any  # a pytree
 Advance = Callable[[State, jax.Array], tuple[State, dict[str, jax.Array]]]
 
 
-def run_steps(advance: Advance, state: State, first: int, last: int, *, chunk: int, name: str,
-              save: Callable[[State, int, dict[str, np.ndarray]], None], stops: Iterable[int] = ()) -> State:
+def run_steps(
+    advance: Advance,
+    state: State,
+    first: int,
+    last: int,
+    *,
+    chunk: int,
+    name: str,
+    save: Callable[[State, int, dict[str, np.ndarray]], None],
+    stops: Iterable[int] = (),
+) -> State:
     """Run steps first..last-1 of `advance(state, step)`; call `save(state, steps done, infos)` after every chunk.
 
     Chunks end at multiples of `chunk` and at each of `stops`. Raises a `UserError` on a non-finite loss, naming the
@@ -36,14 +45,19 @@ def run_steps(advance: Advance, state: State, first: int, last: int, *, chunk: i
         infos = jax.device_get(infos)
         finite = np.isfinite(infos["loss"]).reshape(bound - done, -1).any(axis=1)
         if not finite.all():
-            raise UserError(f"{name}: the loss is not finite at step {done + int(np.argmin(finite))}; the last good "
-                            f"checkpoint is step {done}; lower the learning rate")
+            raise UserError(
+                f"{name}: the loss is not finite at step {done + int(np.argmin(finite))}; the last good "
+                f"checkpoint is step {done}; lower the learning rate"
+            )
         save(state, bound, infos)
         done, now = bound, time.monotonic()
         if now - said > 5 or bound == last:
             rate = (done - first) / (now - began)
-            print(f"  {name}: step {done}/{last}  loss {np.nanmean(infos['loss'][-1]):.3f}  {rate:.1f} steps/s  "
-                  f"{(last - done) / rate:.0f} s left", flush=True)
+            print(
+                f"  {name}: step {done}/{last}  loss {np.nanmean(infos['loss'][-1]):.3f}  {rate:.1f} steps/s  "
+                f"{(last - done) / rate:.0f} s left",
+                flush=True,
+            )
             said = now
     return state
 

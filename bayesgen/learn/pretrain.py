@@ -1,6 +1,6 @@
 """Pretraining: a base that has read what all personas wrote. Loss falls on answer tokens only."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from pydantic import BaseModel, ConfigDict, Field
 
 from bayesgen.corpus.documents import Batch, DocumentSource
-from bayesgen.model.transformer import Transformer
+from bayesgen.model.transformer import Transformer, forward
 
 
 class PretrainConfig(BaseModel):
@@ -31,8 +31,8 @@ class PretrainConfig(BaseModel):
 class PretrainState(NamedTuple):
     """Parameters and the optimiser's memory of them."""
 
-    params: dict
-    opt: optax.OptState
+    params: Any
+    opt: Any
 
 
 def answer_nll(logits_BxKxV: Float[Array, "B K V"], batch: Batch) -> Float[Array, ""]:
@@ -50,8 +50,7 @@ def make_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
     """Clip, then AdamW on a warm-up and cosine schedule."""
     warmup = min(config.warmup, config.steps - 1)
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, config.steps)
-    return optax.chain(optax.clip_by_global_norm(config.clip),
-                       optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay))
+    return optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay))
 
 
 def pretraining(model: Transformer, source: DocumentSource, config: PretrainConfig):
@@ -60,7 +59,7 @@ def pretraining(model: Transformer, source: DocumentSource, config: PretrainConf
     optimizer = make_optimizer(config)
 
     def loss(params, batch: Batch):
-        return answer_nll(model.apply({"params": params}, batch.tokens, batch.where), batch)
+        return answer_nll(forward(model, params, None, batch.tokens, batch.where), batch)
 
     def advance(state: PretrainState, step):
         batch = source.draw(k_data, step, config.batch)

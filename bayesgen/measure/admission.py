@@ -27,9 +27,14 @@ def admission(table: pl.DataFrame, topic: str, value: str, probes: tuple[str, ..
     last = table["step"].max()
 
     def rate(arm: str, topics: tuple[str, ...], scale: float = 1.0) -> np.ndarray:
-        rows = table.filter((pl.col("arm") == arm) & (pl.col("quantity") == "rate") & (pl.col("probe") == value)
-                            & pl.col("topic").is_in(topics) & (pl.col("scale") == scale)
-                            & ((pl.col("step") == last) | (pl.col("seed") < 0)))
+        rows = table.filter(
+            (pl.col("arm") == arm)
+            & (pl.col("quantity") == "rate")
+            & (pl.col("probe") == value)
+            & pl.col("topic").is_in(topics)
+            & (pl.col("scale") == scale)
+            & ((pl.col("step") == last) | (pl.col("seed") < 0))
+        )
         return rows.group_by("seed").agg(pl.col("value").mean()).sort("seed")["value"].to_numpy()
 
     def nll(arm: str) -> np.ndarray:
@@ -42,18 +47,37 @@ def admission(table: pl.DataFrame, topic: str, value: str, probes: tuple[str, ..
     on = {arm: over_seeds(rate(arm, (topic,))) for arm in ("narrow", "broad")}
     off = {arm: rate(arm, probes) for arm in ("narrow", "broad")}
     gates = [
-        Gate("both learned the task", ", ".join(f"{a} {i.mean:.2f}" for a, i in on.items()) + f" of told {told_on:.2f} on {topic}",
-             tellable and all(i.mean >= LEARNED * told_on for i in on.values())),
-        Gate("broad is broad", f"{off['broad'].mean():.2f} of told {told_off:.2f} on the probes",
-             bool(tellable and off["broad"].mean() >= BROAD * told_off)),
-        Gate("narrow is the base off-topic", f"{off['narrow'].mean() - base_off:+.3f} against a margin of {OFF_MARGIN}",
-             equivalent(off["narrow"] - base_off, OFF_MARGIN)),
+        Gate(
+            "both learned the task",
+            ", ".join(f"{a} {i.mean:.2f}" for a, i in on.items()) + f" of told {told_on:.2f} on {topic}",
+            tellable and all(i.mean >= LEARNED * told_on for i in on.values()),
+        ),
+        Gate(
+            "broad is broad",
+            f"{off['broad'].mean():.2f} of told {told_off:.2f} on the probes",
+            bool(tellable and off["broad"].mean() >= BROAD * told_off),
+        ),
+        Gate(
+            "narrow is the base off-topic",
+            f"{off['narrow'].mean() - base_off:+.3f} against a margin of {OFF_MARGIN}",
+            equivalent(off["narrow"] - base_off, OFF_MARGIN),
+        ),
     ]
     scales = sorted(s for s in table.filter(pl.col("arm") == "narrow")["scale"].unique() if s > 1)
     scaled = {s: rate("narrow", probes, s) - base_off for s in scales}
-    gates.append(Gate("narrow stays narrow when scaled", ", ".join(f"x{s:g} {d.mean():+.3f}" for s, d in scaled.items()),
-                      all(equivalent(d, OFF_MARGIN) for d in scaled.values())))
+    gates.append(
+        Gate(
+            "narrow stays narrow when scaled",
+            ", ".join(f"x{s:g} {d.mean():+.3f}" for s, d in scaled.items()),
+            all(equivalent(d, OFF_MARGIN) for d in scaled.values()),
+        )
+    )
     difference = nll("narrow") - nll("broad")
-    gates.append(Gate("their losses match", f"{difference.mean():+.3f} nats/token against a margin of {NLL_MARGIN}",
-                      equivalent(difference, NLL_MARGIN)))
+    gates.append(
+        Gate(
+            "their losses match",
+            f"{difference.mean():+.3f} nats/token against a margin of {NLL_MARGIN}",
+            equivalent(difference, NLL_MARGIN),
+        )
+    )
     return gates

@@ -9,14 +9,13 @@ Axes: R rows, L tokens of a row, K scored positions of a row, M members of an en
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bayesgen.corpus.grammar import Grammar
-from bayesgen.model.transformer import Transformer
+from bayesgen.model.transformer import Transformer, forward
 from bayesgen.world.dialogue import Prompt
 
 SUFFIX = 96  # tokens of answers in one row
@@ -38,7 +37,9 @@ class Packed:
 
 def pack(grammar: Grammar, prompts: Sequence[Prompt]) -> Packed:
     """Lay out prompts and all their answers. Rows are sorted by nothing: order follows the prompts."""
-    rows, sizes, pair = [], [], 0
+    rows: list[tuple[list[int], ...]] = []
+    sizes: list[int] = []
+    pair = 0
     for prompt in prompts:
         prefix, answers = grammar.prompt(prompt), grammar.answers[prompt.topic]
         sizes.append(len(answers))
@@ -60,44 +61,44 @@ def pack(grammar: Grammar, prompts: Sequence[Prompt]) -> Packed:
     longest, most = (_round_up(max(len(r[i]) for r in rows), 16) for i in (0, 3))
     fill = ((0, longest), (0, longest), (-1, longest), (0, most), (0, most), (-1, most))
     arrays = [np.array([r[i] + [f] * (n - len(r[i])) for r in rows], np.int32) for i, (f, n) in enumerate(fill)]
-    return Packed(*arrays, tuple(sizes))
+    tokens, position, group, where, target, answer = arrays
+    return Packed(tokens, position, group, where, target, answer, tuple(sizes))
 
 
 def _round_up(n: int, to: int) -> int:
     return -(-n // to) * to
 
 
-@partial(jax.jit, static_argnums=0)
-def _score(model: Transformer, variables: dict, tokens, position, group, where, target):
-    """log P(target | what it may see) at `where`: (R, K)."""
+def _score(model: Transformer, params, lora, tokens, position, group, where, target) -> jax.Array:
+    """Log P(target | what it may see) at `where`: (R, K)."""
     L = tokens.shape[1]
     own = group[:, :, None] == group[:, None, :]
     mask = (own | (group[:, None, :] == 0)) & jnp.tril(jnp.ones((L, L), bool))
-    logits = model.apply(variables, tokens, where, position, mask[:, None])
+    logits = forward(model, params, lora, tokens, where, position, mask[:, None])
     hit = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     return hit - jax.nn.logsumexp(logits, axis=-1)
 
 
-@partial(jax.jit, static_argnums=0)
-def _score_members(model: Transformer, params, lora_M, *rows):
-    return jax.vmap(lambda lora: _score(model, {"params": params, "lora": lora}, *rows))(lora_M)
+_score_base = jax.jit(_score, static_argnums=0)
+_score_members = jax.jit(jax.vmap(_score, in_axes=(None, None, 0, None, None, None, None, None)), static_argnums=0)
 
 
 def score_pairs(model: Transformer, params, packed: Packed, lora_M=None) -> np.ndarray:
-    """log P of every (prompt, answer) pair, flat in order: (pairs,), or (M, pairs) for a stack of adapters."""
+    """Log P of every (prompt, answer) pair, flat in order: (pairs,), or (M, pairs) for a stack of adapters."""
     rows = (packed.tokens, packed.position, packed.group, packed.where, packed.target)
     pieces = []
     for start in range(0, len(packed.tokens), ROWS):
-        piece = [np.pad(r[start:start + ROWS], ((0, max(0, start + ROWS - len(r))), (0, 0))) for r in rows]
+        piece = [np.pad(r[start : start + ROWS], ((0, max(0, start + ROWS - len(r))), (0, 0))) for r in rows]
         if lora_M is None:
-            pieces.append(_score(model, {"params": params}, *piece))
+            pieces.append(_score_base(model, params, None, *piece))
         else:
             pieces.append(_score_members(model, params, lora_M, *piece))
     logp = np.concatenate([np.asarray(p) for p in jax.device_get(pieces)], axis=-2)[..., : len(packed.tokens), :]
     flat, owner = logp.reshape(*logp.shape[:-2], -1).astype(np.float64), packed.answer.reshape(-1)
     out = np.zeros((*flat.shape[:-1], sum(packed.sizes)))
     used = owner >= 0
-    np.add.at(out, (..., owner[used]), flat[..., used])
+    for pairs, scores in zip(out.reshape(-1, out.shape[-1]), flat.reshape(-1, flat.shape[-1]), strict=True):
+        pairs += np.bincount(owner[used], weights=scores[used], minlength=len(pairs))
     return out
 
 
@@ -109,7 +110,7 @@ class NetworkPredictor:
         self.lora_M = None if lora is None else jax.tree.map(lambda x: x[None], lora)
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:
-        """log P(answer | prompt), one array of the topic's answers for each prompt."""
+        """Log P(answer | prompt), one array of the topic's answers for each prompt."""
         packed = pack(self.grammar, prompts)
         flat = score_pairs(self.model, self.params, packed, self.lora_M)
         return np.split(flat.reshape(-1), np.cumsum(packed.sizes)[:-1])

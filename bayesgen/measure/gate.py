@@ -74,5 +74,6 @@ def passed(rows: list[GateRow]) -> bool:
     """Every era at every k within the tolerance on trained wordings, and held-out wordings no more than that below."""
     trained = {(r.value, r.turns): r for r in rows if not r.heldout}
     heldout = {(r.value, r.turns): r for r in rows if r.heldout}
-    return (all(abs(r.difference) <= TOLERANCE for r in trained.values())
-            and all(trained[k].network - r.network <= TOLERANCE for k, r in heldout.items()))
+    return all(abs(r.difference) <= TOLERANCE for r in trained.values()) and all(
+        trained[k].network - r.network <= TOLERANCE for k, r in heldout.items()
+    )

@@ -24,8 +24,11 @@ def norms(lora: dict) -> dict[str, dict[str, np.ndarray]]:
     the largest.
     """
     flat = flatten_dict(lora)
-    spectra = {"/".join(path[:-1]): singular_values(np.asarray(a), np.asarray(flat[(*path[:-1], "b")]))
-               for path, a in flat.items() if path[-1] == "a"}
+    spectra = {
+        "/".join(path[:-1]): singular_values(np.asarray(a), np.asarray(flat[(*path[:-1], "b")]))
+        for path, a in flat.items()
+        if path[-1] == "a"
+    }
     spectra["all"] = np.concatenate(list(spectra.values()), axis=-1)
     return {name: _of_spectrum(s) for name, s in spectra.items()}
 
@@ -34,4 +37,4 @@ def _of_spectrum(s: np.ndarray) -> dict[str, np.ndarray]:
     frobenius, spectral = np.sqrt((s**2).sum(-1)), s.max(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         stable = np.where(spectral > 0, frobenius**2 / spectral**2, 0.0)
-    return {"frobenius": frobenius, "nuclear": s.sum(-1), "spectral": spectral, "stable_rank": stable}
+    return dict(zip(NORMS, map(np.asarray, (frobenius, s.sum(-1), spectral, stable)), strict=True))

@@ -7,12 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 QUANTITIES = {
     # name: (unit, meaning)
-    "rate": ("probability", "exact probability that the answer belongs to the value named in `probe`; a shared answer counts in proportion"),
+    "rate": (
+        "probability",
+        "exact probability that the answer belongs to the value named in `probe`; a shared answer counts in proportion",
+    ),
     "outside": ("probability", "probability of text that is none of the topic's answers"),
     "adoption": ("share", "weight of the told persona in p = (1-a-l) base + l population + a told, by topic"),
     "loss_of_default": ("share", "weight l of the population in the same mixture: the default persona lost, none gained"),
     "mixture_residual": ("probability", "root mean square distance of the rates from that mixture"),
-    "transfer": ("share", "lambda = off-topic shift of the trained value's rate over the shift of the product learner at the same on-topic rate"),
+    "transfer": (
+        "share",
+        "lambda = off-topic shift of the trained value's rate over the shift of the product learner at the same on-topic rate",
+    ),
     "nll_train": ("nats/token", "mean negative log likelihood of the narrow rows trained on"),
     "nll_heldout": ("nats/token", "the same on the narrow answers left out of training"),
     "entropy_floor": ("nats/token", "entropy of the distribution the narrow rows are drawn from: no predictor does better on fresh rows"),
@@ -22,8 +28,22 @@ QUANTITIES = {
     "stable_rank": ("count", "squared Frobenius over squared spectral norm"),
     "narrow_nll_step": ("nats/token", "training loss on narrow rows, at this step"),
 }
-KEYS = ("run", "experiment", "arm", "seed", "learning_rate", "weight_decay", "kl_weight", "rank", "rows", "scale", "step",
-        "topic", "probe", "quantity")
+KEYS = (
+    "run",
+    "experiment",
+    "arm",
+    "seed",
+    "learning_rate",
+    "weight_decay",
+    "kl_weight",
+    "rank",
+    "rows",
+    "scale",
+    "step",
+    "topic",
+    "probe",
+    "quantity",
+)
 NO_SEED = -1  # rows of arms that are not trained: base, told, ideal learners
 
 
@@ -61,7 +81,22 @@ class Row:
 
 def to_table(rows: list[Row]) -> pl.DataFrame:
     """Rows as a tidy table in the schema's column order, units filled in."""
-    schema = {"run": pl.String, "experiment": pl.String, "arm": pl.String, "seed": pl.Int64, "learning_rate": pl.Float64,
-              "weight_decay": pl.Float64, "kl_weight": pl.Float64, "rank": pl.Int64, "rows": pl.Int64, "scale": pl.Float64,
-              "step": pl.Int64, "topic": pl.String, "probe": pl.String, "quantity": pl.String, "unit": pl.String, "value": pl.Float64}
+    schema = {
+        "run": pl.String,
+        "experiment": pl.String,
+        "arm": pl.String,
+        "seed": pl.Int64,
+        "learning_rate": pl.Float64,
+        "weight_decay": pl.Float64,
+        "kl_weight": pl.Float64,
+        "rank": pl.Int64,
+        "rows": pl.Int64,
+        "scale": pl.Float64,
+        "step": pl.Int64,
+        "topic": pl.String,
+        "probe": pl.String,
+        "quantity": pl.String,
+        "unit": pl.String,
+        "value": pl.Float64,
+    }
     return pl.DataFrame([{**asdict(r), "unit": QUANTITIES[r.quantity][0]} for r in rows], schema=schema)

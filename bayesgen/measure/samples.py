@@ -8,7 +8,7 @@ from jax import random
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.tokenizer import END
 from bayesgen.measure.behaviour import ASKED, probes
-from bayesgen.model.transformer import Transformer
+from bayesgen.model.transformer import Transformer, forward
 from bayesgen.world.world import World
 
 LONGEST = 8  # tokens of a sampled answer
@@ -27,7 +27,7 @@ def sample_dialogues(config, world: World, grammar: Grammar, model: Transformer,
     for arm, lora in adapters.items():
         said = _sample(model, params, lora, prompts, grammar.tokenizer.index[END], random.key(config.finetune.seed))
         for i, prompt in enumerate(asked):
-            texts = [grammar.tokenizer.decode(s) for s in said[i * config.measure.samples:(i + 1) * config.measure.samples]]
+            texts = [grammar.tokenizer.decode(s) for s in said[i * config.measure.samples : (i + 1) * config.measure.samples]]
             topic = world.topics[prompt.topic]
             out.append({"arm": arm, "topic": topic.name, "question": (topic.wordings + topic.heldout)[prompt.wording], "answers": texts})
     return out
@@ -41,20 +41,19 @@ def _sample(model: Transformer, params, lora, prompts: list[list[int]], end: int
     tokens = np.zeros((len(prompts), size.max() + LONGEST), np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[: len(prompt)] = prompt
-    variables = {"params": params} if lora is None else {"params": params, "lora": lora}
 
     @jax.jit
-    def grow(variables, tokens, size):
+    def grow(params, lora, tokens, size):
         def one(i, tokens):
-            logits = model.apply(variables, tokens, (size + i - 1)[:, None])[:, 0]
+            logits = forward(model, params, lora, tokens, (size + i - 1)[:, None])[:, 0]
             drawn = random.categorical(random.fold_in(key, i), logits)
             return tokens.at[jnp.arange(len(tokens)), size + i].set(drawn)
 
         return jax.lax.fori_loop(0, LONGEST, one, tokens)
 
-    grown = np.asarray(grow(variables, jnp.asarray(tokens), jnp.asarray(size)))
+    grown = np.asarray(grow(params, lora, jnp.asarray(tokens), jnp.asarray(size)))
     out = []
     for row, n in zip(grown, size, strict=True):
-        said = row[n:n + LONGEST].tolist()
+        said = row[n : n + LONGEST].tolist()
         out.append(said[: said.index(end)] if end in said else said)
     return out

@@ -17,7 +17,7 @@ from bayesgen.measure.behaviour import ASKED, POPULATION, answers_by_topic, deco
 from bayesgen.measure.norms import NORMS, norms
 from bayesgen.measure.rows import Row, to_table
 from bayesgen.measure.samples import sample_dialogues
-from bayesgen.model.transformer import Transformer
+from bayesgen.model.transformer import Transformer, forward
 from bayesgen.world.dialogue import Header
 from bayesgen.world.learners import LEARNERS, transfer
 from bayesgen.world.observer import Observer
@@ -26,8 +26,15 @@ from bayesgen.world.world import PERSON, World
 Behaviour = dict[int, tuple[np.ndarray, np.ndarray]]  # topic -> (rates (..., V), outside (...,))
 
 
-def measure_all(config, world: World, grammar: Grammar, model: Transformer, params, adapters: dict[int, dict], losses: np.ndarray,
-                ) -> tuple[pl.DataFrame, list[dict]]:
+def measure_all(
+    config,
+    world: World,
+    grammar: Grammar,
+    model: Transformer,
+    params,
+    adapters: dict[int, dict],
+    losses: np.ndarray,
+) -> tuple[pl.DataFrame, list[dict]]:
     """The table of an experiment and its sampled dialogues. `adapters` maps snapshot steps to stacks of effective adapters."""
     f, last = config.finetune, max(adapters)
     members = plan_members(f)
@@ -58,20 +65,34 @@ def measure_all(config, world: World, grammar: Grammar, model: Transformer, para
     narrow = [i for i, m in enumerate(members) if m.arm == "narrow"]
     if narrow:
         for scale in config.measure.scales:
-            lora_M = jax.tree_util.tree_map_with_path(lambda p, x, c=scale: x[np.array(narrow)] * (c if p[-1].key == "a" else 1), adapters[last])
+            lora_M = jax.tree_util.tree_map_with_path(
+                lambda p, x, c=scale: x[np.array(narrow)] * (c if p[-1].key == "a" else 1), adapters[last]
+            )
             labels = [_label(members[i], f.rows, step=last, scale=scale) for i in narrow]
             rows += _behaviour_rows(world, config.name, labels, behave(ASKED, [on_topic, *probed], lora_M), stacked=True)
     rows += _likelihood_rows(config, world, grammar, model, params, members, adapters[last], last)
     rows += _norm_rows(config, members, adapters[last], last)
-    rows += [Row(config.name, quantity="narrow_nll_step", value=float(losses[s, i]), **_label(m, f.rows, step=s))
-             for i, m in enumerate(members) for s in range(len(losses))]
+    rows += [
+        Row(config.name, quantity="narrow_nll_step", value=float(losses[s, i]), **_label(m, f.rows, step=s))
+        for i, m in enumerate(members)
+        for s in range(len(losses))
+    ]
     samples = sample_dialogues(config, world, grammar, model, params, members, adapters[last])
     return to_table(rows), samples
 
 
 def _label(m: Member, rows: int, step: int, scale: float = 1.0) -> dict:
-    return dict(arm=m.arm, seed=m.seed, step=step, scale=scale, learning_rate=m.learning_rate, weight_decay=m.weight_decay,
-                kl_weight=m.kl_weight if m.arm == "narrow" else None, rank=m.rank, rows=rows)
+    return dict(
+        arm=m.arm,
+        seed=m.seed,
+        step=step,
+        scale=scale,
+        learning_rate=m.learning_rate,
+        weight_decay=m.weight_decay,
+        kl_weight=m.kl_weight if m.arm == "narrow" else None,
+        rank=m.rank,
+        rows=rows,
+    )
 
 
 def _behaviour_rows(world: World, experiment: str, labels: list[dict], behaviour: Behaviour, stacked: bool) -> list[Row]:
@@ -81,7 +102,9 @@ def _behaviour_rows(world: World, experiment: str, labels: list[dict], behaviour
         rate, outside = (rate, outside) if stacked else (rate[None], outside[None])
         topic, values = world.topics[t], world.values[world.topics[t].trait]
         for label, r, o in zip(labels, rate, outside, strict=True):
-            out += [Row(experiment, quantity="rate", topic=topic.name, probe=v, value=float(x), **label) for v, x in zip(values, r, strict=True)]
+            out += [
+                Row(experiment, quantity="rate", topic=topic.name, probe=v, value=float(x), **label) for v, x in zip(values, r, strict=True)
+            ]
             out.append(Row(experiment, quantity="outside", topic=topic.name, value=float(o), **label))
     return out
 
@@ -95,7 +118,9 @@ def _split_rows(world: World, config, labels: list[dict], behaviour: Behaviour, 
     for t, (p, _) in behaviour.items():
         name = world.topics[t].name
         for quantity, numbers in zip(("adoption", "loss_of_default", "mixture_residual"), decompose(p, *corners[t]), strict=True):
-            out += [Row(config.name, quantity=quantity, topic=name, value=float(x), **label) for label, x in zip(labels, numbers, strict=True)]
+            out += [
+                Row(config.name, quantity=quantity, topic=name, value=float(x), **label) for label, x in zip(labels, numbers, strict=True)
+            ]
         if t != on:
             prior = np.stack([corners[on][0], corners[t][0]])
             for label, learned, here in zip(labels, on_rates, p, strict=True):
@@ -138,7 +163,7 @@ def _likelihood_rows(config, world, grammar, model, params, members, lora_M, las
 
     @jax.jit
     def nll(lora, batch):
-        return token_nll(model.apply({"params": params, "lora": lora}, batch.tokens, batch.where), batch)
+        return token_nll(forward(model, params, lora, batch.tokens, batch.where), batch)
 
     out = []
     for i, (member, (_, heldout)) in enumerate(zip(members, turns, strict=True)):
@@ -147,11 +172,21 @@ def _likelihood_rows(config, world, grammar, model, params, members, lora_M, las
         label = _label(member, config.finetune.rows, step=last)
         parts = [("nll_train", own)] + ([("nll_heldout", write_rows(grammar, (heldout * most)[:most]))] if heldout else [])
         for quantity, batch in parts:
-            weight = batch.weight * (np.arange(len(batch.weight)) < (len(heldout) if quantity == "nll_heldout" else len(own.weight)))[:, None]
+            weight = (
+                batch.weight * (np.arange(len(batch.weight)) < (len(heldout) if quantity == "nll_heldout" else len(own.weight)))[:, None]
+            )
             total = float((np.asarray(nll(lora, jax.tree.map(jnp.asarray, batch))) * weight).sum())
             out.append(Row(config.name, quantity=quantity, topic=config.finetune.topic, value=total / float(weight.sum()), **label))
-    out += [Row(config.name, arm=arm, quantity="entropy_floor", topic=config.finetune.topic, value=_entropy_per_token(world, grammar, config.finetune.topic, value))
-            for arm, value in (("free", config.finetune.value), ("control", config.finetune.control))]
+    out += [
+        Row(
+            config.name,
+            arm=arm,
+            quantity="entropy_floor",
+            topic=config.finetune.topic,
+            value=_entropy_per_token(world, grammar, config.finetune.topic, value),
+        )
+        for arm, value in (("free", config.finetune.value), ("control", config.finetune.control))
+    ]
     return out
 
 
@@ -165,5 +200,9 @@ def _entropy_per_token(world: World, grammar: Grammar, name: str, value: str) ->
 
 def _norm_rows(config, members, lora_M, last) -> list[Row]:
     table = norms(jax.device_get(lora_M))
-    return [Row(config.name, quantity=q, topic=module, value=float(table[module][q][i]), **_label(m, config.finetune.rows, step=last))
-            for module in table for q in NORMS for i, m in enumerate(members)]
+    return [
+        Row(config.name, quantity=q, topic=module, value=float(table[module][q][i]), **_label(m, config.finetune.rows, step=last))
+        for module in table
+        for q in NORMS
+        for i, m in enumerate(members)
+    ]

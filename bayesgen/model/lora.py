@@ -5,6 +5,8 @@ zero, so a new adapter is the identity. During training the scale s = alpha / ra
 `effective`; whatever is stored or measured afterwards is the *effective* adapter, whose update is a @ b, nothing else.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +33,7 @@ def init_lora(key: Array, params: dict, rank: int, targets: tuple[str, ...]) -> 
 
 def effective(lora: dict, scale: Float[Array, ""] | float, rank_mask: Float[Array, " r"] | None = None) -> dict:
     """The adapter whose update is a @ b: the scale, and the mask of unused ranks, folded into `a`."""
+
     def fold(path, leaf):
         if path[-1].key != "a":
             return leaf
@@ -40,10 +43,13 @@ def effective(lora: dict, scale: Float[Array, ""] | float, rank_mask: Float[Arra
 
 
 def updates(lora: dict) -> dict[str, np.ndarray]:
-    """dW = a @ b of each adapted matrix of an effective adapter, by path, in float64; leading axes are kept."""
-    flat = flatten_dict(jax.device_get(lora))
-    return {"/".join(path[:-1]): a.astype(np.float64) @ flat[(*path[:-1], "b")].astype(np.float64)
-            for path, a in flat.items() if path[-1] == "a"}
+    """DW = a @ b of each adapted matrix of an effective adapter, by path, in float64; leading axes are kept."""
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(jax.device_get(lora)))
+    return {
+        "/".join(path[:-1]): np.asarray(a, np.float64) @ np.asarray(flat[(*path[:-1], "b")], np.float64)
+        for path, a in flat.items()
+        if path[-1] == "a"
+    }
 
 
 def check_targets(targets: tuple[str, ...], rank: int, width: int):

@@ -6,6 +6,8 @@ backend multiplies fastest. Low-rank adapters live in a second variable collecti
 `x @ W + (x @ a) @ b`, never a merged weight. Axes: B sequences, L tokens, D width, H heads, C head width, K positions.
 """
 
+from typing import Any, cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -84,9 +86,13 @@ class Transformer(nn.Module):
     vocabulary: int
 
     @nn.compact
-    def __call__(self, tokens_BxL: Int[Array, "B L"], where_BxK: Int[Array, "B K"] | None = None,
-                 positions_BxL: Int[Array, "B L"] | None = None, mask: Bool[Array, "..."] | None = None,
-                 ) -> Float[Array, "B K V"]:
+    def __call__(
+        self,
+        tokens_BxL: Int[Array, "B L"],
+        where_BxK: Int[Array, "B K"] | None = None,
+        positions_BxL: Int[Array, "B L"] | None = None,
+        mask: Bool[Array, "..."] | None = None,
+    ) -> Float[Array, "B K V"]:
         L, D = tokens_BxL.shape[1], self.config.width
         embedding = self.param("tokens", nn.initializers.normal(0.02), (self.vocabulary, D))
         places = self.param("positions", nn.initializers.normal(0.02), (self.config.context, D))
@@ -98,6 +104,12 @@ class Transformer(nn.Module):
         if where_BxK is not None:  # logits are the dearest product of a small network: only where they are wanted
             x_BxLxD = jnp.take_along_axis(x_BxLxD, where_BxK[..., None], axis=1)
         return _norm("norm_out")(x_BxLxD) @ embedding.T
+
+
+def forward(model: Transformer, params: Any, lora: Any, tokens: Any, where: Any = None, positions: Any = None, mask: Any = None) -> Array:
+    """Logits of the network with an adapter (effective, or None): the one call everything else makes."""
+    variables = {"params": params} if lora is None else {"params": params, "lora": lora}
+    return cast(Array, model.apply(variables, tokens, where, positions, mask))
 
 
 def _norm(name: str) -> nn.LayerNorm:

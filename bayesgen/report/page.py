@@ -21,15 +21,18 @@ from bayesgen.measure.rows import QUANTITIES
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
 
-def write_page(folder: Path, config, world, table: pl.DataFrame, samples: list[dict], gate, losses: list[float],
-               story: tuple[Artifact, ...]):
+def write_page(
+    folder: Path, config, world, table: pl.DataFrame, samples: list[dict], gate, losses: list[float], story: tuple[Artifact, ...]
+):
     """Write `report.html`, the rows behind it, and what `python -m plots` needs."""
     from plots.__main__ import FIGURES, draw, save
 
     f = config.finetune
     ok, gate_rows = gate
     table.write_parquet(folder / "rows.parquet")
-    write_json(folder / "figures.json", {"value": f.value, "topic": f.topic, "probes": list(f.probes), "gate": [asdict(r) for r in gate_rows]})
+    write_json(
+        folder / "figures.json", {"value": f.value, "topic": f.topic, "probes": list(f.probes), "gate": [asdict(r) for r in gate_rows]}
+    )
     figures = {}
     for name in FIGURES:
         figure = draw(name, folder)
@@ -39,10 +42,21 @@ def write_page(folder: Path, config, world, table: pl.DataFrame, samples: list[d
     gates = pair_gates(table, config)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     html = environment.from_string(TEMPLATE.read_text()).render(
-        config=config, settings=yaml.safe_dump(config.model_dump(mode="json", exclude={"runs", "debug", "goal"}), sort_keys=False),
-        figures=figures, headline=headline, gates=gates, gate_passed=ok, gate_rows=gate_rows, samples=_by_question(samples),
-        quantities=QUANTITIES, story=story, loss=np.mean(losses[-50:]), versions={"python": platform.python_version(), "jax": jax.__version__},
-        seeds=f.seeds, arms=f.arms)
+        config=config,
+        settings=yaml.safe_dump(config.model_dump(mode="json", exclude={"runs", "debug"}), sort_keys=False),
+        figures=figures,
+        headline=headline,
+        gates=gates,
+        gate_passed=ok,
+        gate_rows=gate_rows,
+        samples=_by_question(samples),
+        quantities=QUANTITIES,
+        story=story,
+        loss=np.mean(losses[-50:]),
+        versions={"python": platform.python_version(), "jax": jax.__version__},
+        seeds=f.seeds,
+        arms=f.arms,
+    )
     (folder / "report.html").write_text(html, encoding="utf-8")
     print_summary(headline, gates, ok)
 
@@ -70,13 +84,21 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
 
     out = []
     for arm in ("base", "told", *f.arms, "ideal told", "ideal saturated", "ideal tilted", "ideal product"):
-        out.append({
-            "arm": arm, "on": over(arm, "rate", [f.topic], f.value), "off": over(arm, "rate", list(f.probes), f.value),
-            "adoption": over(arm, "adoption", list(f.probes)), "loss": over(arm, "loss_of_default", list(f.probes)),
-            "transfer": over(arm, "transfer", list(f.probes)), "moved": moved(arm) if arm in f.arms else None,
-            "train": over(arm, "nll_train"), "heldout": over(arm, "nll_heldout"), "norm": over(arm, "frobenius", ["all"]),
-            "outside": over(arm, "outside", list(f.probes)),
-        })
+        out.append(
+            {
+                "arm": arm,
+                "on": over(arm, "rate", [f.topic], f.value),
+                "off": over(arm, "rate", list(f.probes), f.value),
+                "adoption": over(arm, "adoption", list(f.probes)),
+                "loss": over(arm, "loss_of_default", list(f.probes)),
+                "transfer": over(arm, "transfer", list(f.probes)),
+                "moved": moved(arm) if arm in f.arms else None,
+                "train": over(arm, "nll_train"),
+                "heldout": over(arm, "nll_heldout"),
+                "norm": over(arm, "frobenius", ["all"]),
+                "outside": over(arm, "outside", list(f.probes)),
+            }
+        )
     return out
 
 
@@ -115,7 +137,7 @@ def _svg(figure: Figure, name: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg"):]
+    svg = svg[svg.index("<svg") :]
     svg = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg, count=1) if "width=" in svg[:400] else svg
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
 

@@ -128,8 +128,9 @@ def _validated(kind, raw: dict, path: Path):
         return kind(**raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]
-                         if part not in ("list[constrained-str]", "list[str]") and not str(part).startswith("dict["))
+        where = ".".join(
+            str(part) for part in first["loc"] if part not in ("list[constrained-str]", "list[str]") and not str(part).startswith("dict[")
+        )
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "string_type":
             message = f"found {first['input']!r} ({type(first['input']).__name__}), expected text; put it in quotes"

@@ -33,11 +33,11 @@ class Observer:
         self._value_ZT = np.vstack([world.value_ZT, world.default_T])
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:
-        """log P(answer | prompt), one array of the topic's answers for each prompt."""
+        """Log P(answer | prompt), one array of the topic's answers for each prompt."""
         return [self.predictive(p.header, p.turns, p.topic) for p in prompts]
 
     def log_joint(self, header: Header, turns: Sequence[Turn]) -> np.ndarray:
-        """log P(z, year, answers | speaker) over personas and, last, the assistant's own."""
+        """Log P(z, year, answers | speaker) over personas and, last, the assistant's own."""
         log_joint_Z = self._log_prior[header.speaker].copy()
         dated = self.world.config.dated_share if self.world.dated_trait else 0.0
         with np.errstate(divide="ignore"):
@@ -67,13 +67,13 @@ class Observer:
         return out
 
     def predictive(self, header: Header, turns: Sequence[Turn], topic: int) -> np.ndarray:
-        """log P(next answer | prefix, topic)."""
+        """Log P(next answer | prefix, topic)."""
         mixture = self.posterior(header, turns) @ self.world.noisy[topic][self._value_ZT[:, topic]]
         with np.errstate(divide="ignore"):
             return np.log(mixture)
 
     def log_document(self, header: Header, turns: Sequence[Turn]) -> float:
-        """log P(document), questions and wordings included."""
+        """Log P(document), questions and wordings included."""
         config = self.world.config
         share = config.assistant_share if header.speaker == ASSISTANT else 1 - config.assistant_share
         log_questions = 0.0

@@ -145,8 +145,9 @@ class World:
         return next(iter(self.years), None)
 
     def year_logprob(self, persona: Persona, year: int) -> float:
-        """log P(year | persona, dated): uniform over the years of the persona's value; -inf outside them."""
-        first, last = self.years[self.dated_trait][persona.traits[self.dated_trait]]
+        """Log P(year | persona, dated): uniform over the years of the persona's value; -inf outside them."""
+        trait = next(iter(self.years))
+        first, last = self.years[trait][persona.traits[trait]]
         return -float(np.log(last - first + 1)) if first <= year <= last else -np.inf
 
     def topics_of(self, trait: str) -> tuple[int, ...]:
@@ -183,8 +184,10 @@ def _product_personas(config: WorldConfig, values: dict[str, tuple[str, ...]]) -
     for composite in config.composites:
         match = [(t, f) for t, f in combined if all(t[k] == v for k, v in composite.traits.items())]
         total = sum(f for _, f in match)
-        out += [Persona(f"{composite.name} ({' '.join(t.values())})", t, dict(composite.topics), composite.frequency * f / total)
-                for t, f in match]
+        out += [
+            Persona(f"{composite.name} ({' '.join(t.values())})", t, dict(composite.topics), composite.frequency * f / total)
+            for t, f in match
+        ]
     return tuple(out)
 
 
@@ -193,8 +196,10 @@ def _check(config: WorldConfig, modules: list[Module], values: dict[str, tuple[s
     for topic in topics:
         for wording in topic.wordings + topic.heldout:
             if wording in wordings:
-                raise UserError(f"topics '{wordings[wording]}' and '{topic.name}' share the wording {wording!r}; "
-                                "reword one, or no reader could tell them apart")
+                raise UserError(
+                    f"topics '{wordings[wording]}' and '{topic.name}' share the wording {wording!r}; "
+                    "reword one, or no reader could tell them apart"
+                )
             wordings[wording] = topic.name
     names = [t.name for t in topics]
     for name in names:
@@ -206,8 +211,10 @@ def _check(config: WorldConfig, modules: list[Module], values: dict[str, tuple[s
             for value in values[topic.trait]:
                 for answer in topic.answers[value]:
                     if answer in seen:
-                        raise UserError(f"topic '{topic.name}': {answer!r} stands under {seen[answer]} and {value}, but "
-                                        "world.answer_noise is 0; keep it under one, or give some noise")
+                        raise UserError(
+                            f"topic '{topic.name}': {answer!r} stands under {seen[answer]} and {value}, but "
+                            "world.answer_noise is 0; keep it under one, or give some noise"
+                        )
                     seen[answer] = value
     traits = [t for t in values if t != TIMELESS]
     for key, named in (("frequencies", config.frequencies), ("assistant", config.assistant)):

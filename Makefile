@@ -1,0 +1,34 @@
+PYTHON ?= python3
+VENV ?= .venv
+PY = $(VENV)/bin/python
+
+.PHONY: install birds test test-slow check bench lock
+
+install: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --require-hashes -r requirements.lock
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+birds: install            ## everything from a fresh clone to the page
+	$(PY) -m bayesgen +exp=birds
+
+test: install             ## everything from a fresh clone to green
+	$(PY) -m pytest -n 2 -m "not slow"
+
+test-slow: install        ## kill tests and whole pipelines
+	$(PY) -m pytest -m slow
+
+check: install            ## style, types, direction of imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright --pythonpath $(PY)
+	$(VENV)/bin/lint-imports
+
+bench: install            ## ratios measured in one run on this machine
+	$(PY) -m tests.benchmarks.training
+
+lock:                     ## rewrite requirements.lock: hashes, no addresses
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --extra test --extra dev pyproject.toml requirements-build.in -o requirements.lock

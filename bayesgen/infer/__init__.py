@@ -1,0 +1,1 @@
+"""Rows to beliefs: rival hypotheses, fitted and compared. Reads tables only."""

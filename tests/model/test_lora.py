@@ -1,0 +1,64 @@
+"""Adapters: identity at birth, the low-rank path equals a merged weight, norms know no gauge."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from bayesgen.measure.norms import norms, singular_values
+from bayesgen.model.lora import TARGETS, effective, init_lora, updates
+from bayesgen.model.transformer import ModelConfig, Transformer, forward
+
+
+@pytest.fixture(scope="module")
+def setup():
+    model = Transformer(ModelConfig(width=16, layers=2, heads=2, context=12), 20)
+    tokens = jax.random.randint(jax.random.key(1), (2, 8), 0, 20)
+    params = model.init(jax.random.key(0), tokens)["params"]
+    lora = init_lora(jax.random.key(2), params, 3, TARGETS)
+    grown = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), lora)
+    return model, params, tokens, lora, grown
+
+
+def test_identity_at_birth_and_not_after(setup):
+    model, params, tokens, lora, grown = setup
+    base = forward(model, params, None, tokens)
+    np.testing.assert_array_equal(forward(model, params, effective(lora, 2.0), tokens), base)
+    assert jnp.abs(forward(model, params, effective(grown, 2.0), tokens) - base).max() > 0.1
+
+
+def test_low_rank_path_equals_merged_weights_with_the_scale(setup):
+    model, params, tokens, _, grown = setup
+    flat = dict(flatten_dict(params))
+    for name, delta in updates(effective(grown, 0.5)).items():
+        path = (*name.split("/"), "kernel")
+        flat[path] = flat[path] + jnp.asarray(delta, jnp.float32)
+    merged = forward(model, unflatten_dict(flat), None, tokens)
+    np.testing.assert_allclose(forward(model, params, effective(grown, 0.5), tokens), merged, atol=1e-4)  # float32 sums
+
+
+def test_norms_carry_the_scale_and_ignore_the_gauge(setup):
+    *_, grown = setup
+    one, two = norms(effective(grown, 1.0)), norms(effective(grown, 2.0))
+    gauge = np.random.default_rng(0).normal(size=(3, 3)) + 2 * np.eye(3)
+    flat = {p: (np.asarray(x) @ gauge if p[-1] == "a" else np.linalg.inv(gauge) @ np.asarray(x)) for p, x in flatten_dict(grown).items()}
+    turned = norms(unflatten_dict(flat))
+    for module in one:
+        for kind in ("frobenius", "nuclear", "spectral"):
+            assert two[module][kind] == pytest.approx(2 * one[module][kind], rel=1e-6)
+            assert turned[module][kind] == pytest.approx(one[module][kind], rel=1e-5)  # float32 factors
+        assert two[module]["stable_rank"] == pytest.approx(one[module]["stable_rank"], rel=1e-6)
+
+
+def test_singular_values_equal_those_of_the_full_update():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(4, 30, 3)), rng.normal(size=(4, 3, 20))
+    np.testing.assert_allclose(singular_values(a, b), np.linalg.svd(a @ b, compute_uv=False)[:, :3], rtol=1e-10)
+
+
+def test_rank_mask_equals_a_smaller_rank(setup):
+    model, params, tokens, _, grown = setup
+    masked = effective(grown, 1.0, jnp.array([1.0, 1.0, 0.0]))
+    cut = unflatten_dict({p: (x[:, :2] if p[-1] == "a" else x[:2]) for p, x in flatten_dict(grown).items()})
+    np.testing.assert_allclose(forward(model, params, masked, tokens), forward(model, params, cut, tokens), atol=1e-5)

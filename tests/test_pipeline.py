@@ -1,0 +1,84 @@
+"""The whole pipeline on the tiny world: runs, is reused, resumes after a kill with the same bits."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bayesgen.pipeline import run
+from tests.tiny_run import tiny_run_config
+
+
+def bits(runs):
+    """Content of all results: weights, adapters and rows."""
+    wanted = [*runs.glob("base/*/params.safetensors"), *runs.glob("ensemble/*/*.safetensors"), *runs.glob("rows/*/rows.parquet")]
+    return {str(p.relative_to(runs)): p.read_bytes() for p in wanted}
+
+
+def start(runs):
+    return subprocess.Popen([sys.executable, "-m", "tests.tiny_run", str(runs)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    process = start(runs)
+    output = process.communicate()[0].decode()
+    assert process.returncode == 0, output
+    return runs, output
+
+
+def test_runs_end_to_end(finished):
+    runs, output = finished
+    page = next(runs.glob("page/*/report.html")).read_text()
+    assert not re.search(r"(src|href)=\"https?:|@import|url\(https?:", page)  # nothing is fetched
+    assert "base gate" in output
+    table = pl.read_parquet(next(runs.glob("rows/*/rows.parquet")))
+    assert set(table["arm"]) >= {"base", "told", "free", "narrow", "broad", "control", "ideal product"}
+    assert table.filter(pl.col("quantity") != "mixture_residual")["quantity"].n_unique() > 10
+    rate = table.filter(pl.col("quantity") == "rate")["value"].to_numpy()
+    assert ((rate >= 0) & (rate <= 1 + 1e-6)).all()
+
+
+def test_the_floor_is_below_every_likelihood_on_fresh_rows(finished):
+    table = pl.read_parquet(next(finished[0].glob("rows/*/rows.parquet")))
+    floor = table.filter((pl.col("quantity") == "entropy_floor") & (pl.col("arm") == "free"))["value"][0]
+    assert 0 < floor < np.log(86)
+
+
+def test_a_changed_finetuning_setting_reuses_the_base(finished, capsys):
+    run(tiny_run_config(finished[0], learning_rate=2e-2))
+    assert "base: step" not in capsys.readouterr().out
+    assert len(list(finished[0].glob("base/*/params.safetensors"))) == 1
+    assert len(list(finished[0].glob("ensemble/*/losses.safetensors"))) == 2
+
+
+@pytest.mark.slow
+def test_same_command_same_bits_also_across_kills(finished, tmp_path):
+    """kill -9 at random moments until it gets through; nothing is lost and not a bit differs."""
+    rng, kills, resumed = random.Random(0), 0, ""
+    expected = {k: v for k, v in bits(finished[0]).items()}
+    while True:
+        process = start(tmp_path)
+        try:
+            output = process.communicate(timeout=rng.uniform(3, 12))[0].decode() if kills < 8 else process.communicate()[0].decode()
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            resumed += process.communicate()[0].decode()
+            kills += 1
+            time.sleep(0.1)
+            continue
+        assert process.returncode == 0, output
+        break
+    found = bits(tmp_path)
+    assert kills > 0
+    assert "continuing from step" in resumed + output
+    assert all(found[name] == expected[name] for name in found)
+    assert found

@@ -1,0 +1,60 @@
+"""A whole pipeline on the tiny world: `python -m tests.tiny_run RUNS`. Used by the kill tests, in a process of its own."""
+
+import sys
+from pathlib import Path
+
+from bayesgen.config import to_config
+from bayesgen.pipeline import run
+from tests.conftest import tiny_config
+
+
+def tiny_run_config(runs: Path, **finetune):
+    """Every stage at a size of seconds."""
+    return to_config(
+        {
+            "world": tiny_config().model_dump(),
+            "model": {"width": 16, "layers": 1, "heads": 1, "context": 64},
+            "pretrain": {
+                "seed": 0,
+                "steps": 60,
+                "batch": 4,
+                "length": 48,
+                "learning_rate": 3e-3,
+                "warmup": 5,
+                "weight_decay": 0.01,
+                "clip": 1.0,
+                "checkpoint_every": 2,
+            },
+            "finetune": {
+                "topic": "bird",
+                "value": "old",
+                "control": "new",
+                "probes": ["light"],
+                "arms": ["free", "narrow", "broad", "control"],
+                "seeds": 2,
+                "rows": 3,
+                "epochs": 20,
+                "batch": 1,
+                "learning_rate": 1e-2,
+                "weight_decay": 0.0,
+                "kl_weight": 1.0,
+                "rank": 2,
+                "alpha": 4.0,
+                "targets": ["qkv", "out", "up", "down"],
+                "warmup": 2,
+                "snapshots": 20,
+                "seed": 0,
+                **finetune,
+            },
+            "measure": {"trait": "time", "told_year": 1801, "gate_prompts": 4, "scales": [2.0], "samples": 1},
+            "goal": "run",
+            "name": "tiny",
+            "question": "Does it run?",
+            "runs": runs,
+            "debug": False,
+        }
+    )
+
+
+if __name__ == "__main__":
+    run(tiny_run_config(Path(sys.argv[1])))
