@@ -43,7 +43,7 @@ def admission(table: pl.DataFrame, topic: str, value: str, probes: tuple[str, ..
 
     told_on, told_off, base_off = rate("told", (topic,))[0], rate("told", probes)[0], rate("base", probes)[0]
     base_on = rate("base", (topic,))[0]
-    tellable = min(told_on - base_on, told_off - base_off) > OFF_MARGIN  # else there is no persona to learn
+    tellable = bool(min(told_on - base_on, told_off - base_off) > OFF_MARGIN)  # else there is no persona to learn
     on = {arm: over_seeds(rate(arm, (topic,))) for arm in ("narrow", "broad")}
     off = {arm: rate(arm, probes) for arm in ("narrow", "broad")}
     gates = [
@@ -55,7 +55,7 @@ def admission(table: pl.DataFrame, topic: str, value: str, probes: tuple[str, ..
         Gate(
             "broad is broad",
             f"{off['broad'].mean():.2f} of told {told_off:.2f} on the probes",
-            bool(tellable and off["broad"].mean() >= BROAD * told_off),
+            tellable and bool(off["broad"].mean() >= BROAD * told_off),
         ),
         Gate(
             "narrow is the base off-topic",

@@ -45,7 +45,7 @@ def measure_all(
         asked = probes(world, header, which)
         packed = pack(grammar, asked)
         logp = score_pairs(model, params, packed, lora_M)
-        return {t: (rates(world, t, p), 1 - p.sum(-1)) for t, p in answers_by_topic(asked, logp, packed.sizes).items()}
+        return {t: (rates(world, t, p), np.asarray(1 - p.sum(-1))) for t, p in answers_by_topic(asked, logp, packed.sizes).items()}
 
     base, population, ceiling = behave(ASKED, topics), behave(POPULATION, topics), behave(told, topics)
     rows: list[Row] = []
@@ -139,7 +139,7 @@ def _ideal_rows(world: World, config, told: Header) -> list[Row]:
         behaviour = {}
         for t in range(len(world.topics)):
             p = np.exp(observer.predictive(header, (), t))
-            behaviour[t] = (rates(world, t, p), 1 - p.sum(-1))
+            behaviour[t] = (rates(world, t, p), np.asarray(1 - p.sum(-1)))
         out += _behaviour_rows(world, config.name, [dict(arm=arm)], behaviour, stacked=False)
     topics = world.topics_of(config.measure.trait)
     on = topics.index(world.topic_index(f.topic))
