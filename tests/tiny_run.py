@@ -1,8 +1,15 @@
-"""A whole pipeline on the tiny world: `python -m tests.tiny_run RUNS`. Used by the kill tests, in a process of its own."""
+"""A whole pipeline on the tiny world, in a process of its own: `python -m tests.tiny_run RUNS [STAGE N]`.
 
+With a stage and a number it kills itself (SIGKILL) at the N-th checkpoint of that stage, before that one is in place where
+N is odd, and after where it is even.
+"""
+
+import os
+import signal
 import sys
 from pathlib import Path
 
+from bayesgen import artifact
 from bayesgen.config import to_config
 from bayesgen.pipeline import run
 from tests.conftest import tiny_config
@@ -20,6 +27,7 @@ def tiny_run_config(runs: Path, **finetune):
                 "batch": 4,
                 "length": 48,
                 "learning_rate": 3e-3,
+                "adam_learning_rate": 3e-3,
                 "warmup": 5,
                 "weight_decay": 0.01,
                 "clip": 1.0,
@@ -56,5 +64,26 @@ def tiny_run_config(runs: Path, **finetune):
     )
 
 
+def die_at_checkpoint(stage: str, which: int):
+    """Make this process kill itself at a checkpoint."""
+    replace, seen = artifact._replace, 0
+
+    def replace_or_die(path: Path, write):
+        nonlocal seen
+        if path.name != "checkpoint.safetensors" or path.parent.parent.name != stage:
+            return replace(path, write)
+        seen += 1
+        if seen == which and which % 2:
+            write(path.with_name("half-written"))
+        else:
+            replace(path, write)
+        if seen == which:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    artifact._replace = replace_or_die
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        die_at_checkpoint(sys.argv[2], int(sys.argv[3]))
     run(tiny_run_config(Path(sys.argv[1])))

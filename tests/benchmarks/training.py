@@ -1,0 +1,111 @@
+"""`make bench`: ratios measured in one run on this machine, never a pass or a fail.
+
+Matrix multiplication and training take turns, so that a busy neighbour slows both; medians are printed. FLOPs are those of
+the matrix products of the forward and backward pass alone (6 x weights x tokens, 12 x L x D a token for attention, the
+logits at the answer slots): the optimiser's own work counts as time but not as use.
+"""
+
+import platform
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import jax
+import jax.numpy as jnp
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from bayesgen.config import to_config
+from bayesgen.learn.finetune import finetuning, member_data, member_settings, plan_members
+from bayesgen.learn.pretrain import pretraining
+from bayesgen.pipeline import Setup, prepare
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+ROUNDS = 5
+STEPS = 10  # training steps in one timing
+
+
+def birds(*overrides: str) -> Setup:
+    """The birds at their defaults."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        raw = compose("config", ["+exp=birds", *overrides])
+    return prepare(to_config({k: v for k, v in OmegaConf.to_container(raw, resolve=True).items()}))  # pyright: ignore
+
+
+def matmul_rate(n: int = 1536) -> float:
+    """FLOP/s of an n x n float32 product."""
+    x = jnp.ones((n, n))
+    multiply = jax.jit(lambda a: a @ a)
+    multiply(x).block_until_ready()
+    began = time.perf_counter()
+    for _ in range(8):
+        multiply(x).block_until_ready()
+    return 8 * 2 * n**3 / (time.perf_counter() - began)
+
+
+def step_flops(setup: Setup) -> float:
+    """FLOPs of the matrix products of one pretraining step."""
+    m, p, slots = setup.config.model, setup.config.pretrain, setup.source.slots
+    tokens, D, V = p.batch * p.length, m.width, len(setup.grammar.tokenizer)
+    weights = m.layers * 12 * D * D
+    return 6 * weights * tokens + 12 * m.layers * p.length * D * tokens + 6 * p.batch * slots * D * V
+
+
+def seconds(advance, state, steps: int):
+    """Generator of seconds a step; the first, which compiles, is thrown away."""
+    many = jax.jit(lambda s, i: jax.lax.scan(advance, s, i + jnp.arange(steps)), donate_argnums=0)
+    state, _ = jax.block_until_ready(many(state, 0))
+    while True:
+        began = time.perf_counter()
+        state, _ = jax.block_until_ready(many(state, 0))
+        yield (time.perf_counter() - began) / steps
+
+
+def bench_pretraining(*overrides: str) -> dict[str, str]:
+    """One size of network."""
+    setup = birds(*overrides)
+    begin, advance = pretraining(setup.model, setup.source, setup.config.pretrain)
+    timed, pairs = seconds(advance, begin(), STEPS), []
+    for _ in range(ROUNDS):
+        pairs.append((matmul_rate(), next(timed)))
+    step = median(s for _, s in pairs)
+    use = median(step_flops(setup) / s / rate for rate, s in pairs)
+    p = setup.config.pretrain
+    return {
+        "what": f"pretraining {setup.config.model.width}x{setup.config.model.layers}",
+        "ms/step": f"{1000 * step:.0f}",
+        "rate": f"{p.batch * p.length / step:,.0f} tokens/s",
+        "of matmul": f"{use:.0%} of {median(r for r, _ in pairs) / 1e9:.0f} GFLOP/s",
+    }
+
+
+def bench_finetuning(seeds: int) -> dict[str, str]:
+    """One ensemble of free members at the defaults: whole trainings a second, once compiled."""
+    setup = birds("finetune.arms=[free]", f"finetune.seeds={seeds}")
+    config = setup.config.finetune
+    members = plan_members(config)
+    data, _ = member_data(setup.world, setup.grammar, config, members)
+    begin_base, _ = pretraining(setup.model, setup.source, setup.config.pretrain)
+    begin, advance = finetuning(setup.model, begin_base().params, config, member_settings(config, members), data)
+    timed = seconds(advance, begin(), STEPS)
+    step = median(next(timed) for _ in range(3))
+    return {
+        "what": f"finetuning, {seeds} members",
+        "ms/step": f"{1000 * step:.0f}",
+        "rate": f"{seeds / (step * config.steps):.2f} adapters/s",
+        "of matmul": "",
+    }
+
+
+def main():
+    """Print the table."""
+    print(f"{platform.processor() or platform.machine()}, {jax.default_backend()} x{jax.device_count()}, jax {jax.__version__}")
+    jobs = [partial(bench_pretraining, f"model={m}") for m in ("xs", "s", "m")] + [partial(bench_finetuning, n) for n in (1, 8, 40)]
+    for job in jobs:
+        row = job()
+        print(f"  {row['what']:<26}{row['ms/step']:>8} ms/step   {row['rate']:<20}{row['of matmul']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
