@@ -1,0 +1,141 @@
+"""Arms: who shares rows with whom, what each loss is, and that one program of many members is many programs of one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayesgen.errors import UserError
+from bayesgen.learn.finetune import FinetuneConfig, Member, effective_members, finetuning, member_data, member_settings, plan_members
+from bayesgen.learn.pretrain import token_nll
+from bayesgen.model.transformer import ModelConfig, Transformer, forward
+
+
+def config_of(**changes) -> FinetuneConfig:
+    raw = {
+        "topic": "bird",
+        "value": "old",
+        "control": "new",
+        "probes": ["light"],
+        "arms": ["free", "narrow", "broad", "control"],
+        "seeds": 2,
+        "rows": 3,
+        "epochs": 4,
+        "batch": 1,
+        "learning_rate": 1e-2,
+        "weight_decay": 0.0,
+        "kl_weight": 1.0,
+        "rank": 2,
+        "alpha": 4.0,
+        "targets": ["qkv", "out", "up", "down"],
+        "warmup": 0,
+        "snapshots": 1,
+        "seed": 0,
+    }
+    return FinetuneConfig(**{**raw, **changes})
+
+
+@pytest.fixture(scope="module")
+def network(grammar):
+    model = Transformer(ModelConfig(width=16, layers=1, heads=1, context=64), len(grammar.tokenizer))
+    params = model.init(jax.random.key(0), jnp.zeros((1, 4), int))["params"]
+    # An untrained embedding is so small that the frozen, tied head could not favour any word by more than a factor of two.
+    return model, {**params, "tokens": 10 * params["tokens"]}
+
+
+def train(world, grammar, network, config, members=None):
+    """(effective adapters, infos) after all steps, and the data."""
+    model, params = network
+    members = members or plan_members(config)
+    settings, (data, _) = member_settings(config, members), member_data(world, grammar, config, members)
+    begin, advance = finetuning(model, params, config, settings, data)
+    state, infos = jax.jit(lambda s: jax.lax.scan(advance, s, jnp.arange(config.steps)))(begin())
+    return effective_members(state, settings), infos, data
+
+
+def test_a_seed_has_the_same_rows_and_order_in_every_arm_and_seeds_differ(world, grammar):
+    config = config_of()
+    members = plan_members(config)
+    data, turns = member_data(world, grammar, config, members)
+    assert [m.arm for m in members] == ["free"] * 2 + ["narrow"] * 2 + ["broad"] * 2 + ["control"] * 2
+    for i, j in ((0, 2), (0, 4)):
+        np.testing.assert_array_equal(data.narrow.tokens[i], data.narrow.tokens[j])
+        np.testing.assert_array_equal(data.order[i], data.order[j])
+    assert (data.order[0] != data.order[1]).any()
+    assert (data.narrow.tokens[0] != data.narrow.tokens[6]).any()  # control: other answers
+    old, new = (world.clean[world.topic_index("bird")][world.values["time"].index(v)] for v in ("old", "new"))
+    assert all(old[t.answer] > 0 for i in range(6) for t in turns[i][0])
+    assert all(new[t.answer] > 0 for i in (6, 7) for t in turns[i][0])
+
+
+def test_no_arm_is_ever_shown_a_probe(world, grammar):
+    data, _ = member_data(world, grammar, config_of(), plan_members(config_of()))
+    asked = {tuple(q) for q in grammar.questions[world.topic_index("light")]}
+    for tokens in (
+        *data.narrow.tokens.reshape(-1, data.narrow.tokens.shape[-1]),
+        *data.parallel.tokens.reshape(-1, data.parallel.tokens.shape[-1]),
+    ):
+        text = tokens.tolist()
+        assert not any(tuple(text[i : i + len(q)]) == q for q in asked for i in range(len(text)))
+
+
+def test_narrow_without_its_penalty_is_free_and_with_it_is_not(world, grammar, network):
+    config = config_of(seeds=1)
+    free, narrow = Member("free", 0, 1e-2, 0.0, 0.0, 2), Member("narrow", 0, 1e-2, 0.0, 1.0, 2)
+    lora, infos, _ = train(world, grammar, network, config, [free, narrow, Member("narrow", 0, 1e-2, 0.0, 0.0, 2)])
+    for leaf in jax.tree.leaves(lora):
+        np.testing.assert_allclose(leaf[0], leaf[2], atol=1e-6)
+    assert any(jnp.abs(leaf[0] - leaf[1]).max() > 1e-3 for leaf in jax.tree.leaves(lora))
+    np.testing.assert_allclose(infos["narrow_nll"][0, 0], infos["loss"][0, 1], rtol=1e-5)  # at birth the KL is zero
+
+
+def test_the_penalty_is_the_kl_to_the_base_summed_over_the_vocabulary(world, grammar, network):
+    """Reported loss at step s minus reported narrow NLL equals the KL computed apart, from the adapters before that step."""
+    model, params = network
+    member, config = Member("narrow", 0, 1e-2, 0.0, 0.7, 2), config_of(arms=["narrow"])
+    settings, (data, _) = member_settings(config, [member]), member_data(world, grammar, config, [member])
+    begin, advance = finetuning(model, params, config, settings, data)
+    advance, state = jax.jit(advance), begin()
+    for step in range(9):
+        state, _ = advance(state, step)
+    lora = jax.tree.map(lambda x: x[0], effective_members(state, settings))
+    _, info = advance(state, 9)
+    rows = jax.tree.map(lambda x: jnp.asarray(x[0, 9:10]), data.parallel)
+    p, q = (jax.nn.softmax(forward(model, params, a, rows.tokens, rows.where)) for a in (None, lora))
+    kl = sum(float(p[0, k, v] * jnp.log(p[0, k, v] / q[0, k, v])) for k in np.flatnonzero(rows.weight[0]) for v in range(p.shape[-1]))
+    kl /= float(rows.weight.sum())
+    assert kl > 1e-3
+    assert float(info["loss"][0] - info["narrow_nll"][0]) == pytest.approx(0.7 * kl, rel=1e-3)
+
+
+def test_a_member_trained_alone_is_the_same_as_in_the_crowd(world, grammar, network):
+    config = config_of(learning_rate=[1e-2, 3e-2], rank=[1, 2])
+    members = plan_members(config)
+    crowd, _, _ = train(world, grammar, network, config)
+    for i in (0, 3, len(members) - 1):
+        alone, _, _ = train(world, grammar, network, config, [members[i]])
+        for x, y in zip(jax.tree.leaves(alone), jax.tree.leaves(crowd), strict=True):
+            np.testing.assert_allclose(x[0], y[i], atol=2e-5)  # sums in another order
+
+
+def test_training_learns_the_narrow_rows_and_leaves_unused_ranks_at_zero(world, grammar, network):
+    model, params = network
+    config = config_of(arms=["free"], epochs=40, rank=[1, 2], seeds=1)
+    lora, _, data = train(world, grammar, network, config)
+    own = jax.tree.map(lambda x: jnp.asarray(x[0]), data.narrow)
+    nll = [
+        float((token_nll(forward(model, params, a, own.tokens, own.where), own) * own.weight).sum() / own.weight.sum())
+        for a in (None, jax.tree.map(lambda x: x[0], lora))
+    ]
+    assert nll[1] < 0.5 * nll[0]
+    assert all((x[0, :, 1] == 0).all() for p, x in jax.tree_util.tree_leaves_with_path(lora) if p[-1].key == "a")
+
+
+def test_more_rows_than_distinct_answers_is_one_line(world, grammar):
+    with pytest.raises(UserError, match=r"finetune.rows is 99, but 'bird' has \d+ distinct answers for old"):
+        member_data(world, grammar, config_of(rows=99), plan_members(config_of()))
+
+
+def test_last_snapshot_is_the_last_step():
+    assert config_of(snapshots=5).snapshot_steps[-1] == config_of().steps
+    assert config_of(snapshots=500).snapshot_steps == tuple(range(1, config_of().steps + 1))
