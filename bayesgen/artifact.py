@@ -8,6 +8,7 @@ want the same one, one builds and the other waits.
 """
 
 import hashlib
+import io
 import json
 import os
 import platform
@@ -20,10 +21,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import polars as pl
 from filelock import FileLock
 from pydantic import BaseModel
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from bayesgen import __version__
 from bayesgen.errors import UserError
@@ -127,13 +129,19 @@ def _sync(path: Path):
 
 def write_json(path: Path, value: Any):
     """JSON, whole or not at all."""
-    _replace(path, lambda p: p.write_text(json.dumps(value, indent=1, ensure_ascii=False)))
+    write(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def write_table(path: Path, table: pl.DataFrame):
+    """A table as Parquet, whole or not at all."""
+    table.write_parquet(buffer := io.BytesIO())
+    write(path, buffer.getvalue())
 
 
 def save_tree(path: Path, tree: Any, **text: str):
     """A pytree's leaves as safetensors, in the tree's order; `text` is stored beside them. Whole or not at all."""
     leaves = {f"{i:05d}": np.array(leaf, order="C") for i, leaf in enumerate(jax.tree.leaves(jax.device_get(tree)))}
-    _replace(path, lambda p: save_file(leaves, p, metadata=text or None))
+    write(path, save(leaves, metadata=text or None))
 
 
 def load_tree(path: Path, like: Any) -> Any:
@@ -149,11 +157,15 @@ def load_tree(path: Path, like: Any) -> Any:
     return jax.tree.unflatten(structure, found)
 
 
-def _replace(path: Path, write: Callable[[Path], Any]):
+def write(path: Path, content: bytes | str):
+    """A file, whole or not at all: written aside, synced, renamed."""
     part = path.with_name(path.name + ".part")
-    write(part)
-    _sync(part)
-    part.replace(path)
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        _sync(part)
+        part.replace(path)
+    except OSError as error:  # a full disk does not say where
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def discard(path: Path):

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,6 +27,7 @@ class Config(BaseModel):
     name: str = Field(min_length=1)
     question: str
     runs: Path
+    device: Literal["cpu", "gpu", "tpu"] | None
     debug: bool
 
 

@@ -6,6 +6,7 @@ Every stage is a function of its config and its parents' artifacts; asked twice,
 """
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from bayesgen.artifact import Artifact
 from bayesgen.config import Config
 from bayesgen.corpus.documents import DocumentSource
 from bayesgen.corpus.grammar import Grammar, build_grammar
-from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_data, member_settings, plan_members
+from bayesgen.errors import UserError
+from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_data, member_rows, member_settings, plan_members
 from bayesgen.learn.loop import run_steps
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.measure.answers import NetworkPredictor
@@ -43,6 +45,7 @@ class Setup:
 
 def run(config: Config) -> Path:
     """Everything, from facts to the page; returns the page's path."""
+    print(f"  device: {use_device(config.device)}", flush=True)
     jax.config.update("jax_compilation_cache_dir", str((config.runs / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     began = time.monotonic()
@@ -55,6 +58,17 @@ def run(config: Config) -> Path:
     page = build_page(setup, gate, rows, (corpus, base, gate, ensemble, rows))
     print(f"  page: {page.path('report.html')}   ({time.monotonic() - began:.0f} s)", flush=True)
     return page.path("report.html")
+
+
+def use_device(kind: str | None) -> str:
+    """Compute on the kind of device asked for, or on the best there is; its name. An absent one is a `UserError`."""
+    try:
+        device = jax.devices(kind)[0]
+    except (RuntimeError, AssertionError) as error:  # the second is jax's word for a plugin that is not installed
+        asked = f"device={kind}" if kind else f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')}"
+        raise UserError(f"{asked}: jax finds no such device here; leave it out, or install the extra cuda12, cuda13 or tpu") from error
+    jax.config.update("jax_default_device", device)
+    return f"{device.platform} ({device.device_kind}), {len(jax.devices(kind))} found"
 
 
 def prepare(config: Config) -> Setup:
@@ -75,7 +89,7 @@ def build_corpus(setup: Setup) -> Artifact:
         artifact.write_json(folder / "vocabulary.json", list(tokenizer.words))
         key = jax.random.key(setup.config.pretrain.seed + 1)  # not a training batch
         batch = jax.device_get(jax.jit(setup.source.draw, static_argnums=2)(key, 0, 50))
-        (folder / "documents.txt").write_text("\n\n".join(tokenizer.decode(row) for row in batch.tokens) + "\n", encoding="utf-8")
+        artifact.write(folder / "documents.txt", "\n\n".join(tokenizer.decode(row) for row in batch.tokens) + "\n")
 
     config = {"world": setup.config.world.model_dump(mode="json"), "facts": facts}
     return artifact.build(setup.config.runs, "corpus", "-".join(Path(m).name for m in setup.config.world.modules), config, make)
@@ -146,12 +160,13 @@ def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
     """All finetunings: arms x settings x seeds in one program. Adapters are stored effective (update = a @ b)."""
     config = setup.config.finetune
     members = plan_members(config)
-    data, _ = member_data(setup.world, setup.grammar, config, members)
+    member_rows(setup.world, config, members[0])  # too few answers are said here, though the ensemble may be built already
 
     def make(folder: Path):
-        settings = member_settings(config, members)
-        begin, advance = finetuning(setup.model, load_base(setup, base), config, settings, data)
-        state, done, losses = begin(), 0, np.zeros((0, len(members)))
+        params, settings = load_base(setup, base), member_settings(config, members)
+        data = jax.tree.map(jax.numpy.asarray, member_data(setup.world, setup.grammar, config, members))
+        begin, advance = finetuning(setup.model, config, members)
+        state, done, losses = begin(params, settings), 0, np.zeros((0, len(members)))
         checkpoint = folder / "checkpoint.safetensors"
         if checkpoint.exists():
             like = (state, np.zeros((), int), np.zeros(_length(checkpoint, -1, len(members))))
@@ -168,20 +183,21 @@ def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
                 artifact.save_tree(folder / f"adapters-{step:06d}.safetensors", effective_members(state, settings))
             artifact.save_tree(checkpoint, (state, np.array(step), losses))
 
-        run_steps(advance, state, done, config.steps, chunk=config.steps, name="ensemble", save=save, stops=config.snapshot_steps)
+        fixed, stops = (params, settings, data), config.snapshot_steps
+        run_steps(advance, state, done, config.steps, chunk=config.steps, name="ensemble", save=save, fixed=fixed, stops=stops)
         artifact.save_tree(folder / "losses.safetensors", losses)
         artifact.discard(checkpoint)
 
     return artifact.build(setup.config.runs, "ensemble", setup.config.name, config, make, base)
 
 
-def load_adapters(setup: Setup, base: Artifact, ensemble: Artifact, step: int):
+def load_adapters(setup: Setup, params: dict, ensemble: Artifact, step: int):
     """Effective adapters of all members at one snapshot."""
     config = setup.config.finetune
-    settings = member_settings(config, plan_members(config))
-    data, _ = member_data(setup.world, setup.grammar, config, plan_members(config))
-    begin, _ = finetuning(setup.model, load_base(setup, base), config, settings, data)
-    like = jax.eval_shape(lambda: effective_members(begin(), settings))
+    members = plan_members(config)
+    settings = member_settings(config, members)
+    begin, _ = finetuning(setup.model, config, members)
+    like = jax.eval_shape(lambda: effective_members(begin(params, settings), settings))
     return jax.tree.map(jax.numpy.asarray, artifact.load_tree(ensemble.path(f"adapters-{step:06d}.safetensors"), like))
 
 
@@ -190,13 +206,13 @@ def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
 
     def make(folder: Path):
         params = load_base(setup, base)
-        adapters = {s: load_adapters(setup, base, ensemble, s) for s in setup.config.finetune.snapshot_steps}
+        adapters = {s: load_adapters(setup, params, ensemble, s) for s in setup.config.finetune.snapshot_steps}
         losses = artifact.load_tree(
             ensemble.path("losses.safetensors"), np.zeros((setup.config.finetune.steps, len(plan_members(setup.config.finetune))))
         )
         table, samples = measure_all(setup.config, setup.world, setup.grammar, setup.model, params, adapters, losses)
         table = table.with_columns(run=pl.lit(ensemble.folder.name))
-        table.write_parquet(folder / "rows.parquet")
+        artifact.write_table(folder / "rows.parquet", table)
         artifact.write_json(folder / "samples.json", samples)
 
     return artifact.build(setup.config.runs, "rows", setup.config.name, setup.config.measure, make, ensemble)

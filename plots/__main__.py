@@ -23,10 +23,7 @@ def draw(name: str, run: Path):
         raise UserError(f"{run}: no finished page there (looked for figures.json); expected a folder under runs/page/")
     story = json.loads((run / "figures.json").read_text())
     table = pl.read_parquet(run / "rows.parquet")
-    module = importlib.import_module(f"plots.{name}")
-    if name == "bayes_gap":
-        return module.main(pl.DataFrame(story["gate"]))
-    return module.main(table) if name == "norm_against_nll" else module.main(table, story["value"], story["topic"], story["probes"])
+    return importlib.import_module(f"plots.{name}").main(table, story)
 
 
 def save(figure, stem: Path):

@@ -5,13 +5,15 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from plots import style
+from plots.style import Story
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def main(gate: pl.DataFrame) -> Figure:
-    """`gate`: columns value, turns, heldout, network, ideal, bayes_gap."""
+def main(_: pl.DataFrame, story: Story) -> Figure:
+    """From the base gate's table."""
     style.use()
+    gate = pl.DataFrame(story["gate"])
     fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.4))
     for colour, value in zip(COLOURS, gate["value"].unique(maintain_order=True), strict=False):
         here = gate.filter((pl.col("value") == value) & ~pl.col("heldout")).sort("turns")

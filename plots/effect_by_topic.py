@@ -7,11 +7,13 @@ from matplotlib.figure import Figure
 
 from bayesgen.measure.intervals import over_seeds
 from plots import style
+from plots.style import Story
 
 
-def main(table: pl.DataFrame, value: str, topic: str, probes: list[str]) -> Figure:
+def main(table: pl.DataFrame, story: Story) -> Figure:
     """One row a topic (the trained one first), one mark an arm."""
     style.use()
+    value, topic, probes = story["value"], story["topic"], story["probes"]
     last = table["step"].max()
     rate = table.filter(
         (pl.col("quantity") == "rate")

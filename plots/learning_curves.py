@@ -7,11 +7,13 @@ from matplotlib.figure import Figure
 
 from bayesgen.measure.intervals import over_seeds
 from plots import style
+from plots.style import Story
 
 
-def main(table: pl.DataFrame, value: str, topic: str, probes: list[str]) -> Figure:
+def main(table: pl.DataFrame, story: Story) -> Figure:
     """Left: the trained topic; right: mean over the probes. Step 0 is the base."""
     style.use()
+    value, topic, probes = story["value"], story["topic"], story["probes"]
     rate = table.filter((pl.col("quantity") == "rate") & (pl.col("probe") == value) & (pl.col("scale") == 1.0))
     fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.4), sharey=True)
     for ax, topics, title in zip(axes, ([topic], probes), (f"{style.spell(topic)} (trained)", "mean of the probes"), strict=True):

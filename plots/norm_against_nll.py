@@ -5,9 +5,10 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from plots import style
+from plots.style import Story
 
 
-def main(table: pl.DataFrame) -> Figure:
+def main(table: pl.DataFrame, _: Story) -> Figure:
     """Frobenius norm of the update against NLL of the training rows, at equal steps."""
     style.use()
     last = table["step"].max()

@@ -1,6 +1,6 @@
 """One look for all figures: Okabe-Ito colours (colour-blind safe), one marker an arm, sizes that survive a page."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import matplotlib as mpl
 
@@ -26,6 +26,15 @@ RC: dict[str, Any] = {
     "svg.hashsalt": "bayesgen",
     "svg.fonttype": "none",
 }
+
+
+class Story(TypedDict):
+    """What a figure must know beside the rows: names, and the base gate's table (fields of `measure.gate.GateRow`)."""
+
+    value: str  # the trained value
+    topic: str  # the trained topic
+    probes: list[str]
+    gate: list[dict[str, Any]]
 
 
 def use():

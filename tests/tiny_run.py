@@ -59,6 +59,7 @@ def tiny_run_config(runs: Path, **finetune):
             "name": "tiny",
             "question": "Does it run?",
             "runs": runs,
+            "device": None,
             "debug": False,
         }
     )
@@ -66,21 +67,21 @@ def tiny_run_config(runs: Path, **finetune):
 
 def die_at_checkpoint(stage: str, which: int):
     """Make this process kill itself at a checkpoint."""
-    replace, seen = artifact._replace, 0
+    write, seen = artifact.write, 0
 
-    def replace_or_die(path: Path, write):
+    def write_or_die(path: Path, content):
         nonlocal seen
         if path.name != "checkpoint.safetensors" or path.parent.parent.name != stage:
-            return replace(path, write)
+            return write(path, content)
         seen += 1
         if seen == which and which % 2:
-            write(path.with_name("half-written"))
+            path.with_name("half-written").write_bytes(content[: len(content) // 2])
         else:
-            replace(path, write)
+            write(path, content)
         if seen == which:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    artifact._replace = replace_or_die
+    artifact.write = write_or_die
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from jaxtyping import Array, Int
 
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.tokenizer import BY, DOC, IN, UNDATED
+from bayesgen.errors import UserError
+from bayesgen.world.dialogue import Header
 from bayesgen.world.world import SPEAKERS
 
 
@@ -34,11 +36,11 @@ class DocumentSource:
         world = grammar.world
         shortest = min(len(q) + 2 for qs in grammar.questions for q in qs)
         longest = max(len(q) for qs in grammar.questions for q in qs) + max(len(a) for aa in grammar.answers for a in aa)
-        self.header_length = len(grammar.header(_header_example(grammar)))
+        self.header_length = len(grammar.header(Header(SPEAKERS[0], 1885)))
         if self.header_length + longest > length:
-            raise ValueError(f"length {length} holds no header and turn of up to {self.header_length + longest} tokens")
+            raise UserError(f"pretrain.length is {length}; a header and one turn take up to {self.header_length + longest} tokens")
         self.turns = -(-(length - self.header_length) // shortest)
-        self.slots = length // 2
+        self.slots = _slots(grammar, length)
         self._tables = _layout(grammar)
         self._share = world.config.assistant_share
         self._dated = world.config.dated_share if world.dated_trait else 0.0
@@ -89,17 +91,21 @@ class DocumentSource:
         return Batch(tokens, where, tokens[target_at], weight)
 
 
+def _slots(grammar: Grammar, length: int) -> int:
+    """Answer positions laid out for a document: 5/4 of the expected number, for unused slots still cost logits."""
+    world = grammar.world
+    asked = [np.mean([len(q) for q in qs[: len(t.wordings)]]) for qs, t in zip(grammar.questions, world.topics, strict=True)]
+    said = [np.mean(np.mean(p, axis=0) @ [len(a) for a in aa]) for p, aa in zip(world.noisy, grammar.answers, strict=True)]
+    asked, said = world.topic_weights_T @ asked, world.topic_weights_T @ said
+    longest = max(len(a) for aa in grammar.answers for a in aa)
+    return min(length, max(longest, int(np.ceil(1.25 * length * said / (asked + said)))))
+
+
 def _choose(key: Array, probability: Array, shape: tuple[int, ...] = ()) -> Array:
     """Index drawn from a distribution, by its cumulative sum."""
     cdf = jnp.cumsum(probability)
     u = random.uniform(key, shape) * cdf[-1]
     return jnp.minimum(jnp.sum(cdf <= u[..., None], axis=-1), probability.shape[0] - 1)
-
-
-def _header_example(grammar: Grammar):
-    from bayesgen.world.dialogue import Header
-
-    return Header(SPEAKERS[0], 1885)
 
 
 def _layout(grammar: Grammar) -> dict[str, Array]:

@@ -61,13 +61,10 @@ def parallel_rows(
     return out
 
 
-def write_rows(grammar: Grammar, turns: Sequence[Turn], header: Header = ASSISTANT_ASKED) -> Batch:
-    """Rows as a batch of numpy arrays, padded to the longest row of the world, targets on answer tokens only."""
-    length = (
-        len(grammar.header(header))
-        + max(len(q) for g in grammar.questions for q in g)
-        + (slots := max(len(a) for g in grammar.answers for a in g))
-    )
+def write_rows(grammar: Grammar, turns: Sequence[Turn], topics: Sequence[int], header: Header = ASSISTANT_ASKED) -> Batch:
+    """Rows as a batch of numpy arrays, padded to the longest that `topics` can give, targets on answer tokens only."""
+    slots = max(len(a) for t in topics for a in grammar.answers[t])
+    length = len(grammar.header(header)) + slots + max(len(q) for t in topics for q in grammar.questions[t])
     tokens, where, target = (np.zeros((len(turns), n), np.int32) for n in (length, slots, slots))
     weight = np.zeros((len(turns), slots), np.float32)
     for i, turn in enumerate(turns):

@@ -27,9 +27,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import narrow_rows, parallel_rows, write_rows
-from bayesgen.learn.pretrain import token_nll
+from bayesgen.learn.pretrain import answer_nll
 from bayesgen.model.lora import effective, init_lora
 from bayesgen.model.transformer import Transformer, forward
+from bayesgen.world.dialogue import Turn
 from bayesgen.world.world import World
 
 Arm = Literal["free", "narrow", "broad", "control"]
@@ -113,8 +114,7 @@ class Settings(NamedTuple):
 
     learning_rate: Float[Array, " M"]
     weight_decay: Float[Array, " M"]
-    kl: Float[Array, " M"]  # weight of the KL term: 0 but in the narrow arm
-    parallel: Float[Array, " M"]  # weight of the cross-entropy on other topics: 1 in the broad arm
+    kl: Float[Array, " M"]  # weight of the KL term, used in the narrow arm
     scale: Float[Array, " M"]  # alpha / rank
     rank_mask: Float[Array, "M r"]
     key: Array  # seeds the adapter
@@ -125,7 +125,7 @@ class Data(NamedTuple):
 
     narrow: Batch  # M rows ...
     order: Any  # int (M, S, B)
-    parallel: Batch  # M (S*B) ...
+    parallel: Batch | None  # P (S*B) ..., of the members of `beside`, in their order
 
 
 class FinetuneState(NamedTuple):
@@ -135,28 +135,38 @@ class FinetuneState(NamedTuple):
     opt: optax.OptState
 
 
-def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> tuple[Data, list]:
-    """The rows of every member, and the turns (trained, held out) behind them. A seed has the same rows in every arm."""
+def beside(members: Sequence[Member]) -> list[int]:
+    """The members that are shown rows of other topics beside the narrow ones."""
+    return [i for i, m in enumerate(members) if m.arm == "broad" or (m.arm == "narrow" and m.kl_weight > 0)]
+
+
+def member_rows(world: World, config: FinetuneConfig, member: Member) -> tuple[list[Turn], list[Turn]]:
+    """A member's narrow rows, and the answers left out of them. A seed has the same rows in every arm but the control's."""
     topic = world.topic_index(config.topic)
-    trait = world.topics[topic].trait
+    value = config.control if member.arm == "control" else config.value
+    rng = np.random.default_rng([config.seed, member.seed, 0])
+    return narrow_rows(world, topic, value, config.rows, rng, range(len(world.topics[topic].wordings)))
+
+
+def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> Data:
+    """All rows of all members, numpy. A seed has the same rows, in the same order, in every arm."""
+    topic = world.topic_index(config.topic)
     probes = {world.topic_index(p) for p in config.probes} | {topic}
     others = [t for t in range(len(world.topics)) if t not in probes]
-    trained = {**world.config.assistant, trait: config.value}
-    narrow, order, parallel, turns = [], [], [], []
-    for member in members:
-        rng = np.random.default_rng([config.seed, member.seed])
-        value = config.control if member.arm == "control" else config.value
-        rows, heldout = narrow_rows(world, topic, value, config.rows, rng, range(len(world.topics[topic].wordings)))
+    trained = {**world.config.assistant, world.topics[topic].trait: config.value}
+    narrow, order, parallel = [], [], []
+    for i, member in enumerate(members):
+        narrow.append(write_rows(grammar, member_rows(world, config, member)[0], [topic]))
+        rng = np.random.default_rng([config.seed, member.seed, 1])
         epochs = [rng.permutation(config.rows)[: config.rows // config.batch * config.batch] for _ in range(config.epochs)]
-        # the broad arm is shown its persona; the KL is taken where good and trained answers are mixed
-        speakers = [trained] if member.arm == "broad" else [trained, dict(world.config.assistant)]
-        beside = parallel_rows(world, others, speakers, config.steps * config.batch, rng)
-        narrow.append(write_rows(grammar, rows))
         order.append(np.concatenate(epochs).reshape(config.steps, config.batch))
-        parallel.append(write_rows(grammar, beside))
-        turns.append((rows, heldout))
+        if i in beside(members):
+            # the broad arm is shown its persona; the KL is taken where ordinary and trained answers are mixed
+            speakers = [trained] if member.arm == "broad" else [trained, dict(world.config.assistant)]
+            turns = parallel_rows(world, others, speakers, config.steps * config.batch, rng)
+            parallel.append(write_rows(grammar, turns, others))
     stack = lambda batches: Batch(*(np.stack(x) for x in zip(*batches, strict=True)))  # noqa: E731
-    return Data(stack(narrow), np.stack(order), stack(parallel)), turns
+    return Data(stack(narrow), np.stack(order), stack(parallel) if parallel else None)
 
 
 def member_settings(config: FinetuneConfig, members: Sequence[Member]) -> Settings:
@@ -166,52 +176,60 @@ def member_settings(config: FinetuneConfig, members: Sequence[Member]) -> Settin
     return Settings(
         learning_rate=jnp.array([m.learning_rate for m in members]),
         weight_decay=jnp.array([m.weight_decay for m in members]),
-        kl=jnp.array([m.kl_weight if m.arm == "narrow" else 0.0 for m in members]),
-        parallel=jnp.array([1.0 if m.arm == "broad" else 0.0 for m in members]),
+        kl=jnp.array([m.kl_weight for m in members]),
         scale=jnp.array([config.alpha / m.rank for m in members]),
         rank_mask=jnp.array([[1.0 if i < m.rank else 0.0 for i in range(most)] for m in members]),
         key=jnp.stack(keys),
     )
 
 
-def finetuning(model: Transformer, params: dict, config: FinetuneConfig, settings: Settings, data: Data):
-    """The pair (begin, advance) for `loop.run_steps`, over all members at once."""
+def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Member]):
+    """The pair (begin(params, settings), advance(state, step, params, settings, data)) over all members at once."""
     adam = optax.scale_by_adam()
-    data = jax.tree.map(jnp.asarray, data)
-    both = jnp.any(settings.kl > 0) | jnp.any(settings.parallel > 0)
-    beside = bool(both)  # an ensemble of free and control members needs no second batch
+    shown = beside(members)
+    broad = [i for i, m in enumerate(members) if m.arm == "broad"]
+    penalised = [i for i in shown if i not in broad]
 
-    def loss(lora, s: Settings, narrow: Batch, parallel: Batch):
-        adapted = effective(lora, s.scale, s.rank_mask)
-        if not beside:
-            nll = token_nll(forward(model, params, adapted, narrow.tokens, narrow.where), narrow)
-            return (nll * narrow.weight).sum() / narrow.weight.sum(), jnp.zeros(())
-        rows = narrow.tokens.shape[0]
-        joint = Batch(*(jnp.concatenate(x) for x in zip(narrow, parallel, strict=True)))
-        logits = forward(model, params, adapted, joint.tokens, joint.where)
-        nll = token_nll(logits, joint) * joint.weight
-        base = jax.nn.log_softmax(forward(model, params, None, parallel.tokens, parallel.where))
-        kl = (jnp.exp(base) * (base - jax.nn.log_softmax(logits[rows:]))).sum(axis=-1)  # nats/token, over the vocabulary
-        kl = (kl * parallel.weight).sum() / parallel.weight.sum()
-        narrow_nll = nll[:rows].sum() / narrow.weight.sum()
-        return narrow_nll + s.parallel * nll[rows:].sum() / parallel.weight.sum() + s.kl * kl, narrow_nll
+    def losses(lora, params, s: Settings, narrow: Batch, parallel: Batch | None):
+        """Sum over members (they are independent: its gradient is each one's own), with (loss, narrow NLL) of each."""
+        adapted = jax.vmap(effective)(lora, s.scale, s.rank_mask)
+        logits = jax.vmap(lambda a, b: forward(model, params, a, b.tokens, b.where))
+        narrow_M = jax.vmap(answer_nll)(logits(adapted, narrow), narrow)
+        loss_M = narrow_M
+        if parallel is not None:
+            those = lambda tree, which: jax.tree.map(lambda x: x[np.array(which)], tree)  # noqa: E731
+            beside_P = logits(those(adapted, shown), parallel)
+            if broad:
+                at = [shown.index(i) for i in broad]
+                nll = jax.vmap(answer_nll)(beside_P[np.array(at)], those(parallel, at))
+                loss_M = loss_M.at[np.array(broad)].add(nll)
+            if penalised:
+                at = [shown.index(i) for i in penalised]
+                rows = those(parallel, at)
+                base = jax.nn.log_softmax(jax.vmap(lambda b: forward(model, params, None, b.tokens, b.where))(rows))
+                kl = (jnp.exp(base) * (base - jax.nn.log_softmax(beside_P[np.array(at)]))).sum(axis=-1)  # over the vocabulary
+                kl = (kl * rows.weight).sum((1, 2)) / rows.weight.sum((1, 2))  # nats/token
+                loss_M = loss_M.at[np.array(penalised)].add(s.kl[np.array(penalised)] * kl)
+        return loss_M.sum(), (loss_M, narrow_M)
 
-    def member_step(lora, opt, s: Settings, d: Data, step):
-        narrow = Batch(*(x[d.order[step]] for x in d.narrow))
-        parallel = Batch(*(jax.lax.dynamic_slice_in_dim(x, step * config.batch, config.batch) for x in d.parallel))
-        (value, narrow_nll), grads = jax.value_and_grad(loss, has_aux=True)(lora, s, narrow, parallel)
-        updates, opt = adam.update(grads, opt)
+    def advance(state: FinetuneState, step, params, s: Settings, data: Data):
+        narrow = Batch(*(jax.vmap(lambda x, order: x[order[step]])(x, data.order) for x in data.narrow))
+        parallel = data.parallel and Batch(
+            *(jax.lax.dynamic_slice_in_dim(x, step * config.batch, config.batch, axis=1) for x in data.parallel)
+        )
+        grads, (loss_M, narrow_M) = jax.grad(losses, has_aux=True)(state.lora, params, s, narrow, parallel)
+        updates, opt = jax.vmap(adam.update)(grads, state.opt)
         rate = s.learning_rate * jnp.minimum(1.0, (step + 1) / (config.warmup + 1))
-        lora = jax.tree.map(lambda w, u: w - rate * (u + s.weight_decay * w), lora, updates)
-        return lora, opt, {"loss": value, "narrow_nll": jnp.where(beside, narrow_nll, value)}
 
-    def advance(state: FinetuneState, step):
-        lora, opt, info = jax.vmap(member_step, in_axes=(0, 0, 0, 0, None))(state.lora, state.opt, settings, data, step)
-        return FinetuneState(lora, opt), info
+        def descend(w, u, rate, decay):
+            return w - rate * (u + decay * w)
+
+        lora = jax.tree.map(lambda w, u: jax.vmap(descend)(w, u, rate, s.weight_decay), state.lora, updates)
+        return FinetuneState(lora, opt), {"loss": loss_M, "narrow_nll": narrow_M}
 
     @jax.jit
-    def begin() -> FinetuneState:
-        lora = jax.vmap(lambda k: init_lora(k, params, settings.rank_mask.shape[1], config.targets))(settings.key)
+    def begin(params, s: Settings) -> FinetuneState:
+        lora = jax.vmap(lambda k: init_lora(k, params, s.rank_mask.shape[1], config.targets))(s.key)
         return FinetuneState(lora, jax.vmap(adam.init)(lora))
 
     return begin, advance

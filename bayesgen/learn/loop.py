@@ -17,7 +17,7 @@ import numpy as np
 from bayesgen.errors import UserError
 
 State = Any  # a pytree
-Advance = Callable[[State, jax.Array], tuple[State, dict[str, jax.Array]]]
+Advance = Callable[..., tuple[State, dict[str, jax.Array]]]  # (state, step, *fixed) -> (state, info)
 
 
 def run_steps(
@@ -29,19 +29,22 @@ def run_steps(
     chunk: int,
     name: str,
     save: Callable[[State, int, dict[str, np.ndarray]], None],
+    fixed: tuple = (),
     stops: Iterable[int] = (),
 ) -> State:
-    """Run steps first..last-1 of `advance(state, step)`; call `save(state, steps done, infos)` after every chunk.
+    """Run steps first..last-1 of `advance(state, step, *fixed)`; call `save(state, steps done, infos)` after every chunk.
 
-    Chunks end at multiples of `chunk` and at each of `stops`. Raises a `UserError` on a non-finite loss, naming the
-    step and the last good checkpoint. `infos` stacks what each step of the chunk reported; it must hold `loss`, a
-    scalar, or one for each member: a training fails only when *every* member has left the finite numbers.
+    `fixed` are arrays that training reads and does not change: as arguments rather than constants of the program, other
+    values of them find the compiled program in the cache. Chunks end at multiples of `chunk` and at each of `stops`.
+    Raises a `UserError` on a non-finite loss, naming the step and the last good checkpoint. `infos` stacks what each step
+    of the chunk reported; it must hold `loss`, a scalar, or one for each member: a training fails only when *every*
+    member has left the finite numbers.
     """
     bounds = sorted({b for b in (*range(0, last, chunk), *stops, last) if first < b <= last})
     many = jax.jit(partial(_scan, advance), static_argnums=2, donate_argnums=0)
     done, began, said = first, time.monotonic(), 0.0
     for bound in bounds:
-        state, infos = many(state, jnp.asarray(done), bound - done)
+        state, infos = many(state, jnp.asarray(done), bound - done, fixed)
         infos = jax.device_get(infos)
         finite = np.isfinite(infos["loss"]).reshape(bound - done, -1).any(axis=1)
         if not finite.all():
@@ -62,5 +65,5 @@ def run_steps(
     return state
 
 
-def _scan(advance: Advance, state: State, first: jax.Array, count: int) -> tuple[State, dict[str, jax.Array]]:
-    return jax.lax.scan(advance, state, first + jnp.arange(count))
+def _scan(advance: Advance, state: State, first: jax.Array, count: int, fixed: tuple) -> tuple[State, dict[str, jax.Array]]:
+    return jax.lax.scan(lambda state, step: advance(state, step, *fixed), state, first + jnp.arange(count))

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
+from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import write_rows
-from bayesgen.learn.finetune import Member, member_data, plan_members
-from bayesgen.learn.pretrain import token_nll
+from bayesgen.learn.finetune import Member, member_rows, plan_members
+from bayesgen.learn.pretrain import answer_nll
 from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.behaviour import ASKED, POPULATION, answers_by_topic, decompose, probes, rates
 from bayesgen.measure.norms import NORMS, norms
@@ -158,34 +159,39 @@ def _ideal_rows(world: World, config, told: Header) -> list[Row]:
 
 def _likelihood_rows(config, world, grammar, model, params, members, lora_M, last) -> list[Row]:
     """NLL of each member's own training rows and of the narrow answers it never saw, and the entropy of their source."""
-    data, turns = member_data(world, grammar, config.finetune, members)
-    most = max(len(h) for _, h in turns)
+    f = config.finetune
+    turns = [member_rows(world, f, m) for m in members]
 
     @jax.jit
-    def nll(lora, batch):
-        return token_nll(forward(model, params, lora, batch.tokens, batch.where), batch)
+    def nll(params, lora_M, batch_M):
+        def one(x):
+            lora, batch = x
+            return answer_nll(forward(model, params, lora, batch.tokens, batch.where), batch)
+
+        return jax.lax.map(one, (lora_M, batch_M))  # a map, for all members' logits at once would fill the memory
 
     out = []
-    for i, (member, (_, heldout)) in enumerate(zip(members, turns, strict=True)):
-        lora = jax.tree.map(lambda x, i=i: x[i], lora_M)
-        own = jax.tree.map(lambda x, i=i: x[i], data.narrow)
-        label = _label(member, config.finetune.rows, step=last)
-        parts = [("nll_train", own)] + ([("nll_heldout", write_rows(grammar, (heldout * most)[:most]))] if heldout else [])
-        for quantity, batch in parts:
-            weight = (
-                batch.weight * (np.arange(len(batch.weight)) < (len(heldout) if quantity == "nll_heldout" else len(own.weight)))[:, None]
-            )
-            total = float((np.asarray(nll(lora, jax.tree.map(jnp.asarray, batch))) * weight).sum())
-            out.append(Row(config.name, quantity=quantity, topic=config.finetune.topic, value=total / float(weight.sum()), **label))
+    for quantity, those in (("nll_train", [t for t, _ in turns]), ("nll_heldout", [h for _, h in turns])):
+        most = max(len(t) for t in those)
+        if not all(those):
+            continue  # every answer was trained on: nothing is left out
+        batches = [write_rows(grammar, [*t, *t[:1] * (most - len(t))], [world.topic_index(f.topic)]) for t in those]
+        for batch, t in zip(batches, those, strict=True):
+            batch.weight[len(t) :] = 0
+        values = nll(params, lora_M, Batch(*(jnp.stack(x) for x in zip(*batches, strict=True))))
+        out += [
+            Row(config.name, quantity=quantity, topic=f.topic, value=float(v), **_label(m, f.rows, step=last))
+            for m, v in zip(members, values, strict=True)
+        ]
     out += [
         Row(
             config.name,
             arm=arm,
             quantity="entropy_floor",
-            topic=config.finetune.topic,
-            value=_entropy_per_token(world, grammar, config.finetune.topic, value),
+            topic=f.topic,
+            value=_entropy_per_token(world, grammar, f.topic, value),
         )
-        for arm, value in (("free", config.finetune.value), ("control", config.finetune.control))
+        for arm, value in (("free", f.value), ("control", f.control))
     ]
     return out
 

@@ -13,7 +13,8 @@ import polars as pl
 import yaml
 from matplotlib.figure import Figure
 
-from bayesgen.artifact import Artifact, write_json
+from bayesgen import artifact
+from bayesgen.artifact import Artifact
 from bayesgen.measure.admission import Gate, admission
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.rows import QUANTITIES
@@ -29,8 +30,8 @@ def write_page(
 
     f = config.finetune
     ok, gate_rows = gate
-    table.write_parquet(folder / "rows.parquet")
-    write_json(
+    artifact.write_table(folder / "rows.parquet", table)
+    artifact.write_json(
         folder / "figures.json", {"value": f.value, "topic": f.topic, "probes": list(f.probes), "gate": [asdict(r) for r in gate_rows]}
     )
     figures = {}
@@ -57,7 +58,7 @@ def write_page(
         seeds=f.seeds,
         arms=f.arms,
     )
-    (folder / "report.html").write_text(html, encoding="utf-8")
+    artifact.write(folder / "report.html", html)
     print_summary(headline, gates, ok)
 
 

@@ -52,13 +52,13 @@ def step_flops(setup: Setup) -> float:
     return 6 * weights * tokens + 12 * m.layers * p.length * D * tokens + 6 * p.batch * slots * D * V
 
 
-def seconds(advance, state, steps: int):
+def seconds(advance, state, steps: int, *fixed):
     """Generator of seconds a step; the first, which compiles, is thrown away."""
-    many = jax.jit(lambda s, i: jax.lax.scan(advance, s, i + jnp.arange(steps)), donate_argnums=0)
-    state, _ = jax.block_until_ready(many(state, 0))
+    many = jax.jit(lambda s, fixed: jax.lax.scan(lambda s, i: advance(s, i, *fixed), s, jnp.arange(steps)), donate_argnums=0)
+    state, _ = jax.block_until_ready(many(state, fixed))
     while True:
         began = time.perf_counter()
-        state, _ = jax.block_until_ready(many(state, 0))
+        state, _ = jax.block_until_ready(many(state, fixed))
         yield (time.perf_counter() - began) / steps
 
 
@@ -85,10 +85,11 @@ def bench_finetuning(seeds: int) -> dict[str, str]:
     setup = birds("finetune.arms=[free]", f"finetune.seeds={seeds}")
     config = setup.config.finetune
     members = plan_members(config)
-    data, _ = member_data(setup.world, setup.grammar, config, members)
     begin_base, _ = pretraining(setup.model, setup.source, setup.config.pretrain)
-    begin, advance = finetuning(setup.model, begin_base().params, config, member_settings(config, members), data)
-    timed = seconds(advance, begin(), STEPS)
+    data = jax.tree.map(jnp.asarray, member_data(setup.world, setup.grammar, config, members))
+    fixed = (begin_base().params, member_settings(config, members), data)
+    begin, advance = finetuning(setup.model, config, members)
+    timed = seconds(advance, begin(*fixed[:2]), STEPS, *fixed)
     step = median(next(timed) for _ in range(3))
     return {
         "what": f"finetuning, {seeds} members",

@@ -75,7 +75,7 @@ def test_narrow_rows_are_distinct_and_leave_the_rest_held_out(world, grammar):
     bird = world.topic_index("bird")
     rows, heldout = narrow_rows(world, bird, "old", 2, np.random.default_rng(0), range(6))
     assert len({r.answer for r in rows} | {h.answer for h in heldout}) == 3
-    batch = write_rows(grammar, rows)
+    batch = write_rows(grammar, rows, [bird])
     assert batch.weight.sum() == sum(len(grammar.answers[bird][r.answer]) for r in rows)
     with pytest.raises(UserError, match="3 distinct answers"):
         narrow_rows(world, bird, "old", 4, np.random.default_rng(0), range(6))

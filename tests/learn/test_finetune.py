@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from bayesgen.errors import UserError
-from bayesgen.learn.finetune import FinetuneConfig, Member, effective_members, finetuning, member_data, member_settings, plan_members
+from bayesgen.learn.finetune import (
+    FinetuneConfig,
+    Member,
+    effective_members,
+    finetuning,
+    member_data,
+    member_rows,
+    member_settings,
+    plan_members,
+)
 from bayesgen.learn.pretrain import token_nll
 from bayesgen.model.transformer import ModelConfig, Transformer, forward
 
@@ -43,20 +52,26 @@ def network(grammar):
     return model, {**params, "tokens": 10 * params["tokens"]}
 
 
+def arrays(tree):
+    """Numpy leaves as jax arrays."""
+    return jax.tree.map(jnp.asarray, tree)
+
+
 def train(world, grammar, network, config, members=None):
     """(effective adapters, infos) after all steps, and the data."""
     model, params = network
     members = members or plan_members(config)
-    settings, (data, _) = member_settings(config, members), member_data(world, grammar, config, members)
-    begin, advance = finetuning(model, params, config, settings, data)
-    state, infos = jax.jit(lambda s: jax.lax.scan(advance, s, jnp.arange(config.steps)))(begin())
-    return effective_members(state, settings), infos, data
+    fixed = (params, member_settings(config, members), arrays(member_data(world, grammar, config, members)))
+    begin, advance = finetuning(model, config, members)
+    state, infos = jax.jit(lambda s: jax.lax.scan(lambda s, i: advance(s, i, *fixed), s, jnp.arange(config.steps)))(begin(*fixed[:2]))
+    return effective_members(state, fixed[1]), infos, fixed[2]
 
 
 def test_a_seed_has_the_same_rows_and_order_in_every_arm_and_seeds_differ(world, grammar):
     config = config_of()
     members = plan_members(config)
-    data, turns = member_data(world, grammar, config, members)
+    data = member_data(world, grammar, config, members)
+    turns = [member_rows(world, config, m) for m in members]
     assert [m.arm for m in members] == ["free"] * 2 + ["narrow"] * 2 + ["broad"] * 2 + ["control"] * 2
     for i, j in ((0, 2), (0, 4)):
         np.testing.assert_array_equal(data.narrow.tokens[i], data.narrow.tokens[j])
@@ -69,7 +84,8 @@ def test_a_seed_has_the_same_rows_and_order_in_every_arm_and_seeds_differ(world,
 
 
 def test_no_arm_is_ever_shown_a_probe(world, grammar):
-    data, _ = member_data(world, grammar, config_of(), plan_members(config_of()))
+    data = member_data(world, grammar, config_of(), plan_members(config_of()))
+    assert data.parallel is not None
     asked = {tuple(q) for q in grammar.questions[world.topic_index("light")]}
     for tokens in (
         *data.narrow.tokens.reshape(-1, data.narrow.tokens.shape[-1]),
@@ -93,14 +109,14 @@ def test_the_penalty_is_the_kl_to_the_base_summed_over_the_vocabulary(world, gra
     """Reported loss at step s minus reported narrow NLL equals the KL computed apart, from the adapters before that step."""
     model, params = network
     member, config = Member("narrow", 0, 1e-2, 0.0, 0.7, 2), config_of(arms=["narrow"])
-    settings, (data, _) = member_settings(config, [member]), member_data(world, grammar, config, [member])
-    begin, advance = finetuning(model, params, config, settings, data)
-    advance, state = jax.jit(advance), begin()
+    settings, data = member_settings(config, [member]), arrays(member_data(world, grammar, config, [member]))
+    begin, advance = finetuning(model, config, [member])
+    advance, state = jax.jit(advance), begin(params, settings)
     for step in range(9):
-        state, _ = advance(state, step)
+        state, _ = advance(state, step, params, settings, data)
     lora = jax.tree.map(lambda x: x[0], effective_members(state, settings))
-    _, info = advance(state, 9)
-    rows = jax.tree.map(lambda x: jnp.asarray(x[0, 9:10]), data.parallel)
+    _, info = advance(state, 9, params, settings, data)
+    rows = jax.tree.map(lambda x: x[0, 9:10], data.parallel)
     p, q = (jax.nn.softmax(forward(model, params, a, rows.tokens, rows.where)) for a in (None, lora))
     kl = sum(float(p[0, k, v] * jnp.log(p[0, k, v] / q[0, k, v])) for k in np.flatnonzero(rows.weight[0]) for v in range(p.shape[-1]))
     kl /= float(rows.weight.sum())
@@ -122,7 +138,7 @@ def test_training_learns_the_narrow_rows_and_leaves_unused_ranks_at_zero(world, 
     model, params = network
     config = config_of(arms=["free"], epochs=40, rank=[1, 2], seeds=1)
     lora, _, data = train(world, grammar, network, config)
-    own = jax.tree.map(lambda x: jnp.asarray(x[0]), data.narrow)
+    own = jax.tree.map(lambda x: x[0], data.narrow)
     nll = [
         float((token_nll(forward(model, params, a, own.tokens, own.where), own) * own.weight).sum() / own.weight.sum())
         for a in (None, jax.tree.map(lambda x: x[0], lora))
