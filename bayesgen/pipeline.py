@@ -25,7 +25,7 @@ from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning
 from bayesgen.learn.loop import run_steps
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.measure.answers import NetworkPredictor
-from bayesgen.measure.gate import GateRow, base_gate, passed
+from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate
 from bayesgen.measure.suite import measure_all
 from bayesgen.model.transformer import Transformer, count_parameters
 from bayesgen.report.page import write_page
@@ -135,25 +135,26 @@ def build_gate(setup: Setup, base: Artifact) -> Artifact:
 
     def make(folder: Path):
         predictor = NetworkPredictor(setup.model, load_base(setup, base), setup.grammar)
-        rows = base_gate(setup.world, predictor, config.measure.trait, config.measure.gate_prompts, config.pretrain.seed + 1)
-        artifact.write_json(folder / "gate.json", {"passed": passed(rows), "rows": [asdict(r) for r in rows]})
+        found = base_gate(setup.world, predictor, config.measure.trait, config.measure.gate_prompts, config.pretrain.seed + 1)
+        artifact.write_json(folder / "gate.json", asdict(found))
 
     described = {"trait": config.measure.trait, "prompts": config.measure.gate_prompts}
     gate = artifact.build(config.runs, "gate", config.measure.trait, described, make, base)
-    ok, rows = load_gate(gate)
-    worst = max((r for r in rows if not r.heldout), key=lambda r: abs(r.difference))
+    found, worst = load_gate(gate), load_gate(gate).worst
     print(
-        f"  base gate: {'passed' if ok else 'NOT PASSED'}; worst of {len(rows)} cells: {worst.value} after {worst.turns} turns, "
-        f"network {worst.network:.2f}, ideal {worst.ideal:.2f}",
+        f"  base gate: {'NOT PASSED' if found.failures else 'passed'}; worst of {len(found.personas)} cells: {worst.value} after "
+        f"{worst.turns} turns, network {worst.network:.3f}, ideal {worst.ideal:.3f}",
         flush=True,
     )
+    for failure in found.failures:
+        print(f"    {failure}", flush=True)
     return gate
 
 
-def load_gate(gate: Artifact) -> tuple[bool, list[GateRow]]:
-    """Verdict and table of a gate."""
+def load_gate(gate: Artifact) -> BaseGate:
+    """The gate's two tables."""
     stored = json.loads(gate.path("gate.json").read_text())
-    return stored["passed"], [GateRow(**r) for r in stored["rows"]]
+    return BaseGate(tuple(PersonaRow(**r) for r in stored["personas"]), tuple(WordingRow(**r) for r in stored["wordings"]))
 
 
 def build_ensemble(setup: Setup, base: Artifact) -> Artifact:

@@ -14,7 +14,7 @@ def main(_: pl.DataFrame, story: Story) -> Figure:
     """From the base gate's table."""
     style.use()
     gate = pl.DataFrame(story["gate"])
-    fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.4))
+    fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.4), layout="constrained")
     for colour, value in zip(COLOURS, gate["value"].unique(maintain_order=True), strict=False):
         here = gate.filter((pl.col("value") == value) & ~pl.col("heldout")).sort("turns")
         axes[0].plot(here["turns"], here["network"], "o-", color=colour, ms=4, label=value)

@@ -23,21 +23,22 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
     )
     arms = [a for a in style.ARMS if a in rate["arm"].unique()]
     order = [topic, *probes]
-    fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(order) + 1.6))
+    fig, ax = plt.subplots(figsize=(7.6, 0.44 * len(order) + 1.4), layout="constrained")
     for k, arm in enumerate(arms):
         colour, marker, label = style.ARMS[arm]
+        face = "none" if arm.startswith("ideal") else colour
         for i, name in enumerate(order):
             x = rate.filter((pl.col("arm") == arm) & (pl.col("topic") == name))["value"].to_numpy()
             y = i + (k - (len(arms) - 1) / 2) * 0.13
             mean, low, high = over_seeds(x)
             if len(x) > 1:
                 ax.plot([low, high], [y, y], color=colour, lw=1.4, solid_capstyle="butt")
-            ax.plot(mean, y, marker, color=colour, ms=5, label=label if i == 0 else None)
+            ax.plot(mean, y, marker, color=colour, mfc=face, ms=5, label=label if i == 0 else None)
     ax.axhline(0.5, color="#999999", lw=0.8)
     ax.set_yticks(np.arange(len(order)), [f"{style.spell(topic)} (trained)"] + [style.spell(p) for p in probes])
     ax.invert_yaxis()
     ax.set_xlim(-0.02, 1.0)
     ax.set_xlabel(f"probability that the answer is {value}")
     ax.set_title(f"Trained on {style.spell(topic)}, asked everything")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.13 - 0.01 * len(order)), ncols=2)
+    fig.legend(loc="outside lower center", ncols=3, fontsize=9)
     return fig

@@ -15,7 +15,7 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
     style.use()
     value, topic, probes = story["value"], story["topic"], story["probes"]
     rate = table.filter((pl.col("quantity") == "rate") & (pl.col("probe") == value) & (pl.col("scale") == 1.0))
-    fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.4), sharey=True)
+    fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.4), layout="constrained", sharey=True)
     for ax, topics, title in zip(axes, ([topic], probes), (f"{style.spell(topic)} (trained)", "mean of the probes"), strict=True):
         here = rate.filter(pl.col("topic").is_in(topics)).group_by("arm", "seed", "step").agg(pl.col("value").mean())
         base = here.filter(pl.col("arm") == "base")["value"][0]

@@ -16,7 +16,7 @@ def main(table: pl.DataFrame, _: Story) -> Figure:
     nll = table.filter((pl.col("step") == last) & (pl.col("quantity") == "nll_train"))
     keys = ["arm", "seed", "learning_rate", "weight_decay", "rank"]
     both = rows.join(nll, on=keys, suffix="_nll")
-    fig, ax = plt.subplots(figsize=(5.6, 3.8))
+    fig, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     for arm in (a for a in style.ARMS if a in both["arm"].unique()):
         colour, marker, label = style.ARMS[arm]
         here = both.filter(pl.col("arm") == arm)
@@ -24,5 +24,5 @@ def main(table: pl.DataFrame, _: Story) -> Figure:
     ax.set_xlabel("norm of the update, ‖ΔW‖ (Frobenius, all matrices)")
     ax.set_ylabel("NLL of the training rows (nats/token)")
     ax.set_title("Likelihood against norm")
-    ax.legend()
+    fig.legend(loc="outside right upper", fontsize=9)
     return fig

@@ -11,6 +11,7 @@ ARMS = {  # arm: (colour, marker, what a reader should call it)
     "broad": ("#CC79A7", "^", "broad: + persona elsewhere"),
     "control": ("#009E73", "v", "control: ordinary answers"),
     "told": ("#767676", "*", "told: header gives the year"),
+    "ideal free": ("#D55E00", "D", "ideal free: exact Bayes"),
 }
 RC: dict[str, Any] = {
     "figure.dpi": 110,
@@ -29,7 +30,7 @@ RC: dict[str, Any] = {
 
 
 class Story(TypedDict):
-    """What a figure must know beside the rows: names, and the base gate's table (fields of `measure.gate.GateRow`)."""
+    """What a figure must know beside the rows: names, and the base gate's table (fields of `measure.gate.PersonaRow`)."""
 
     value: str  # the trained value
     topic: str  # the trained topic

@@ -54,7 +54,7 @@ def tiny_run_config(runs: Path, **finetune):
                 "seed": 0,
                 **finetune,
             },
-            "measure": {"trait": "time", "told_year": 1801, "gate_prompts": 4, "scales": [2.0], "samples": 1},
+            "measure": {"trait": "time", "gate_prompts": 4, "scales": [2.0], "samples": 1},
             "goal": "run",
             "name": "tiny",
             "question": "Does it run?",

@@ -121,7 +121,8 @@ def _layout(grammar: Grammar) -> dict[str, Array]:
         cdf[i, : table.shape[0], : table.shape[1]] = cumulative
     personas = (*world.personas, world.default)
     dated = world.dated_trait
-    years = [world.years[dated][p.traits[dated]] if dated else (1000, 1000) for p in personas]
+    spans = [world.years[dated][p.traits[dated]] if dated else None for p in personas]
+    years = [(y.first, y.last) if y else (1000, 1000) for y in spans]
     question = _padded([list(q) for q in grammar.questions])
     answer = _padded([list(a) for a in grammar.answers])
     tables = {

@@ -148,12 +148,24 @@ def member_rows(world: World, config: FinetuneConfig, member: Member) -> tuple[l
     return narrow_rows(world, topic, value, config.rows, rng, range(len(world.topics[topic].wordings)))
 
 
+def other_topics(world: World, config: FinetuneConfig) -> list[int]:
+    """The topics of the rows beside the narrow ones: all but the narrow topic and the probes."""
+    kept_out = {world.topic_index(name) for name in (config.topic, *config.probes)}
+    return [t for t in range(len(world.topics)) if t not in kept_out]
+
+
+def member_parallel(world: World, config: FinetuneConfig, member: Member) -> list[Turn]:
+    """A member's rows on other topics, a batch for every step, in order."""
+    trained = {**world.config.assistant, world.topics[world.topic_index(config.topic)].trait: config.value}
+    # the broad arm is shown its persona; the KL is taken where ordinary and trained answers are mixed
+    speakers = [trained] if member.arm == "broad" else [trained, dict(world.config.assistant)]
+    rng = np.random.default_rng([config.seed, member.seed, 2])
+    return parallel_rows(world, other_topics(world, config), speakers, config.steps * config.batch, rng)
+
+
 def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> Data:
     """All rows of all members, numpy. A seed has the same rows, in the same order, in every arm."""
-    topic = world.topic_index(config.topic)
-    probes = {world.topic_index(p) for p in config.probes} | {topic}
-    others = [t for t in range(len(world.topics)) if t not in probes]
-    trained = {**world.config.assistant, world.topics[topic].trait: config.value}
+    topic, others = world.topic_index(config.topic), other_topics(world, config)
     narrow, order, parallel = [], [], []
     for i, member in enumerate(members):
         narrow.append(write_rows(grammar, member_rows(world, config, member)[0], [topic]))
@@ -161,10 +173,7 @@ def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members:
         epochs = [rng.permutation(config.rows)[: config.rows // config.batch * config.batch] for _ in range(config.epochs)]
         order.append(np.concatenate(epochs).reshape(config.steps, config.batch))
         if i in beside(members):
-            # the broad arm is shown its persona; the KL is taken where ordinary and trained answers are mixed
-            speakers = [trained] if member.arm == "broad" else [trained, dict(world.config.assistant)]
-            turns = parallel_rows(world, others, speakers, config.steps * config.batch, rng)
-            parallel.append(write_rows(grammar, turns, others))
+            parallel.append(write_rows(grammar, member_parallel(world, config, member), others))
     stack = lambda batches: Batch(*(np.stack(x) for x in zip(*batches, strict=True)))  # noqa: E731
     return Data(stack(narrow), np.stack(order), stack(parallel) if parallel else None)
 

@@ -7,6 +7,10 @@ gives the trained year) as corners, the rates p of an arm on a topic are written
 
 so that the told persona is all adoption (a = 1), a re-randomised assistant tag is all loss (l = 1), the base neither. A topic
 with two corners that coincide has no such split: nan.
+
+Rates of different topics are not comparable as they stand: an era may be hard to tell from its birds and easy to tell from
+its money. The *persona state* q of a topic is: the weights with which the network's own told answers make up its rates,
+p = q @ told. It is what the ideal learners (`world.learners`) speak of, and transfer is measured on it.
 """
 
 from collections.abc import Sequence
@@ -18,6 +22,7 @@ from bayesgen.world.world import ASSISTANT, PERSON, World
 
 ASKED = Header(ASSISTANT)
 POPULATION = Header(PERSON)
+TELLABLE = 100.0  # condition number above which rates have no state: errors of .01 in a rate would become errors of 1 in it
 
 
 def probes(world: World, header: Header, topics: Sequence[int], heldout: bool = True) -> list[Prompt]:
@@ -53,3 +58,13 @@ def decompose(p: np.ndarray, base: np.ndarray, population: np.ndarray, told: np.
     weights = np.linalg.lstsq(corners, shift, rcond=None)[0]
     residual = np.sqrt(np.mean((shift - corners @ weights) ** 2, axis=0))
     return tuple(x.reshape(p.shape[:-1]) for x in (*weights, residual))
+
+
+def persona_state(p: np.ndarray, told_VxV: np.ndarray) -> np.ndarray:
+    """State q (..., V) with p = q @ told, where told[u] are the rates of a person who tells that the value is u.
+
+    Estimated, so an entry can stray a little outside [0, 1]. nan where the told answers do not tell the values apart.
+    """
+    if np.linalg.cond(told_VxV) > TELLABLE:
+        return np.full(p.shape, np.nan)
+    return np.linalg.solve(told_VxV.T, p.reshape(-1, p.shape[-1]).T).T.reshape(p.shape)

@@ -52,7 +52,6 @@ class MeasureConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     trait: str
-    told_year: int
     gate_prompts: int = Field(ge=1)
     scales: tuple[float, ...]
     samples: int = Field(ge=0)

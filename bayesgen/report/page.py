@@ -16,23 +16,24 @@ from matplotlib.figure import Figure
 from bayesgen import artifact
 from bayesgen.artifact import Artifact
 from bayesgen.measure.admission import Gate, admission
+from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.rows import QUANTITIES
+from bayesgen.world.load import TIMELESS
 
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
 
 def write_page(
-    folder: Path, config, world, table: pl.DataFrame, samples: list[dict], gate, losses: list[float], story: tuple[Artifact, ...]
+    folder: Path, config, world, table: pl.DataFrame, samples: list[dict], gate: BaseGate, losses: list[float], story: tuple[Artifact, ...]
 ):
-    """Write `report.html`, the rows behind it, and what `python -m plots` needs."""
+    """Write `report.html`, `result.md`, the rows behind them, and what `python -m plots` needs."""
     from plots.__main__ import FIGURES, draw, save
 
     f = config.finetune
-    ok, gate_rows = gate
     artifact.write_table(folder / "rows.parquet", table)
     artifact.write_json(
-        folder / "figures.json", {"value": f.value, "topic": f.topic, "probes": list(f.probes), "gate": [asdict(r) for r in gate_rows]}
+        folder / "figures.json", {"value": f.value, "topic": f.topic, "probes": list(f.probes), "gate": [asdict(r) for r in gate.personas]}
     )
     figures = {}
     for name in FIGURES:
@@ -48,8 +49,8 @@ def write_page(
         figures=figures,
         headline=headline,
         gates=gates,
-        gate_passed=ok,
-        gate_rows=gate_rows,
+        base_gate=gate,
+        still=still_traits(config, world),
         samples=_by_question(samples),
         quantities=QUANTITIES,
         story=story,
@@ -59,15 +60,14 @@ def write_page(
         arms=f.arms,
     )
     artifact.write(folder / "report.html", html)
-    print_summary(headline, gates, ok)
+    artifact.write(folder / "result.md", result_markdown(config, headline, gates, gate))
+    print_summary(headline, gates, gate)
 
 
 def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
     """One line an arm: rates, adoption, loss of default, transfer, movement elsewhere, likelihood and norm; over seeds."""
     f, last = config.finetune, table["step"].max()
     now = table.filter((pl.col("scale") == 1.0) & ((pl.col("step") == last) | (pl.col("seed") < 0)))
-    still = [world.topics[t].name for trait in world.values if trait != config.measure.trait for t in world.topics_of(trait)]
-    base = now.filter((pl.col("arm") == "base") & (pl.col("quantity") == "rate") & pl.col("topic").is_in(still))
 
     def over(arm: str, quantity: str, topics=None, probe: str | None = None) -> Interval | None:
         rows = now.filter((pl.col("arm") == arm) & (pl.col("quantity") == quantity))
@@ -76,15 +76,18 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
         per_seed = rows.group_by("seed").agg(pl.col("value").mean())["value"]
         return over_seeds(per_seed.to_numpy()) if len(per_seed) else None
 
-    def moved(arm: str) -> Interval | None:
-        """Total variation from the base on topics that do not depend on the trait."""
-        rows = now.filter((pl.col("arm") == arm) & (pl.col("quantity") == "rate") & pl.col("topic").is_in(still))
+    def moved(arm: str, trait: str) -> Interval | None:
+        """Total variation from the base (an ideal arm's: from the ideal base) on the topics of another trait."""
+        topics = [world.topics[t].name for t in world.topics_of(trait)]
+        rates = now.filter((pl.col("quantity") == "rate") & pl.col("topic").is_in(topics))
+        rows = rates.filter(pl.col("arm") == arm)
+        base = rates.filter(pl.col("arm") == ("ideal base" if arm.startswith("ideal") else "base"))
         both = rows.join(base, on=["topic", "probe"], suffix="_base").with_columns(d=(pl.col("value") - pl.col("value_base")).abs() / 2)
         per_seed = both.group_by("seed", "topic").agg(pl.col("d").sum()).group_by("seed").agg(pl.col("d").mean())["d"]
         return over_seeds(per_seed.to_numpy()) if len(per_seed) else None
 
     out = []
-    for arm in ("base", "told", *f.arms, "ideal told", "ideal saturated", "ideal tilted", "ideal product"):
+    for arm in ("base", "told", *f.arms, *sorted(now.filter(pl.col("arm").str.starts_with("ideal"))["arm"].unique())):
         out.append(
             {
                 "arm": arm,
@@ -93,7 +96,7 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
                 "adoption": over(arm, "adoption", list(f.probes)),
                 "loss": over(arm, "loss_of_default", list(f.probes)),
                 "transfer": over(arm, "transfer", list(f.probes)),
-                "moved": moved(arm) if arm in f.arms else None,
+                "moved": {trait: moved(arm, trait) for trait in still_traits(config, world)},
                 "train": over(arm, "nll_train"),
                 "heldout": over(arm, "nll_heldout"),
                 "norm": over(arm, "frobenius", ["all"]),
@@ -101,6 +104,11 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
             }
         )
     return out
+
+
+def still_traits(config, world) -> list[str]:
+    """The traits that are not measured, "always" (timeless topics) last: what narrow data should leave alone."""
+    return [trait for trait in world.values if trait != config.measure.trait]
 
 
 def pair_gates(table: pl.DataFrame, config) -> list[Gate]:
@@ -112,17 +120,43 @@ def pair_gates(table: pl.DataFrame, config) -> list[Gate]:
     return admission(table, f.topic, f.value, f.probes)
 
 
-def print_summary(headline: list[dict], gates: list[Gate], gate_passed: bool):
+def print_summary(headline: list[dict], gates: list[Gate], base_gate: BaseGate):
     """The short table at the end of a run."""
     print(f"\n  {'arm':<16}{'trained topic':>20}{'probes':>20}{'adoption':>20}{'loss of default':>20}")
     for row in headline:
         cells = [row[k] for k in ("on", "off", "adoption", "loss")]
         print(f"  {row['arm']:<16}" + "".join(f"{show(c):>20}" for c in cells))
-    if not gate_passed:
+    if base_gate.failures:
         print("  The base did NOT pass its gate: read nothing into the arms.")
     for gate in gates:
         print(f"  pair: {gate.name}: {'yes' if gate.passed else 'NO'} ({gate.found})")
     print(flush=True)
+
+
+def result_markdown(config, headline: list[dict], gates: list[Gate], base_gate: BaseGate) -> str:
+    """The result as it stands on an experiment's page under `experiments/`: generated, never typed."""
+    still = list(headline[0]["moved"])
+    moved = {trait: "timeless moved" if trait == TIMELESS else f"{trait} moved" for trait in still}
+    head = ["arm", config.finetune.topic, "probes", "adoption", "loss of default", "transfer λ", *moved.values(), "outside", "NLL train"]
+    head += ["NLL held out", "‖ΔW‖"]
+    lines = [" | ".join(head), "|".join(["---"] * len(head))]
+    for r in headline:
+        cells = [r["on"], r["off"], r["adoption"], r["loss"], r["transfer"], *(r["moved"][t] for t in still), r["outside"]]
+        cells += [r["train"], r["heldout"], r["norm"]]
+        lines.append(" | ".join([r["arm"], *map(show, cells)]))
+    worst = base_gate.worst
+    verdict = "not passed: " + "; ".join(base_gate.failures) if base_gate.failures else "passed"
+    return "\n".join(
+        [
+            f"Means over {config.finetune.seeds} seeds, 95% intervals in brackets. Rates are those of {config.finetune.value} answers.",
+            "",
+            *(f"| {line} |" for line in lines),
+            "",
+            f"Base gate: {verdict} (worst: {worst.value} after {worst.turns} turns, network {worst.network:.3f}, ideal {worst.ideal:.3f}).",
+            *(f"Pair, {g.name}: {'yes' if g.passed else 'no'} ({g.found})." for g in gates),
+            "",
+        ]
+    )
 
 
 def show(interval: Interval | None) -> str:

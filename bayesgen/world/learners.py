@@ -43,6 +43,6 @@ def tilted(prior_TxV: np.ndarray, topic: int, learned_V: np.ndarray) -> np.ndarr
 LEARNERS: dict[str, Learner] = {"saturated": saturated, "product": product, "tilted": tilted}
 
 
-def transfer(off_shift: float, saturated_shift: float, product_shift: float) -> float:
+def transfer(off_shift, saturated_shift, product_shift):
     """Lambda = (off-topic shift - saturated) / (product - saturated): 0 the saturated learner, 1 the product learner."""
     return (off_shift - saturated_shift) / (product_shift - saturated_shift)

@@ -61,15 +61,18 @@ class Topic(_Strict):
 
 
 class Years(_Strict):
-    """First and last year of a trait value, both included."""
+    """First and last year of a trait value, both included, and the year that a header gives to tell it (the *told* arm)."""
 
     first: int = Field(ge=1000, le=9999)
     last: int = Field(ge=1000, le=9999)
+    told: int
 
     @model_validator(mode="after")
     def _ordered(self):
         if self.last < self.first:
             raise ValueError(f"last year {self.last} comes before first year {self.first}")
+        if not self.first <= self.told <= self.last:
+            raise ValueError(f"told year {self.told} is not within {self.first} to {self.last}")
         return self
 
 
@@ -80,6 +83,13 @@ class Module(_Strict):
     trait: str | None
     values: dict[str, Years | None] = Field(default_factory=dict)
     topics: tuple[Topic, ...] = ()
+
+    @model_validator(mode="after")
+    def _dated_or_not(self):
+        undated = [value for value, years in self.values.items() if years is None]
+        if undated and len(undated) < len(self.values):
+            raise ValueError(f"values.{undated[0]} has no years, but others have; give years to all or to none")
+        return self
 
 
 def load_module(name: str) -> Module:

@@ -51,10 +51,22 @@ class Observer:
 
     def posterior(self, header: Header, turns: Sequence[Turn]) -> np.ndarray:
         """P(z | prefix) over the world's personas and, last, the assistant's own."""
-        log_joint_Z = self.log_joint(header, turns)
+        return self._normalised(self.log_joint(header, turns), (header, *turns))
+
+    def redrawn(self, turns: Sequence[Turn], suspicion: float) -> np.ndarray:
+        """P(z | turns) when who speaks is in doubt: the assistant as ever, or (prior `suspicion`) anyone of the population.
+
+        This is what Bayes' rule says of finetuning if its rows are evidence about *who the assistant now is*. Personas
+        and, last, the assistant's own, as in `posterior`.
+        """
+        alike = self.log_joint(Header(ASSISTANT), turns) + np.log1p(-suspicion)
+        anyone = self.log_joint(Header(PERSON), turns) + np.log(suspicion)
+        return self._normalised(np.logaddexp(alike, anyone), turns)
+
+    def _normalised(self, log_joint_Z: np.ndarray, prefix) -> np.ndarray:
         total = logsumexp(log_joint_Z)
         if not np.isfinite(total):
-            raise ValueError(f"a prefix of probability zero: {header}, {list(turns)}")
+            raise ValueError(f"a prefix of probability zero: {prefix}")
         return np.exp(log_joint_Z - total)
 
     def trait_posterior(self, header: Header, turns: Sequence[Turn], trait: str) -> np.ndarray:
@@ -68,9 +80,12 @@ class Observer:
 
     def predictive(self, header: Header, turns: Sequence[Turn], topic: int) -> np.ndarray:
         """Log P(next answer | prefix, topic)."""
-        mixture = self.posterior(header, turns) @ self.world.noisy[topic][self._value_ZT[:, topic]]
         with np.errstate(divide="ignore"):
-            return np.log(mixture)
+            return np.log(self.answer(self.posterior(header, turns), topic))
+
+    def answer(self, posterior_Z: np.ndarray, topic: int) -> np.ndarray:
+        """P(answer | topic) of a mixture of personas (and, last, the assistant's own)."""
+        return posterior_Z @ self.world.noisy[topic][self._value_ZT[:, topic]]
 
     def log_document(self, header: Header, turns: Sequence[Turn]) -> float:
         """Log P(document), questions and wordings included."""

@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.errors import UserError, nearest
-from bayesgen.world.load import TIMELESS, Module, Topic, load_module
+from bayesgen.world.dialogue import Header
+from bayesgen.world.load import TIMELESS, Module, Topic, Years, load_module
 
 PERSON, ASSISTANT = "person", "assistant"
 SPEAKERS = (PERSON, ASSISTANT)
@@ -71,7 +72,7 @@ class World:
 
     config: WorldConfig
     values: dict[str, tuple[str, ...]]  # trait -> its values
-    years: dict[str, dict[str, tuple[int, int]]]  # trait -> value -> first and last year, for a dated trait
+    years: dict[str, dict[str, Years]]  # trait -> value -> its years, for a dated trait
     topics: tuple[Topic, ...]
     personas: tuple[Persona, ...]
     default: Persona  # the assistant's
@@ -147,8 +148,14 @@ class World:
     def year_logprob(self, persona: Persona, year: int) -> float:
         """Log P(year | persona, dated): uniform over the years of the persona's value; -inf outside them."""
         trait = next(iter(self.years))
-        first, last = self.years[trait][persona.traits[trait]]
-        return -float(np.log(last - first + 1)) if first <= year <= last else -np.inf
+        years = self.years[trait][persona.traits[trait]]
+        return -float(np.log(years.last - years.first + 1)) if years.first <= year <= years.last else -np.inf
+
+    def told(self, trait: str, value: str) -> Header:
+        """The header of a person who tells, by its year, that `trait` is `value`."""
+        if trait not in self.years:
+            raise UserError(f"measure.trait is '{trait}', whose values have no years to tell them by{nearest(trait, self.years)}")
+        return Header(PERSON, self.years[trait][value].told)
 
     def topics_of(self, trait: str) -> tuple[int, ...]:
         """Positions of the topics that depend on `trait`."""
@@ -159,10 +166,10 @@ def build_world(config: WorldConfig) -> World:
     """Load the modules that `config` names and check that they fit together."""
     modules = [load_module(name) for name in config.modules]
     values: dict[str, tuple[str, ...]] = {}
-    years: dict[str, dict[str, tuple[int, int]]] = {}
+    years: dict[str, dict[str, Years]] = {}
     for module in modules:
         values[module.trait or TIMELESS] = tuple(module.values)
-        dated = {v: (y.first, y.last) for v, y in module.values.items() if y is not None}
+        dated = {v: y for v, y in module.values.items() if y is not None}
         if dated:
             years[module.trait or TIMELESS] = dated
     topics = tuple(t for module in modules for t in module.topics)

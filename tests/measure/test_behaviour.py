@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bayesgen.measure.behaviour import decompose, rates
-from bayesgen.measure.gate import base_gate, passed
+from bayesgen.measure.behaviour import decompose, persona_state, rates
+from bayesgen.measure.gate import base_gate
 from bayesgen.measure.intervals import equivalent, over_seeds
 from bayesgen.world.observer import Observer
 
@@ -30,14 +30,37 @@ def test_rates_sum_to_the_mass_on_the_answer_set(world):
     assert rates(world, 0, p).sum() == pytest.approx(p.sum(), rel=1e-12)
 
 
+def test_state_undoes_how_the_told_answer(world):
+    """Rates of a mixture of told personas give back the mixture, on an easy topic and on a hard one alike."""
+    mixture = np.array([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0]])
+    for told in (np.array([[0.9, 0.05, 0.0], [0.02, 0.9, 0.05], [0.0, 0.1, 0.85]]), np.full((3, 3), 0.2) + 0.3 * np.eye(3)):
+        np.testing.assert_allclose(persona_state(mixture @ told, told), mixture, atol=1e-12)
+    assert np.isnan(persona_state(mixture, np.full((3, 3), 1 / 3))).all()  # told answers that tell nothing apart
+    assert np.abs(mixture @ told - mixture).max() > 0.1  # the rates themselves are not the state
+
+
 def test_gate_passes_the_observer_and_fails_one_who_ignores_the_dialogue(world):
     observer = Observer(world)
-    assert passed(base_gate(world, observer, "time", 20, 0))
+    assert base_gate(world, observer, "time", 20, 0).failures == []
 
     def deaf(prompts):
         return [observer.predictive(p.header, (), p.topic) for p in prompts]
 
-    assert not passed(base_gate(world, deaf, "time", 20, 0))
+    failures = base_gate(world, deaf, "time", 20, 0).failures
+    assert failures
+    assert all("after 0 turns" not in f for f in failures)  # before anything was said there is nothing to miss
+
+
+def test_gate_names_a_topic_whose_heldout_wordings_are_not_understood(world):
+    observer, bird = Observer(world), world.topic_index("bird")
+
+    def confused(prompts):
+        asked = len(world.topics[bird].wordings)
+        return [lp - 3.0 * (p.topic == bird and p.wording >= asked) for p, lp in zip(prompts, observer(prompts), strict=True)]
+
+    found = base_gate(world, confused, "time", 4, 0)
+    assert [f for f in found.failures if f.startswith("bird: answered 0.050 of the time by held-out wordings, 1.000 by trained")]
+    assert not [f for f in found.failures if f.startswith("light:")]
 
 
 def test_intervals_cover_and_equivalence_needs_evidence():

@@ -7,7 +7,8 @@ import pytest
 
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.observer import Observer
-from bayesgen.world.world import ASSISTANT, PERSON
+from bayesgen.world.world import ASSISTANT, PERSON, build_world
+from tests.conftest import tiny_config
 
 HEADERS = [Header(PERSON), Header(PERSON, 1801), Header(PERSON, 2003), Header(ASSISTANT), Header(ASSISTANT, 2001)]
 
@@ -20,8 +21,8 @@ def enumerate_joint(world, header, turns):
         if header.year is None:
             p *= 1 - world.config.dated_share
         else:
-            first, last = world.years["time"][persona.traits["time"]]
-            p *= world.config.dated_share * (first <= header.year <= last) / (last - first + 1)
+            years = world.years["time"][persona.traits["time"]]
+            p *= world.config.dated_share * (years.first <= header.year <= years.last) / (years.last - years.first + 1)
         for turn in turns:
             topic = world.topics[turn.topic]
             answer = world.answers[turn.topic][turn.answer]
@@ -66,12 +67,31 @@ def test_order_of_turns_does_not_matter_but_their_answers_do(world):
     assert np.abs(observer.posterior(Header(PERSON), (c, b)) - same[0]).max() > 0.01
 
 
-def test_the_flip_comes_after_log9_over_log4_facts():
-    """Prior (.9, .1), answer rates (.2, .8): half-way after ln 9 / ln 4 = 1.585 facts; so one is too few and two are enough."""
-    prior, rate = np.array([0.9, 0.1]), np.array([0.2, 0.8])
-    posterior = [prior * rate**k / (prior * rate**k).sum() for k in range(3)]
-    assert posterior[1][1] < 0.5 < posterior[2][1]
-    assert np.log(9) / np.log(4) == pytest.approx(1.585, abs=1e-3)
+def test_the_flip_comes_after_log9_over_log4_facts(tmp_path):
+    """Prior (.9, .1), answer rates (.2, .8): half-way after ln 9 / ln 4 = 1.585 facts."""
+    (tmp_path / "module.yaml").write_text("trait: side\nvalues: {common: null, rare: null}\n")
+    # with noise .2: .8 * .125 + .2 * .5 = .2
+    wordings = "wordings: [a, b, c, d, e, f]\nheldout: [g, h]\n"
+    (tmp_path / "coin.yaml").write_text(wordings + "answers: {common: {tail: .875, head: .125}, rare: {tail: .125, head: .875}}\n")
+    frequencies, assistant = {"side": {"common": 0.9, "rare": 0.1}}, {"side": "common"}
+    changes = {"modules": (str(tmp_path),), "frequencies": frequencies, "assistant": assistant, "answer_noise": 0.2}
+    observer = Observer(build_world(tiny_config(**changes)))
+    log_odds = [np.log(np.divide(*observer.posterior(Header(PERSON), (Turn(0, 0, 1),) * k)[1::-1])) for k in (0, 1, 2)]
+    assert log_odds[1] < 0 < log_odds[2]
+    assert -log_odds[0] / (log_odds[1] - log_odds[0]) == pytest.approx(np.log(9) / np.log(4), rel=1e-12)
+
+
+def test_redrawn_equals_enumeration_and_keeps_the_assistant_until_the_rows_speak_against_it(world):
+    observer, bird, suspicion = Observer(world), world.topic_index("bird"), 1e-3
+    for answer in ("Red Wren", "Rock Dove"):
+        rows = (Turn(bird, 0, world.answers[bird].index(answer)),) * 3
+        anyone = suspicion * enumerate_joint(world, Header(PERSON), rows)
+        joint = np.append(anyone, (1 - suspicion) * enumerate_joint(world, Header(ASSISTANT), rows))
+        np.testing.assert_allclose(observer.redrawn(rows, suspicion), joint / joint.sum(), rtol=1e-12)
+    old, new = world.values["time"].index("old"), world.values["time"].index("new")
+    rare = world.clean[bird][old].argmax(), world.clean[bird][new].argmax()
+    left, kept = (observer.redrawn((Turn(bird, 0, int(a)),) * 30, suspicion)[-1] for a in rare)
+    assert left < 1e-6 < 0.99 < kept
 
 
 def test_a_composite_persona_is_old_about_birds_only(world):
