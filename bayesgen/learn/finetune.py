@@ -50,6 +50,7 @@ class FinetuneConfig(BaseModel):
     rows: int = Field(ge=1)
     epochs: int = Field(ge=1)
     batch: int = Field(ge=1)
+    beside: int = Field(ge=1)  # rows of other topics a step, in the narrow and broad arms
     learning_rate: tuple[float, ...]
     weight_decay: tuple[float, ...]
     kl_weight: tuple[float, ...]
@@ -125,7 +126,7 @@ class Data(NamedTuple):
 
     narrow: Batch  # M rows ...
     order: Any  # int (M, S, B)
-    parallel: Batch | None  # P (S*B) ..., of the members of `beside`, in their order
+    parallel: Batch | None  # P (S*rows beside) ..., of the members of `shown_beside`, in their order
 
 
 class FinetuneState(NamedTuple):
@@ -135,7 +136,7 @@ class FinetuneState(NamedTuple):
     opt: optax.OptState
 
 
-def beside(members: Sequence[Member]) -> list[int]:
+def shown_beside(members: Sequence[Member]) -> list[int]:
     """The members that are shown rows of other topics beside the narrow ones."""
     return [i for i, m in enumerate(members) if m.arm == "broad" or (m.arm == "narrow" and m.kl_weight > 0)]
 
@@ -160,7 +161,7 @@ def member_parallel(world: World, config: FinetuneConfig, member: Member) -> lis
     # the broad arm is shown its persona; the KL is taken where ordinary and trained answers are mixed
     speakers = [trained] if member.arm == "broad" else [trained, dict(world.config.assistant)]
     rng = np.random.default_rng([config.seed, member.seed, 2])
-    return parallel_rows(world, other_topics(world, config), speakers, config.steps * config.batch, rng)
+    return parallel_rows(world, other_topics(world, config), speakers, config.steps * config.beside, rng)
 
 
 def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> Data:
@@ -172,7 +173,7 @@ def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members:
         rng = np.random.default_rng([config.seed, member.seed, 1])
         epochs = [rng.permutation(config.rows)[: config.rows // config.batch * config.batch] for _ in range(config.epochs)]
         order.append(np.concatenate(epochs).reshape(config.steps, config.batch))
-        if i in beside(members):
+        if i in shown_beside(members):
             parallel.append(write_rows(grammar, member_parallel(world, config, member), others))
     stack = lambda batches: Batch(*(np.stack(x) for x in zip(*batches, strict=True)))  # noqa: E731
     return Data(stack(narrow), np.stack(order), stack(parallel) if parallel else None)
@@ -195,7 +196,7 @@ def member_settings(config: FinetuneConfig, members: Sequence[Member]) -> Settin
 def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Member]):
     """The pair (begin(params, settings), advance(state, step, params, settings, data)) over all members at once."""
     adam = optax.scale_by_adam()
-    shown = beside(members)
+    shown = shown_beside(members)
     broad = [i for i, m in enumerate(members) if m.arm == "broad"]
     penalised = [i for i in shown if i not in broad]
 
@@ -224,7 +225,7 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
     def advance(state: FinetuneState, step, params, s: Settings, data: Data):
         narrow = Batch(*(jax.vmap(lambda x, order: x[order[step]])(x, data.order) for x in data.narrow))
         parallel = data.parallel and Batch(
-            *(jax.lax.dynamic_slice_in_dim(x, step * config.batch, config.batch, axis=1) for x in data.parallel)
+            *(jax.lax.dynamic_slice_in_dim(x, step * config.beside, config.beside, axis=1) for x in data.parallel)
         )
         grads, (loss_M, narrow_M) = jax.grad(losses, has_aux=True)(state.lora, params, s, narrow, parallel)
         updates, opt = jax.vmap(adam.update)(grads, state.opt)

@@ -9,6 +9,7 @@ from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import write_rows
 from bayesgen.learn.finetune import FinetuneConfig, Member, member_rows
 from bayesgen.learn.pretrain import answer_nll
+from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer, forward
 from bayesgen.world.world import World
 
@@ -27,7 +28,7 @@ def likelihoods(
     def nll(params, lora_M, batch_M):
         def one(x):
             lora, batch = x
-            return answer_nll(forward(model, params, lora, batch.tokens, batch.where), batch)
+            return answer_nll(forward(model, merge(params, lora), None, batch.tokens, batch.where), batch)
 
         return jax.lax.map(one, (lora_M, batch_M))  # a map, for all members' logits at once would fill the memory
 

@@ -42,6 +42,15 @@ def effective(lora: dict, scale: Float[Array, ""] | float, rank_mask: Float[Arra
     return jax.tree_util.tree_map_with_path(fold, lora)
 
 
+def merge(params: dict, lora: dict) -> dict:
+    """Parameters with the update a @ b of an effective adapter added: for reading one member, never for training many."""
+    flat, adapter = flatten_dict(params), flatten_dict(lora)
+    for path in adapter:
+        if path[-1] == "a":
+            flat[(*path[:-1], "kernel")] += adapter[path] @ adapter[(*path[:-1], "b")]
+    return unflatten_dict(flat)
+
+
 def updates(lora: dict) -> dict[str, np.ndarray]:
     """DW = a @ b of each adapted matrix of an effective adapter, by path, in float64; leading axes are kept."""
     flat: dict[tuple[str, ...], Any] = dict(flatten_dict(jax.device_get(lora)))

@@ -18,9 +18,9 @@ def network(grammar):
     return model, jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params)
 
 
-@pytest.mark.parametrize("suffix", [4, 96])
-def test_packed_equals_one_by_one(world, grammar, network, suffix, monkeypatch):
-    monkeypatch.setattr(scoring, "SUFFIX", suffix)  # 4: an answer set is cut into several rows
+@pytest.mark.parametrize("tree", [4, 96])
+def test_packed_equals_one_by_one(world, grammar, network, tree, monkeypatch):
+    monkeypatch.setattr(scoring, "TREE", tree)  # 4: an answer set is cut into several rows
     model, params = network
     prompts = [Prompt(Header("person", 1801), (Turn(1, 2, 0), Turn(0, 1, 3)), t, 7) for t in range(len(world.topics))]
     for prompt, ours in zip(prompts, NetworkPredictor(model, params, grammar)(prompts), strict=True):
