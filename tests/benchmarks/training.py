@@ -1,8 +1,8 @@
 """`make bench`: ratios measured in one run on this machine, never a pass or a fail.
 
 Matrix multiplication and training take turns, so that a busy neighbour slows both; medians are printed. FLOPs are those of
-the matrix products of the forward and backward pass alone (6 x weights x tokens, 12 x L x D a token for attention, the
-logits at the answer slots): the optimiser's own work counts as time but not as use.
+the matrix products that the forward and backward pass really make (the last block and the logits at the answer slots only):
+the optimiser's own work counts as time but not as use.
 """
 
 import platform
@@ -46,10 +46,14 @@ def matmul_rate(n: int = 1536) -> float:
 
 def step_flops(setup: Setup) -> float:
     """FLOPs of the matrix products of one pretraining step."""
-    m, p, slots = setup.config.model, setup.config.pretrain, setup.source.slots
-    tokens, D, V = p.batch * p.length, m.width, len(setup.grammar.tokenizer)
-    weights = m.layers * 12 * D * D
-    return 6 * weights * tokens + 12 * m.layers * p.length * D * tokens + 6 * p.batch * slots * D * V
+    m, L, K = setup.config.model, setup.config.pretrain.length, setup.source.slots
+    D, V = m.width, len(setup.grammar.tokenizer)
+
+    def block(read: int) -> int:
+        """Multiply-adds of a block that is read at so many of L places: keys and values; the rest; attention."""
+        return 2 * D * D * L + 10 * D * D * read + 2 * D * L * read
+
+    return 6 * setup.config.pretrain.batch * ((m.layers - 1) * block(L) + block(K) + K * D * V)
 
 
 def seconds(advance, state, steps: int, *fixed):
