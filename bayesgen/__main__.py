@@ -88,6 +88,8 @@ def explain(error: BaseException) -> str:
     if missing:
         return f"{missing[1]}={missing[2]}: there is no such option{nearest(missing[2], options[1].split() if options else ())}"
     key = re.search(r"Could not override '([\w.]+)'", text)
+    if key and key[1] in ("exp", "sweep"):
+        return f"{key[1]}: an option that is added takes a plus: +{key[1]}=..."
     if key:
         return f"{key[1]}: no such key{nearest(key[1].split('.')[-1], _keys_beside(key[1]))}"
     absent = re.search(r"Missing mandatory value: (\S+)", text) or re.search(r"full_key: (finetune)", text)

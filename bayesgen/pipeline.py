@@ -21,7 +21,15 @@ from bayesgen.config import Config
 from bayesgen.corpus.documents import DocumentSource
 from bayesgen.corpus.grammar import Grammar, build_grammar
 from bayesgen.errors import UserError
-from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_data, member_rows, member_settings, plan_members
+from bayesgen.learn.finetune import (
+    FinetuneState,
+    check_experiment,
+    effective_members,
+    finetuning,
+    member_data,
+    member_settings,
+    plan_members,
+)
 from bayesgen.learn.loop import run_steps
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.measure.answers import NetworkPredictor
@@ -74,6 +82,7 @@ def use_device(kind: str | None) -> str:
 def prepare(config: Config) -> Setup:
     """World, grammar, and the network's shape: cheap, and made anew each time."""
     world = build_world(config.world)
+    check_experiment(world, config.finetune, config.measure.trait)
     grammar = build_grammar(world)
     model = Transformer(config.model, len(grammar.tokenizer))
     return Setup(config, world, grammar, model, DocumentSource(grammar, config.pretrain.length))
@@ -161,7 +170,6 @@ def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
     """All finetunings: arms x settings x seeds in one program. Adapters are stored effective (update = a @ b)."""
     config = setup.config.finetune
     members = plan_members(config)
-    member_rows(setup.world, config, members[0])  # too few answers are said here, though the ensemble may be built already
 
     def make(folder: Path):
         params, settings = load_base(setup, base), member_settings(config, members)

@@ -34,6 +34,8 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
             if len(x) > 1:
                 ax.plot([low, high], [y, y], color=colour, lw=1.4, solid_capstyle="butt")
             ax.plot(mean, y, marker, color=colour, mfc=face, ms=5, label=label if i == 0 else None)
+    for i in range(0, len(order), 2):
+        ax.axhspan(i - 0.5, i + 0.5, color="#f4f4f4", lw=0, zorder=0)
     ax.axhline(0.5, color="#999999", lw=0.8)
     ax.set_yticks(np.arange(len(order)), [f"{style.spell(topic)} (trained)"] + [style.spell(p) for p in probes])
     ax.invert_yaxis()

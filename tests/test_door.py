@@ -7,6 +7,7 @@ import pytest
 
 from bayesgen.config import to_config
 from bayesgen.errors import UserError
+from bayesgen.pipeline import prepare
 from tests.tiny_run import tiny_run_config
 
 BAD = {
@@ -15,6 +16,7 @@ BAD = {
     "misspelt key": (["+exp=birds", "finetune.rnak=4"], "did you mean 'rank'"),
     "misspelt group": (["+exp=birds", "modle=s"], "modle"),
     "unknown model": (["+exp=birds", "model=ss"], "did you mean 's'"),
+    "no plus": (["exp=birds"], "+exp="),
     "broken override": (["+exp=birds", "finetune.rank="], "rank"),
 }
 BAD_VALUES = {
@@ -29,6 +31,21 @@ BAD_VALUES = {
     "unknown target": ({"targets": ["qvk"]}, "did you mean 'qkv'"),
     "batch above rows": ({"batch": 5}, "larger than rows"),
     "no probes": ({"probes": []}, "finetune.probes"),
+    "no rank": ({"rank": []}, "finetune.rank"),
+}
+BAD_EXPERIMENTS = {
+    "unknown topic": ({"topic": "brid"}, "finetune.topic.*did you mean 'bird'"),
+    "unknown value": ({"value": "olde"}, "finetune.value.*did you mean 'old'"),
+    "unknown control": ({"control": "nwe"}, "finetune.control.*did you mean 'new'"),
+    "unknown probe": ({"probes": ["light", "fule"]}, "finetune.probes.*did you mean 'fuel'"),
+    "probe of another trait": ({"probes": ["river"]}, "'river' depends on land"),
+    "topic among the probes": ({"probes": ["bird"]}, "a probe must be another one"),
+    "more rows than answers": ({"rows": 4}, "3 distinct answers for old"),
+}
+BAD_MEASURES = {
+    "unknown trait": ({"trait": "tiem"}, "measure.trait.*did you mean 'time'"),
+    "undated trait": ({"trait": "land"}, "depends on time, not on measure.trait 'land'"),
+    "shrinking scale": ({"scales": [0.5]}, "measure.scales"),
 }
 
 
@@ -46,6 +63,15 @@ def test_bad_value_is_one_line(tmp_path, case):
     change, expected = BAD_VALUES[case]
     with pytest.raises(UserError, match=expected) as error:
         tiny_run_config(tmp_path, **change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("case", [*BAD_EXPERIMENTS, *BAD_MEASURES])
+def test_bad_experiment_is_said_before_anything_is_trained(tmp_path, case):
+    (change, expected), key = (BAD_EXPERIMENTS[case], "finetune") if case in BAD_EXPERIMENTS else (BAD_MEASURES[case], "measure")
+    raw = tiny_run_config(tmp_path).model_dump()
+    with pytest.raises(UserError, match=expected) as error:
+        prepare(to_config({**raw, key: {**raw[key], **change}}))
     assert "\n" not in str(error.value)
 
 

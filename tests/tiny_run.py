@@ -43,7 +43,6 @@ def tiny_run_config(runs: Path, **finetune):
                 "rows": 3,
                 "epochs": 20,
                 "batch": 1,
-                "beside": 2,
                 "learning_rate": 1e-2,
                 "weight_decay": 0.0,
                 "kl_weight": 1.0,

@@ -27,11 +27,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import narrow_rows, parallel_rows, write_rows
+from bayesgen.errors import UserError
 from bayesgen.learn.pretrain import answer_nll
 from bayesgen.model.lora import effective, init_lora
 from bayesgen.model.transformer import Transformer, forward
 from bayesgen.world.dialogue import Turn
-from bayesgen.world.world import World
+from bayesgen.world.world import World, known
 
 Arm = Literal["free", "narrow", "broad", "control"]
 Positive = Field(gt=0, allow_inf_nan=False)
@@ -50,11 +51,10 @@ class FinetuneConfig(BaseModel):
     rows: int = Field(ge=1)
     epochs: int = Field(ge=1)
     batch: int = Field(ge=1)
-    beside: int = Field(ge=1)  # rows of other topics a step, in the narrow and broad arms
-    learning_rate: tuple[float, ...]
-    weight_decay: tuple[float, ...]
-    kl_weight: tuple[float, ...]
-    rank: tuple[int, ...]
+    learning_rate: tuple[float, ...] = Field(min_length=1)
+    weight_decay: tuple[float, ...] = Field(min_length=1)
+    kl_weight: tuple[float, ...] = Field(min_length=1)
+    rank: tuple[int, ...] = Field(min_length=1)
     alpha: float = Positive
     targets: tuple[str, ...] = Field(min_length=1)
     warmup: int = Field(ge=0)
@@ -110,6 +110,25 @@ def plan_members(config: FinetuneConfig) -> list[Member]:
     return members
 
 
+def check_experiment(world: World, config: FinetuneConfig, trait: str):
+    """One line for a topic, value or number of rows that the world cannot serve, before anything is trained."""
+    known("measure.trait", trait, world.values)
+    for key, name in (("topic", config.topic), *(("probes", p) for p in config.probes)):
+        known(f"finetune.{key}", name, world.topic_names)
+        depends = world.topics[world.topic_index(name)].trait
+        if depends != trait:
+            raise UserError(
+                f"finetune.{key}: '{name}' depends on {depends}, not on measure.trait '{trait}'; choose among that trait's topics"
+            )
+    if config.topic in config.probes:
+        raise UserError(f"finetune.probes: '{config.topic}' is the trained topic; a probe must be another one")
+    for key in ("value", "control"):
+        known(f"finetune.{key}", getattr(config, key), world.values[trait])
+    world.told(trait, config.value)
+    for member in plan_members(config)[:: config.seeds]:
+        member_rows(world, config, member)
+
+
 class Settings(NamedTuple):
     """Numeric settings of the members, one row each."""
 
@@ -126,7 +145,7 @@ class Data(NamedTuple):
 
     narrow: Batch  # M rows ...
     order: Any  # int (M, S, B)
-    parallel: Batch | None  # P (S*rows beside) ..., of the members of `shown_beside`, in their order
+    parallel: Batch | None  # P (S*B) ..., of the members of `beside`, in their order
 
 
 class FinetuneState(NamedTuple):
@@ -136,7 +155,7 @@ class FinetuneState(NamedTuple):
     opt: optax.OptState
 
 
-def shown_beside(members: Sequence[Member]) -> list[int]:
+def beside(members: Sequence[Member]) -> list[int]:
     """The members that are shown rows of other topics beside the narrow ones."""
     return [i for i, m in enumerate(members) if m.arm == "broad" or (m.arm == "narrow" and m.kl_weight > 0)]
 
@@ -161,7 +180,7 @@ def member_parallel(world: World, config: FinetuneConfig, member: Member) -> lis
     # the broad arm is shown its persona; the KL is taken where ordinary and trained answers are mixed
     speakers = [trained] if member.arm == "broad" else [trained, dict(world.config.assistant)]
     rng = np.random.default_rng([config.seed, member.seed, 2])
-    return parallel_rows(world, other_topics(world, config), speakers, config.steps * config.beside, rng)
+    return parallel_rows(world, other_topics(world, config), speakers, config.steps * config.batch, rng)
 
 
 def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> Data:
@@ -173,7 +192,7 @@ def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members:
         rng = np.random.default_rng([config.seed, member.seed, 1])
         epochs = [rng.permutation(config.rows)[: config.rows // config.batch * config.batch] for _ in range(config.epochs)]
         order.append(np.concatenate(epochs).reshape(config.steps, config.batch))
-        if i in shown_beside(members):
+        if i in beside(members):
             parallel.append(write_rows(grammar, member_parallel(world, config, member), others))
     stack = lambda batches: Batch(*(np.stack(x) for x in zip(*batches, strict=True)))  # noqa: E731
     return Data(stack(narrow), np.stack(order), stack(parallel) if parallel else None)
@@ -196,7 +215,7 @@ def member_settings(config: FinetuneConfig, members: Sequence[Member]) -> Settin
 def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Member]):
     """The pair (begin(params, settings), advance(state, step, params, settings, data)) over all members at once."""
     adam = optax.scale_by_adam()
-    shown = shown_beside(members)
+    shown = beside(members)
     broad = [i for i, m in enumerate(members) if m.arm == "broad"]
     penalised = [i for i in shown if i not in broad]
 
@@ -225,7 +244,7 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
     def advance(state: FinetuneState, step, params, s: Settings, data: Data):
         narrow = Batch(*(jax.vmap(lambda x, order: x[order[step]])(x, data.order) for x in data.narrow))
         parallel = data.parallel and Batch(
-            *(jax.lax.dynamic_slice_in_dim(x, step * config.beside, config.beside, axis=1) for x in data.parallel)
+            *(jax.lax.dynamic_slice_in_dim(x, step * config.batch, config.batch, axis=1) for x in data.parallel)
         )
         grads, (loss_M, narrow_M) = jax.grad(losses, has_aux=True)(state.lora, params, s, narrow, parallel)
         updates, opt = jax.vmap(adam.update)(grads, state.opt)

@@ -48,6 +48,11 @@ def rates(world: World, topic: int, p_answer: np.ndarray) -> np.ndarray:
     return p_answer @ world.responsibility[topic]
 
 
+def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Half the L1 distance of answer distributions (..., A), (A,), the mass outside the answer set counted as one answer more."""
+    return (np.abs(p - q).sum(-1) + np.abs(p.sum(-1) - q.sum(-1))) / 2
+
+
 def decompose(p: np.ndarray, base: np.ndarray, population: np.ndarray, told: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(adoption, loss of default, root mean square residual) of rates p (..., V) between corners (V,)."""
     corners = np.stack([told - base, population - base], axis=1)

@@ -1,4 +1,4 @@
-"""What exact probability says beside the network, in the same rates.
+"""What exact probability says beside the network, on the same questions.
 
     ideal base, population, told    the observer, under the headers the network is asked with
     ideal free, broad, control      Bayes' rule: the rows as evidence about who the assistant now is (`Observer.redrawn`)
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bayesgen.measure.behaviour import ASKED, POPULATION, rates
+from bayesgen.measure.behaviour import ASKED, POPULATION
 from bayesgen.world.dialogue import Turn
 from bayesgen.world.learners import LEARNERS
 from bayesgen.world.observer import Observer
@@ -22,20 +22,22 @@ SUSPICION = 1e-3  # prior that the assistant is now somebody else; a few rows se
 FLOOR = 1e-9  # what a learner gives to values the assistant never had: the tilted one needs something to tilt
 
 
-def ideal_rates(world: World, trait: str, value: str, topic: int, shown: Mapping[str, Sequence[Turn]]) -> dict[str, dict[int, np.ndarray]]:
-    """{"ideal ...": {topic: rates (V,)}}. `shown` are the rows that an arm is trained on, by arm."""
+def ideal_answers(
+    world: World, trait: str, value: str, topic: int, shown: Mapping[str, Sequence[Turn]]
+) -> dict[str, dict[int, np.ndarray]]:
+    """{"ideal ...": {topic: P(answer), (A,)}}. `shown` are the rows that an arm is trained on, by arm."""
     observer, everything = Observer(world), range(len(world.topics))
     out = {}
     for name, header in (("base", ASKED), ("population", POPULATION), ("told", world.told(trait, value))):
-        out[name] = {t: rates(world, t, np.exp(observer.predictive(header, (), t))) for t in everything}
+        out[name] = {t: np.exp(observer.predictive(header, (), t)) for t in everything}
     for arm, rows in shown.items():
         posterior_Z = observer.redrawn(rows, SUSPICION)
-        out[arm] = {t: rates(world, t, observer.answer(posterior_Z, t)) for t in everything}
+        out[arm] = {t: observer.answer(posterior_Z, t) for t in everything}
     topics, values = world.topics_of(trait), world.values[trait]
     prior_TxV = np.full((len(topics), len(values)), FLOOR)
     prior_TxV[:, values.index(world.config.assistant[trait])] = 1
     prior_TxV /= prior_TxV.sum(axis=1, keepdims=True)
     for name, learner in LEARNERS.items():
         state_TxV = learner(prior_TxV, topics.index(topic), np.eye(len(values))[values.index(value)])
-        out[name] = {t: rates(world, t, row @ world.noisy[t]) for row, t in zip(state_TxV, topics, strict=True)}
-    return {f"ideal {name}": rate for name, rate in out.items()}
+        out[name] = {t: row @ world.noisy[t] for row, t in zip(state_TxV, topics, strict=True)}
+    return {f"ideal {name}": answers for name, answers in out.items()}

@@ -1,6 +1,7 @@
 """The one row schema, and what each quantity means. Everything measured, by network or observer, lands in these rows."""
 
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +12,7 @@ QUANTITIES = {
         "probability",
         "exact probability that the answer belongs to the value named in `probe`; a shared answer counts in proportion",
     ),
+    "moved": ("probability", "total variation between the answers and the base's, the mass outside the answer set included"),
     "outside": ("probability", "probability of text that is none of the topic's answers"),
     "adoption": ("share", "weight of the told persona in p = (1-a-l) base + l population + a told, by topic"),
     "loss_of_default": ("share", "weight l of the population in the same mixture: the default persona lost, none gained"),
@@ -53,7 +55,7 @@ class MeasureConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     trait: str
     gate_prompts: int = Field(ge=1)
-    scales: tuple[float, ...]
+    scales: tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...]
     samples: int = Field(ge=0)
 
 

@@ -13,8 +13,8 @@ import polars as pl
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.learn.finetune import FinetuneConfig, Member, member_parallel, member_rows, plan_members
 from bayesgen.measure.answers import pack, score_pairs
-from bayesgen.measure.behaviour import ASKED, POPULATION, answers_by_topic, decompose, persona_state, probes, rates
-from bayesgen.measure.ideal import ideal_rates
+from bayesgen.measure.behaviour import ASKED, POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
+from bayesgen.measure.ideal import ideal_answers
 from bayesgen.measure.likelihood import entropy_floor, likelihoods
 from bayesgen.measure.norms import norms
 from bayesgen.measure.rows import Row, to_table
@@ -24,7 +24,8 @@ from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.learners import product, saturated, transfer
 from bayesgen.world.world import World
 
-Behaviour = dict[int, tuple[np.ndarray, np.ndarray]]  # topic -> (rates (..., V), outside (...,))
+LEARNED = 0.2  # on-topic shift of the trained value's weight below which there is nothing whose transfer could be measured
+Behaviour = dict[int, np.ndarray]  # topic -> P(answer), (..., A), mean over its held-out wordings
 
 
 def measure_all(
@@ -40,23 +41,24 @@ def measure_all(
     corners = {"base": ask(ASKED, everything), "population": ask(POPULATION, everything)}
     told = {v: ask(world.told(trait, v), everything if v == f.value else world.topics_of(trait)) for v in world.values[trait]}
     corners["told"] = told[f.value]
+    ideal = ideal_answers(world, trait, f.value, on, rows_shown(world, f, members))
     rows: list[Row] = []
-    for arm, behaviour in corners.items():
-        rows += _behaviour_rows(world, row, [dict(arm=arm)], {t: (r[None], o[None]) for t, (r, o) in behaviour.items()})
-    for arm, by_topic in ideal_rates(world, trait, f.value, on, rows_shown(world, f, members)).items():
-        rows += _behaviour_rows(world, row, [dict(arm=arm)], {t: (r[None], 1 - r.sum()[None]) for t, r in by_topic.items()})
+    for arms, base in ((corners, corners["base"]), (ideal, ideal["ideal base"])):
+        for arm, behaviour in arms.items():
+            rows += _behaviour_rows(world, row, [dict(arm=arm)], {t: p[None] for t, p in behaviour.items()}, base)
 
-    told_rates = {t: np.stack([told[v][t][0] for v in world.values[trait]]) for t in world.topics_of(trait)}
+    told_rates = {t: np.stack([rates(world, t, told[v][t]) for v in world.values[trait]]) for t in world.topics_of(trait)}
+    corner_rates = {t: [rates(world, t, corners[c][t]) for c in ("base", "population", "told")] for t in told_rates}
     for step, lora_M in adapters.items():
         # the learning curve needs the probes and the trained topic; only the last step is asked everything
         behaviour = ask(ASKED, everything if step == last else [on, *probed], lora_M)
         labels = [_label(m, f.rows, step) for m in members]
-        rows += _behaviour_rows(world, row, labels, behaviour)
-        rows += _split_rows(world, row, labels, f, on, behaviour, corners, told_rates)
+        rows += _behaviour_rows(world, row, labels, behaviour, corners["base"])
+        rows += _split_rows(world, row, labels, f, on, behaviour, corner_rates, told_rates)
     narrow = [i for i, m in enumerate(members) if m.arm == "narrow"]
     for scale in config.measure.scales if narrow else ():
         labels = [_label(members[i], f.rows, last, scale) for i in narrow]
-        rows += _behaviour_rows(world, row, labels, ask(ASKED, [on, *probed], scaled(adapters[last], narrow, scale)))
+        rows += _behaviour_rows(world, row, labels, ask(ASKED, [on, *probed], scaled(adapters[last], narrow, scale)), corners["base"])
 
     labels = [_label(m, f.rows, last) for m in members]
     for quantity, nll_M in likelihoods(f, world, grammar, model, params, members, adapters[last]).items():
@@ -72,11 +74,10 @@ def measure_all(
 
 
 def behave(world: World, grammar: Grammar, model: Transformer, params, header: Header, topics: Sequence[int], lora_M=None) -> Behaviour:
-    """Rates and the mass outside the answer set, on held-out wordings; with a stack of adapters, one row a member."""
+    """Exact answer probabilities of a network; with a stack of adapters, one row a member."""
     asked = probes(world, header, topics)
     packed = pack(grammar, asked)
-    p_answer = answers_by_topic(asked, score_pairs(model, params, packed, lora_M), packed.sizes)
-    return {t: (rates(world, t, p), np.asarray(1 - p.sum(-1))) for t, p in p_answer.items()}
+    return answers_by_topic(asked, score_pairs(model, params, packed, lora_M), packed.sizes)
 
 
 def rows_shown(world: World, config: FinetuneConfig, members: Sequence[Member]) -> dict[str, list[Turn]]:
@@ -106,31 +107,36 @@ def _label(m: Member, rows: int, step: int, scale: float = 1.0) -> dict:
     )
 
 
-def _behaviour_rows(world: World, row, labels: list[dict], behaviour: Behaviour) -> list[Row]:
-    """`rate` by topic and value, and `outside` by topic, for each label (the leading axis)."""
+def _behaviour_rows(world: World, row, labels: list[dict], behaviour: Behaviour, base: Behaviour) -> list[Row]:
+    """`rate` by topic and value, `outside` and `moved` by topic, for each label (the leading axis)."""
     out = []
-    for t, (rate, outside) in behaviour.items():
+    for t, p_MxA in behaviour.items():
         topic, values = world.topics[t], world.values[world.topics[t].trait]
-        for label, r, o in zip(labels, rate, outside, strict=True):
-            out += [row(quantity="rate", topic=topic.name, probe=v, value=float(x), **label) for v, x in zip(values, r, strict=True)]
-            out.append(row(quantity="outside", topic=topic.name, value=float(o), **label))
+        moved_M, outside_M = total_variation(p_MxA, base[t]), 1 - p_MxA.sum(-1)
+        for label, rate, moved, outside in zip(labels, rates(world, t, p_MxA), moved_M, outside_M, strict=True):
+            out += [row(quantity="rate", topic=topic.name, probe=v, value=float(x), **label) for v, x in zip(values, rate, strict=True)]
+            out.append(row(quantity="outside", topic=topic.name, value=float(outside), **label))
+            out.append(row(quantity="moved", topic=topic.name, value=float(moved), **label))
     return out
 
 
-def _split_rows(world: World, row, labels: list[dict], f: FinetuneConfig, on: int, behaviour: Behaviour, corners, told_rates) -> list[Row]:
+def _split_rows(
+    world: World, row, labels: list[dict], f: FinetuneConfig, on: int, behaviour: Behaviour, corner_rates, told_rates
+) -> list[Row]:
     """Adoption, loss of the default, and transfer against the ideal learners, on each topic of the trait."""
     v = world.values[world.topics[on].trait].index(f.value)
-    learned_MxV = persona_state(behaviour[on][0], told_rates[on])
+    learned_MxV = persona_state(rates(world, on, behaviour[on]), told_rates[on])
     out = []
     for t in (t for t in behaviour if t in told_rates):
-        p_MxV = behaviour[t][0]
-        split = decompose(p_MxV, *(corners[c][t][0] for c in ("base", "population", "told")))
+        p_MxV = rates(world, t, behaviour[t])
+        split = decompose(p_MxV, *corner_rates[t])
         numbers: dict[str, np.ndarray] = dict(zip(("adoption", "loss_of_default", "mixture_residual"), split, strict=True))
         if t != on:
-            prior_2xV = np.stack([persona_state(corners["base"][x][0], told_rates[x]) for x in (on, t)])
+            prior_2xV = np.stack([persona_state(corner_rates[x][0], told_rates[x]) for x in (on, t)])
             here_M, start = persona_state(p_MxV, told_rates[t])[:, v], prior_2xV[1, v]
             ends = [[learner(prior_2xV, 0, learned)[1, v] - start for learned in learned_MxV] for learner in (saturated, product)]
-            numbers["transfer"] = transfer(here_M - start, *np.array(ends))
+            learned = np.abs(learned_MxV[:, v] - prior_2xV[0, v]) > LEARNED
+            numbers["transfer"] = np.where(learned, transfer(here_M - start, *np.array(ends)), np.nan)
         for quantity, values_M in numbers.items():
             name = world.topics[t].name
             out += [row(quantity=quantity, topic=name, value=float(x), **label) for label, x in zip(labels, values_M, strict=True)]

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import random
 from jaxtyping import Array, Float
@@ -44,21 +43,12 @@ def effective(lora: dict, scale: Float[Array, ""] | float, rank_mask: Float[Arra
 
 def merge(params: dict, lora: dict) -> dict:
     """Parameters with the update a @ b of an effective adapter added: for reading one member, never for training many."""
-    flat, adapter = flatten_dict(params), flatten_dict(lora)
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(params))
+    adapter: dict[tuple[str, ...], Any] = dict(flatten_dict(lora))
     for path in adapter:
         if path[-1] == "a":
             flat[(*path[:-1], "kernel")] += adapter[path] @ adapter[(*path[:-1], "b")]
     return unflatten_dict(flat)
-
-
-def updates(lora: dict) -> dict[str, np.ndarray]:
-    """DW = a @ b of each adapted matrix of an effective adapter, by path, in float64; leading axes are kept."""
-    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(jax.device_get(lora)))
-    return {
-        "/".join(path[:-1]): np.asarray(a, np.float64) @ np.asarray(flat[(*path[:-1], "b")], np.float64)
-        for path, a in flat.items()
-        if path[-1] == "a"
-    }
 
 
 def check_targets(targets: tuple[str, ...], rank: int, width: int):

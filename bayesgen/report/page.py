@@ -76,18 +76,9 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
         per_seed = rows.group_by("seed").agg(pl.col("value").mean())["value"]
         return over_seeds(per_seed.to_numpy()) if len(per_seed) else None
 
-    def moved(arm: str, trait: str) -> Interval | None:
-        """Total variation from the base (an ideal arm's: from the ideal base) on the topics of another trait."""
-        topics = [world.topics[t].name for t in world.topics_of(trait)]
-        rates = now.filter((pl.col("quantity") == "rate") & pl.col("topic").is_in(topics))
-        rows = rates.filter(pl.col("arm") == arm)
-        base = rates.filter(pl.col("arm") == ("ideal base" if arm.startswith("ideal") else "base"))
-        both = rows.join(base, on=["topic", "probe"], suffix="_base").with_columns(d=(pl.col("value") - pl.col("value_base")).abs() / 2)
-        per_seed = both.group_by("seed", "topic").agg(pl.col("d").sum()).group_by("seed").agg(pl.col("d").mean())["d"]
-        return over_seeds(per_seed.to_numpy()) if len(per_seed) else None
-
+    ideal = now.filter(pl.col("arm").str.starts_with("ideal"))["arm"].unique(maintain_order=True)
     out = []
-    for arm in ("base", "told", *f.arms, *sorted(now.filter(pl.col("arm").str.starts_with("ideal"))["arm"].unique())):
+    for arm in ("base", "population", "told", *f.arms, *ideal):
         out.append(
             {
                 "arm": arm,
@@ -96,7 +87,10 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
                 "adoption": over(arm, "adoption", list(f.probes)),
                 "loss": over(arm, "loss_of_default", list(f.probes)),
                 "transfer": over(arm, "transfer", list(f.probes)),
-                "moved": {trait: moved(arm, trait) for trait in still_traits(config, world)},
+                "moved": {
+                    trait: over(arm, "moved", [world.topics[t].name for t in world.topics_of(trait)])
+                    for trait in still_traits(config, world)
+                },
                 "train": over(arm, "nll_train"),
                 "heldout": over(arm, "nll_heldout"),
                 "norm": over(arm, "frobenius", ["all"]),
@@ -163,7 +157,7 @@ def show(interval: Interval | None) -> str:
     """A mean with its 95% interval, or a dash."""
     if interval is None or np.isnan(interval.mean):
         return "–"
-    mean = f"{interval.mean:.2f}"
+    mean = f"{interval.mean + 0.0:.2f}"
     return mean if np.isnan(interval.low) else f"{mean} [{interval.low:.2f}, {interval.high:.2f}]"
 
 

@@ -6,6 +6,7 @@ speaks in one fixed persona. Answers carry noise: with probability `answer_noise
 uniformly from the trait's values, so that personas overlap and inference takes several turns.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -233,21 +234,22 @@ def _check(config: WorldConfig, modules: list[Module], values: dict[str, tuple[s
                 raise UserError(f"world.{key}.{trait} is missing; the modules {', '.join(config.modules)} need it")
     for trait in traits:
         for value in config.frequencies[trait]:
-            _known(f"world.frequencies.{trait}", value, values[trait])
+            known(f"world.frequencies.{trait}", value, values[trait])
         for value in values[trait]:
             if value not in config.frequencies[trait]:
                 raise UserError(f"world.frequencies.{trait}.{value} is missing; every {trait} needs a frequency")
-        _known(f"world.assistant.{trait}", config.assistant[trait], values[trait])
+        known(f"world.assistant.{trait}", config.assistant[trait], values[trait])
     for composite in config.composites:
         key = f"world.composites.{composite.name}"
         for trait, value in composite.traits.items():
-            _known(f"{key}.traits", trait, traits)
-            _known(f"{key}.traits.{trait}", value, values[trait])
+            known(f"{key}.traits", trait, traits)
+            known(f"{key}.traits.{trait}", value, values[trait])
         for name, value in composite.topics.items():
-            _known(f"{key}.topics", name, names)
-            _known(f"{key}.topics.{name}", value, values[topics[names.index(name)].trait])
+            known(f"{key}.topics", name, names)
+            known(f"{key}.topics.{name}", value, values[topics[names.index(name)].trait])
 
 
-def _known(key: str, name: str, valid):
+def known(key: str, name: str, valid: Iterable[str]):
+    """A `UserError` that names `key` and the nearest valid name, unless `name` is valid."""
     if name not in valid:
         raise UserError(f"{key}: '{name}' is unknown{nearest(name, valid)}")

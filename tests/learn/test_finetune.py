@@ -31,7 +31,6 @@ def config_of(**changes) -> FinetuneConfig:
         "rows": 3,
         "epochs": 4,
         "batch": 1,
-        "beside": 2,
         "learning_rate": 1e-2,
         "weight_decay": 0.0,
         "kl_weight": 1.0,

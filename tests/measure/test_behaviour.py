@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bayesgen.measure.behaviour import decompose, persona_state, rates
+from bayesgen.measure.behaviour import decompose, persona_state, rates, total_variation
 from bayesgen.measure.gate import base_gate
 from bayesgen.measure.intervals import equivalent, over_seeds
 from bayesgen.world.observer import Observer
@@ -23,6 +23,11 @@ def test_another_persona_is_no_mixture_and_says_so():
     _, _, residual = decompose(np.array([0.85, 0.05, 0.05, 0.05])[None], BASE, POPULATION, TOLD)
     assert residual[0] > 0.2
     assert np.isnan(decompose(BASE[None], BASE, BASE, TOLD)[0]).all()
+
+
+def test_total_variation_counts_the_mass_outside():
+    p, q = np.array([0.5, 0.5]), np.array([0.2, 0.4])  # q leaves .4 outside
+    np.testing.assert_allclose(total_variation(np.stack([p, q, np.zeros(2)]), p), [0, 0.5 * (0.3 + 0.1 + 0.4), 1], atol=1e-12)
 
 
 def test_rates_sum_to_the_mass_on_the_answer_set(world):

@@ -7,7 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bayesgen.measure.norms import norms, singular_values
-from bayesgen.model.lora import TARGETS, effective, init_lora, updates
+from bayesgen.model.lora import TARGETS, effective, init_lora, merge
 from bayesgen.model.transformer import ModelConfig, Transformer, forward
 
 
@@ -30,11 +30,7 @@ def test_identity_at_birth_and_not_after(setup):
 
 def test_low_rank_path_equals_merged_weights_with_the_scale(setup):
     model, params, tokens, _, grown = setup
-    flat = dict(flatten_dict(params))
-    for name, delta in updates(effective(grown, 0.5)).items():
-        path = (*name.split("/"), "kernel")
-        flat[path] = flat[path] + jnp.asarray(delta, jnp.float32)
-    merged = forward(model, unflatten_dict(flat), None, tokens)
+    merged = forward(model, merge(params, effective(grown, 0.5)), None, tokens)
     np.testing.assert_allclose(forward(model, params, effective(grown, 0.5), tokens), merged, atol=1e-4)  # float32 sums
 
 
