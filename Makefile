@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 
-.PHONY: install birds test test-slow check bench lock
+.PHONY: install birds record test test-slow check bench lock
 
 install: $(VENV)/.ready
 
@@ -14,6 +14,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 birds: install            ## everything from a fresh clone to the page
 	$(PY) -m bayesgen +exp=birds
+
+record:                   ## put the newest result of an experiment on its page: make record EXP=birds
+	for file in result.md effect_by_topic.png; do cp "$$(ls -td runs/page/$(EXP)-*/ | head -n 1)$$file" experiments/$(EXP)/; done
 
 test: install             ## everything from a fresh clone to green
 	$(PY) -m pytest -n 2 -m "not slow"

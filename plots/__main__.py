@@ -11,18 +11,19 @@ from pathlib import Path
 import polars as pl
 
 from bayesgen.errors import UserError, nearest
+from bayesgen.measure.rows import at_setting
 
 FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.stem != "style")
 
 
 def draw(name: str, run: Path):
-    """The figure `name` of the page in folder `run`."""
+    """The figure `name` of the page in folder `run`; of an ensemble over several settings, under the first."""
     if name not in FIGURES:
         raise UserError(f"no figure '{name}'{nearest(name, FIGURES)}")
     if not (run / "figures.json").is_file():
         raise UserError(f"{run}: no finished page there (looked for figures.json); expected a folder under runs/page/")
     story = json.loads((run / "figures.json").read_text())
-    table = pl.read_parquet(run / "rows.parquet")
+    table = at_setting(pl.read_parquet(run / "rows.parquet"), story["setting"])
     return importlib.import_module(f"plots.{name}").main(table, story)
 
 

@@ -35,6 +35,7 @@ class Story(TypedDict):
     value: str  # the trained value
     topic: str  # the trained topic
     probes: list[str]
+    setting: dict[str, float]  # of the rows drawn
     gate: list[dict[str, Any]]
 
 

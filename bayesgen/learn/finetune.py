@@ -35,11 +35,12 @@ from bayesgen.world.dialogue import Turn
 from bayesgen.world.world import World, known
 
 Arm = Literal["free", "narrow", "broad", "control"]
+LISTED = ("learning_rate", "weight_decay", "kl_weight", "rank")  # settings of which one ensemble may hold several
 Positive = Field(gt=0, allow_inf_nan=False)
 
 
 class FinetuneConfig(BaseModel):
-    """What is finetuned on what. `learning_rate`, `weight_decay`, `kl_weight` and `rank` take one value or a list."""
+    """What is finetuned on what. The settings in `LISTED` take one value or a list."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     topic: str
@@ -64,8 +65,7 @@ class FinetuneConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_or_many(cls, raw):
-        listed = ("learning_rate", "weight_decay", "kl_weight", "rank")
-        return {k: (v,) if k in listed and not isinstance(v, (list, tuple)) else v for k, v in raw.items()}
+        return {k: (v,) if k in LISTED and not isinstance(v, (list, tuple)) else v for k, v in raw.items()}
 
     @model_validator(mode="after")
     def _ranges(self):
@@ -76,6 +76,11 @@ class FinetuneConfig(BaseModel):
         if self.rows < self.batch:
             raise ValueError(f"batch {self.batch} is larger than rows {self.rows}")
         return self
+
+    def settings(self, arm: Arm) -> list[dict[str, float]]:
+        """Every combination of listed settings of an arm. Only the narrow arm has a KL weight: elsewhere it means nothing."""
+        keys = [k for k in LISTED if k != "kl_weight" or arm == "narrow"]
+        return [dict(zip(keys, values, strict=True)) for values in itertools.product(*(getattr(self, k) for k in keys))]
 
     @property
     def steps(self) -> int:
@@ -101,13 +106,13 @@ class Member:
 
 
 def plan_members(config: FinetuneConfig) -> list[Member]:
-    """Every arm x setting x seed, seeds fastest. The KL weight varies in the narrow arm only: elsewhere it means nothing."""
-    members = []
-    for arm in config.arms:
-        kl = config.kl_weight if arm == "narrow" else (0.0,)
-        settings = itertools.product(config.learning_rate, config.weight_decay, kl, config.rank)
-        members += [Member(arm, seed, *s) for s in settings for seed in range(config.seeds)]
-    return members
+    """Every arm x setting x seed, seeds fastest."""
+    return [
+        Member(arm, seed, **{"kl_weight": 0.0, **setting})  # pyright: ignore[reportArgumentType]
+        for arm in config.arms
+        for setting in config.settings(arm)
+        for seed in range(config.seeds)
+    ]
 
 
 def check_experiment(world: World, config: FinetuneConfig, trait: str):

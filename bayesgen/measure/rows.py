@@ -1,5 +1,6 @@
 """The one row schema, and what each quantity means. Everything measured, by network or observer, lands in these rows."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -78,6 +79,11 @@ class Row:
     rank: int | None = None
     rows: int | None = None
     run: str = ""
+
+
+def at_setting(table: pl.DataFrame, setting: Mapping[str, float]) -> pl.DataFrame:
+    """The rows trained under a setting. Where a column of it is null it means nothing (no training, no such term): kept."""
+    return table.filter(pl.all_horizontal(pl.lit(True), *(pl.col(k).is_null() | (pl.col(k) == v) for k, v in setting.items())))
 
 
 def to_table(rows: list[Row]) -> pl.DataFrame:

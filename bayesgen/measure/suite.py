@@ -63,8 +63,9 @@ def measure_all(
     labels = [_label(m, f.rows, last) for m in members]
     for quantity, nll_M in likelihoods(f, world, grammar, model, params, members, adapters[last]).items():
         rows += [row(quantity=quantity, topic=f.topic, value=float(v), **label) for label, v in zip(labels, nll_M, strict=True)]
-    for arm, value in (("free", f.value), ("control", f.control)):
-        rows.append(row(arm=arm, quantity="entropy_floor", topic=f.topic, value=entropy_floor(world, grammar, f.topic, value)))
+    for arm in f.arms:
+        floor = entropy_floor(world, grammar, f.topic, f.control if arm == "control" else f.value)
+        rows.append(row(arm=arm, quantity="entropy_floor", topic=f.topic, value=floor))
     for module, table in norms(jax.device_get(adapters[last])).items():
         for quantity, norm_M in table.items():
             rows += [row(quantity=quantity, topic=module, value=float(v), **label) for label, v in zip(labels, norm_M, strict=True)]

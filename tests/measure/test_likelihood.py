@@ -1,0 +1,39 @@
+"""Likelihood of narrow rows by a second road, and its floor in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayesgen.learn.finetune import Member, member_rows
+from bayesgen.measure.answers import NetworkPredictor
+from bayesgen.measure.likelihood import entropy_floor, likelihoods
+from bayesgen.model.lora import TARGETS, init_lora
+from bayesgen.model.transformer import ModelConfig, Transformer
+from bayesgen.world.dialogue import Header, Prompt
+from tests.learn.test_finetune import config_of
+
+
+def test_nll_is_that_of_the_scored_answers(world, grammar):
+    model = Transformer(ModelConfig(width=16, layers=2, heads=2, context=64), len(grammar.tokenizer))
+    params = model.init(jax.random.key(0), jnp.zeros((1, 4), int))["params"]
+    params = {**params, "tokens": 10 * params["tokens"]}
+    config = config_of(rows=2)  # of three answers: one is left out
+    members = [Member("free", seed, 1e-2, 0.0, 0.0, 2) for seed in (0, 1)]
+    adapters = [jax.tree.map(lambda x: x + 0.3, init_lora(jax.random.key(m.seed), params, 2, TARGETS)) for m in members]
+    found = likelihoods(config, world, grammar, model, params, members, jax.tree.map(lambda *x: jnp.stack(x), *adapters))
+    for i, member in enumerate(members):
+        predictor = NetworkPredictor(model, params, grammar, adapters[i])
+        for quantity, turns in zip(("nll_train", "nll_heldout"), member_rows(world, config, member), strict=True):
+            scores = predictor([Prompt(Header("assistant"), (), t.topic, t.wording) for t in turns])
+            tokens = sum(len(grammar.answers[t.topic][t.answer]) for t in turns)
+            expected = -sum(s[t.answer] for s, t in zip(scores, turns, strict=True)) / tokens
+            assert found[quantity][i] == pytest.approx(expected, rel=1e-4)  # float32
+    assert abs(found["nll_train"][0] - found["nll_train"][1]) > 0.01  # members are not mixed up
+
+
+def test_floor_is_entropy_over_length_and_no_other_prediction_is_below_it(world, grammar):
+    floor = entropy_floor(world, grammar, "fuel", "mid")  # coal 3, coke 1; a word and <end> each
+    assert floor == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)) / 2, rel=1e-12)
+    for q in (0.5, 0.7, 0.8):
+        assert -(0.75 * np.log(q) + 0.25 * np.log(1 - q)) / 2 > floor
