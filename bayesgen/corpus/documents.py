@@ -1,7 +1,8 @@
 """Documents drawn by step: `draw(key, step)` is a batch, the same one whenever it is asked for.
 
 The world's tables are laid out once as padded arrays; a draw is then a few gathers and one scatter, jitted. A document
-holds as many whole turns as fit into `length` tokens. Axes: B documents, N turns drawn, L tokens, K answer positions.
+ends before the first question whose *longest* answer would not fit into `length` tokens: whether a turn is there must not
+depend on the answer, or late answers would be shorter than the world says. Axes: B documents, N turns drawn, L tokens, K answer positions.
 """
 
 from typing import Any, NamedTuple
@@ -66,7 +67,7 @@ class DocumentSource:
         return self._write(assistant, dated, year, topic_N, wording_N, answer_N)
 
     def _write(self, assistant, dated, year, topic_N, wording_N, answer_N) -> Batch:
-        """Lay header and turns end to end; a turn that does not fit whole ends the document."""
+        """Lay header and turns end to end, up to the first question that is too long with its longest answer."""
         t, size = self._tables, self.length
         digits = jnp.array([t["digit"][i][(year // 10 ** (3 - i)) % 10] for i in range(4)])
         undated = jnp.zeros(4, jnp.int32).at[0].set(t["undated"])
@@ -74,9 +75,10 @@ class DocumentSource:
         header_size = t["opening"].shape[1] + jnp.where(dated, 4, 1)
         question_NxQ, asked_N = t["question"][topic_N, wording_N], t["question_size"][topic_N, wording_N]
         answer_NxA, said_N = t["answer"][topic_N, answer_N], t["answer_size"][topic_N, answer_N]
-        end_N = header_size + jnp.cumsum(asked_N + said_N)
-        fits_N = (end_N <= size) & (jnp.cumsum(said_N) <= self.slots)
-        begin_N = end_N - asked_N - said_N
+        begin_N = header_size + jnp.cumsum(asked_N + said_N) - asked_N - said_N
+        before_N, longest_N = jnp.cumsum(said_N) - said_N, t["answer_longest"][topic_N]
+        fits_N = (begin_N + asked_N + longest_N <= size) & (before_N + longest_N <= self.slots)
+        fits_N = jnp.cumprod(fits_N).astype(bool)  # nothing follows the first that is too long
         tokens = jnp.zeros(size, jnp.int32).at[jnp.arange(header.shape[0])].set(header)  # <pad> is token 0
         question_at = begin_N[:, None] + jnp.arange(question_NxQ.shape[1])
         used = (jnp.arange(question_NxQ.shape[1]) < asked_N[:, None]) & fits_N[:, None]
@@ -139,6 +141,7 @@ def _layout(grammar: Grammar) -> dict[str, Array]:
         "question_size": _sizes(grammar.questions, question.shape[1]),
         "answer": answer,
         "answer_size": _sizes(grammar.answers, answer.shape[1]),
+        "answer_longest": np.array([max(map(len, aa)) for aa in grammar.answers], np.int32),
     }
     return {name: jnp.asarray(table) for name, table in tables.items()}
 

@@ -61,6 +61,15 @@ def test_first_answers_follow_the_observer(world, grammar, drawn):
     assert stats.chisquare(counts, counts.sum() * wrong / wrong.sum()).pvalue < 0.001
 
 
+def test_whether_a_turn_is_there_does_not_depend_on_its_answer(grammar, drawn):
+    """Every question asked leaves room for the topic's longest answer: a turn dropped for its own answer would bias late ones."""
+    for tokens in drawn[1].tokens[:1000]:
+        header, turns = parse(grammar, tokens)
+        for i, turn in enumerate(turns):
+            asked = len(grammar.document(header, turns[:i])) + len(grammar.questions[turn.topic][turn.wording])
+            assert asked + max(map(len, grammar.answers[turn.topic])) <= len(tokens)
+
+
 def test_targets_are_the_answer_tokens_and_nothing_else(grammar, drawn):
     batch = drawn[1]
     for row in range(50):
