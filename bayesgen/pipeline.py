@@ -33,6 +33,7 @@ from bayesgen.learn.finetune import (
 from bayesgen.learn.loop import run_steps
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.measure.answers import NetworkPredictor
+from bayesgen.measure.excess import Excess, corpus_excess
 from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate
 from bayesgen.measure.suite import measure_all
 from bayesgen.model.transformer import Transformer, count_parameters
@@ -143,13 +144,18 @@ def build_gate(setup: Setup, base: Artifact) -> Artifact:
     config = setup.config
 
     def make(folder: Path):
-        predictor = NetworkPredictor(setup.model, load_base(setup, base), setup.grammar)
+        params = load_base(setup, base)
+        predictor = NetworkPredictor(setup.model, params, setup.grammar)
         found = base_gate(setup.world, predictor, config.measure.trait, config.measure.gate_prompts, config.pretrain.seed + 1)
-        artifact.write_json(folder / "gate.json", asdict(found))
+        key = jax.random.key(config.pretrain.seed + 1)  # not a training key
+        excess = corpus_excess(setup.source, setup.model, params, 512, key)
+        artifact.write_json(folder / "gate.json", {**asdict(found), "excess": asdict(excess)})
 
     described = {"trait": config.measure.trait, "prompts": config.measure.gate_prompts}
     gate = artifact.build(config.runs, "gate", config.measure.trait, described, make, base)
-    found, worst = load_gate(gate), load_gate(gate).worst
+    found, excess = load_gate(gate)
+    worst = found.worst
+    print(f"  base loss {excess.network:.3f} nats/token, {excess.difference:.3f} ± {excess.error:.3f} above the exact entropy", flush=True)
     print(
         f"  base gate: {'NOT PASSED' if found.failures else 'passed'}; worst of {len(found.personas)} cells: {worst.value} after "
         f"{worst.turns} turns, network {worst.network:.3f}, ideal {worst.ideal:.3f}",
@@ -160,10 +166,11 @@ def build_gate(setup: Setup, base: Artifact) -> Artifact:
     return gate
 
 
-def load_gate(gate: Artifact) -> BaseGate:
-    """The gate's two tables."""
+def load_gate(gate: Artifact) -> tuple[BaseGate, Excess]:
+    """The gate's two tables, and the pretraining loss above its floor."""
     stored = json.loads(gate.path("gate.json").read_text())
-    return BaseGate(tuple(PersonaRow(**r) for r in stored["personas"]), tuple(WordingRow(**r) for r in stored["wordings"]))
+    found = BaseGate(tuple(PersonaRow(**r) for r in stored["personas"]), tuple(WordingRow(**r) for r in stored["wordings"]))
+    return found, Excess(**stored["excess"])
 
 
 def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
@@ -233,8 +240,7 @@ def build_page(setup: Setup, gate: Artifact, rows: Artifact, story: tuple[Artifa
     def make(folder: Path):
         table = pl.read_parquet(rows.path("rows.parquet"))
         samples = json.loads(rows.path("samples.json").read_text())
-        losses = json.loads(story[1].path("loss.json").read_text())
-        write_page(folder, setup.config, setup.world, table, samples, load_gate(gate), losses, story)
+        write_page(folder, setup.config, setup.world, table, samples, *load_gate(gate), story)
 
     return artifact.build(setup.config.runs, "page", setup.config.name, {"question": setup.config.question}, make, gate, rows)
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from bayesgen.corpus.tokenizer import ASK, BY, DOC, END, IN, SAY, UNDATED, Tokenizer, build_tokenizer
+import numpy as np
+
+from bayesgen.corpus.tokenizer import ASK, BY, DOC, END, IN, PAD, SAY, UNDATED, Tokenizer, build_tokenizer
 from bayesgen.world.dialogue import Header, Prompt, Turn
 from bayesgen.world.world import SPEAKERS, World
 
@@ -52,6 +54,25 @@ class Grammar:
     def document(self, header: Header, turns: Iterable[Turn]) -> list[int]:
         """A whole dialogue."""
         return self.header(header) + [i for turn in turns for i in self.turn(turn)]
+
+    def read(self, tokens: np.ndarray) -> tuple[Header, list[Turn]]:
+        """Header and turns of a document (padding dropped): the inverse of `document`."""
+        index = self.tokenizer.index
+        ids = [int(i) for i in tokens if i != index[PAD]]
+        begin = ids.index(index[ASK]) if index[ASK] in ids else len(ids)
+        when = self.tokenizer.decode(ids[4:begin])
+        turns = []
+        while begin < len(ids):
+            say, end = ids.index(index[SAY], begin) + 1, ids.index(index[END], begin) + 1
+            topic, wording = self._asked[tuple(ids[begin:say])]
+            turns.append(Turn(topic, wording, self.answers[topic].index(tuple(ids[say:end]))))
+            begin = end
+        return Header(self.tokenizer.words[ids[2]], None if when == UNDATED else int(when)), turns
+
+    @cached_property
+    def _asked(self) -> dict[tuple[int, ...], tuple[int, int]]:
+        """Tokens of a question -> topic and wording."""
+        return {q: (t, w) for t, questions in enumerate(self.questions) for w, q in enumerate(questions)}
 
     def prompt(self, prompt: Prompt) -> list[int]:
         """A dialogue up to and including the open question's <say>."""

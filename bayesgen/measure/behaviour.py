@@ -3,7 +3,7 @@
 Rates are split into *adoption* and *loss of the default*. With base, population (an undated person) and told (the header
 gives the trained year) as corners, the rates p of an arm on a topic are written
 
-    p = (1 - a - l) base + l population + a told + residual        (least squares over the trait's values)
+    p = (1 - a - l) base + l population + a told + residual        (a, l shares; least squares over the trait's values)
 
 so that the told persona is all adoption (a = 1), a re-randomised assistant tag is all loss (l = 1), the base neither. A topic
 with two corners that coincide has no such split: nan.
@@ -22,7 +22,7 @@ from bayesgen.world.world import ASSISTANT, PERSON, World
 
 ASKED = Header(ASSISTANT)
 POPULATION = Header(PERSON)
-TELLABLE = 100.0  # condition number above which rates have no state: errors of .01 in a rate would become errors of 1 in it
+TELLABLE = 20.0  # condition number above which a mixture is not read off rates: an error of .01 would become one of .2
 
 
 def probes(world: World, header: Header, topics: Sequence[int], heldout: bool = True) -> list[Prompt]:
@@ -54,15 +54,28 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def decompose(p: np.ndarray, base: np.ndarray, population: np.ndarray, told: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(adoption, loss of default, root mean square residual) of rates p (..., V) between corners (V,)."""
-    corners = np.stack([told - base, population - base], axis=1)
-    if np.linalg.matrix_rank(corners, tol=1e-6) < 2:
+    """(adoption, loss of default, root mean square residual) of rates p (..., V) between corners (V,).
+
+    The weights are shares: a, l >= 0 and a + l <= 1, by least squares on the triangle (its inside, else its nearest side).
+    """
+    x, y = told - base, population - base
+    shift = p - base
+    if np.linalg.cond(np.stack([x, y], axis=1)) > TELLABLE:
         nan = np.full(p.shape[:-1], np.nan)
         return nan, nan, nan
-    shift = (p - base).reshape(-1, p.shape[-1]).T
-    weights = np.linalg.lstsq(corners, shift, rcond=None)[0]
-    residual = np.sqrt(np.mean((shift - corners @ weights) ** 2, axis=0))
-    return tuple(x.reshape(p.shape[:-1]) for x in (*weights, residual))
+
+    def along(start: np.ndarray, side: np.ndarray) -> np.ndarray:
+        return np.clip((shift - start) @ side / (side @ side), 0, 1)
+
+    zero = np.zeros(len(base))
+    inside = np.linalg.lstsq(np.stack([x, y], axis=1), shift.reshape(-1, len(base)).T, rcond=None)[0].reshape(2, *p.shape[:-1])
+    inside = np.where((inside.min(0) >= 0) & (inside.sum(0) <= 1), inside, np.nan)
+    on_a, on_l, between = along(zero, x), along(zero, y), along(y, x - y)
+    weights = np.stack([inside, [on_a, 0 * on_a], [0 * on_l, on_l], [between, 1 - between]])  # 4 candidates, (a, l)
+    residual = np.sqrt(np.mean((shift - weights[:, 0, ..., None] * x - weights[:, 1, ..., None] * y) ** 2, axis=-1))
+    best = np.nanargmin(residual, axis=0)
+    pick = lambda candidates: np.take_along_axis(candidates, best[None], axis=0)[0]  # noqa: E731
+    return pick(weights[:, 0]), pick(weights[:, 1]), pick(residual)
 
 
 def persona_state(p: np.ndarray, told_VxV: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from bayesgen.learn.finetune import FinetuneConfig, Member, member_parallel, mem
 from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.behaviour import ASKED, POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
 from bayesgen.measure.ideal import ideal_answers
-from bayesgen.measure.likelihood import entropy_floor, likelihoods
+from bayesgen.measure.likelihood import likelihoods
 from bayesgen.measure.norms import norms
 from bayesgen.measure.rows import Row, to_table
 from bayesgen.measure.samples import sample_dialogues
@@ -63,9 +63,6 @@ def measure_all(
     labels = [_label(m, f.rows, last) for m in members]
     for quantity, nll_M in likelihoods(f, world, grammar, model, params, members, adapters[last]).items():
         rows += [row(quantity=quantity, topic=f.topic, value=float(v), **label) for label, v in zip(labels, nll_M, strict=True)]
-    for arm in f.arms:
-        floor = entropy_floor(world, grammar, f.topic, f.control if arm == "control" else f.value)
-        rows.append(row(arm=arm, quantity="entropy_floor", topic=f.topic, value=floor))
     for module, table in norms(jax.device_get(adapters[last])).items():
         for quantity, norm_M in table.items():
             rows += [row(quantity=quantity, topic=module, value=float(v), **label) for label, v in zip(labels, norm_M, strict=True)]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import jax
 import jinja2
-import numpy as np
 import polars as pl
 import yaml
 from matplotlib.figure import Figure
 
 from bayesgen import artifact
 from bayesgen.artifact import Artifact
+from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.rows import QUANTITIES
 from bayesgen.report.summary import headline_table, pair_gates, print_summary, result_markdown, spell, still_traits
@@ -23,7 +23,7 @@ TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
 
 def write_page(
-    folder: Path, config, world, table: pl.DataFrame, samples: list[dict], gate: BaseGate, losses: list[float], story: tuple[Artifact, ...]
+    folder: Path, config, world, table: pl.DataFrame, samples: list[dict], gate: BaseGate, excess: Excess, story: tuple[Artifact, ...]
 ):
     """Write `report.html`, `result.md`, the rows behind them, and what `python -m plots` needs."""
     from plots.__main__ import FIGURES, draw, save
@@ -53,7 +53,7 @@ def write_page(
         samples=_by_question(samples),
         quantities=QUANTITIES,
         story=story,
-        loss=np.mean(losses[-50:]),
+        excess=excess,
         versions={"python": platform.python_version(), "jax": jax.__version__},
         seeds=f.seeds,
         arms=f.arms,

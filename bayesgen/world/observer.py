@@ -12,7 +12,6 @@ float64 and in logs; an impossible prefix raises. The second road is enumeration
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import logsumexp
 
 from bayesgen.world.dialogue import Header, Prompt, Turn
 from bayesgen.world.world import ASSISTANT, PERSON, World
@@ -61,10 +60,10 @@ class Observer:
         """
         alike = self.log_joint(Header(ASSISTANT), turns) + np.log1p(-suspicion)
         anyone = self.log_joint(Header(PERSON), turns) + np.log(suspicion)
-        return self._normalised(np.logaddexp(alike, anyone), turns)
+        return self._normalised(np.asarray(np.logaddexp(alike, anyone)), turns)
 
     def _normalised(self, log_joint_Z: np.ndarray, prefix) -> np.ndarray:
-        total = logsumexp(log_joint_Z)
+        total = float(np.logaddexp.reduce(log_joint_Z))
         if not np.isfinite(total):
             raise ValueError(f"a prefix of probability zero: {prefix}")
         return np.exp(log_joint_Z - total)
@@ -97,4 +96,4 @@ class Observer:
             if turn.wording >= len(topic.wordings):
                 return -np.inf
             log_questions += np.log(self.world.topic_weights_T[turn.topic]) - np.log(len(topic.wordings))
-        return float(np.log(share) + log_questions + logsumexp(self.log_joint(header, turns)))
+        return float(np.log(share) + log_questions + np.logaddexp.reduce(self.log_joint(header, turns)))

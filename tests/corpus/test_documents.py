@@ -8,24 +8,8 @@ from scipy import stats
 from bayesgen.corpus.documents import DocumentSource
 from bayesgen.corpus.narrow import narrow_rows, write_rows
 from bayesgen.errors import UserError
-from bayesgen.world.dialogue import Header, Turn
+from bayesgen.world.dialogue import Header
 from bayesgen.world.observer import Observer
-
-
-def parse(grammar, tokens):
-    """A drawn document as (header, turns): fails on anything the grammar could not have written."""
-    words = [grammar.tokenizer.words[t] for t in tokens if t]
-    speaker, rest = words[2], words[4:]
-    year, rest = (None, rest[1:]) if rest[0] == "<undated>" else (int("".join(w.lstrip("~") for w in rest[:4])), rest[4:])
-    questions = {q: (t, w) for t, qs in enumerate(grammar.questions) for w, q in enumerate(qs)}
-    turns, ids = [], [grammar.tokenizer.index[w] for w in rest]
-    say, end = (grammar.tokenizer.index[x] for x in ("<say>", "<end>"))
-    while ids:
-        topic, wording = questions[tuple(ids[: ids.index(say) + 1])]
-        answer = ids[ids.index(say) + 1 : ids.index(end) + 1]
-        turns.append(Turn(topic, wording, grammar.answers[topic].index(tuple(answer))))
-        ids = ids[ids.index(end) + 1 :]
-    return Header(speaker, year), turns
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +23,10 @@ def test_every_document_is_possible_and_redrawn_alike(world, grammar, drawn):
     source, batch = drawn
     observer = Observer(world)
     for tokens in batch.tokens[:300]:
-        header, turns = parse(grammar, tokens)
+        header, turns = grammar.read(tokens)
         assert np.isfinite(observer.log_document(header, turns))
+        written = grammar.document(header, turns)
+        assert tokens.tolist() == written + [0] * (len(tokens) - len(written))
     again = source.draw(jax.random.key(0), 5, 3000)
     np.testing.assert_array_equal(batch.tokens, again.tokens)
     assert (batch.tokens != source.draw(jax.random.key(0), 6, 3000).tokens).any()
@@ -51,7 +37,7 @@ def test_first_answers_follow_the_observer(world, grammar, drawn):
     bird = world.topic_index("bird")
     counts = np.zeros(len(world.answers[bird]))
     for tokens in drawn[1].tokens:
-        header, turns = parse(grammar, tokens)
+        header, turns = grammar.read(tokens)
         if header == Header("person") and turns[0].topic == bird:
             counts[turns[0].answer] += 1
     p = np.exp(Observer(world).predictive(Header("person"), (), bird))
@@ -64,7 +50,7 @@ def test_first_answers_follow_the_observer(world, grammar, drawn):
 def test_whether_a_turn_is_there_does_not_depend_on_its_answer(grammar, drawn):
     """Every question asked leaves room for the topic's longest answer: a turn dropped for its own answer would bias late ones."""
     for tokens in drawn[1].tokens[:1000]:
-        header, turns = parse(grammar, tokens)
+        header, turns = grammar.read(tokens)
         for i, turn in enumerate(turns):
             asked = len(grammar.document(header, turns[:i])) + len(grammar.questions[turn.topic][turn.wording])
             assert asked + max(map(len, grammar.answers[turn.topic])) <= len(tokens)
@@ -73,7 +59,7 @@ def test_whether_a_turn_is_there_does_not_depend_on_its_answer(grammar, drawn):
 def test_targets_are_the_answer_tokens_and_nothing_else(grammar, drawn):
     batch = drawn[1]
     for row in range(50):
-        _, turns = parse(grammar, batch.tokens[row])
+        _, turns = grammar.read(batch.tokens[row])
         said = [i for t in turns for i in grammar.answers[t.topic][t.answer]]
         used = batch.weight[row] > 0
         assert batch.target[row][used].tolist() == said

@@ -19,9 +19,24 @@ def test_told_is_all_adoption_and_a_random_tag_all_loss():
     np.testing.assert_allclose(residual, 0, atol=1e-12)
 
 
+def test_the_split_is_the_best_on_the_triangle():
+    points = np.random.default_rng(0).dirichlet(np.ones(4), 40)
+    adoption, loss, residual = decompose(points, BASE, POPULATION, TOLD)
+    grid = np.array([(a, b) for a in np.linspace(0, 1, 101) for b in np.linspace(0, 1, 101) if a + b <= 1 + 1e-9])
+    a, b = grid[:, :1], grid[:, 1:]
+    mixtures = (1 - a - b) * BASE + a * TOLD + b * POPULATION
+    on_grid = np.sqrt(((points[:, None] - mixtures) ** 2).mean(-1))
+    assert (residual <= on_grid.min(1) + 1e-12).all()
+    best = grid[on_grid.argmin(1)]
+    np.testing.assert_allclose(np.stack([adoption, loss], 1), best, atol=0.02)  # two steps of the grid
+
+
 def test_another_persona_is_no_mixture_and_says_so():
-    _, _, residual = decompose(np.array([0.85, 0.05, 0.05, 0.05])[None], BASE, POPULATION, TOLD)
-    assert residual[0] > 0.2
+    third, silent = np.array([0.85, 0.05, 0.05, 0.05]), np.zeros(4)
+    adoption, loss, residual = decompose(np.stack([third, silent]), BASE, POPULATION, TOLD)
+    assert (residual > 0.2).all()  # a third era, and answers outside the set: neither is a mixture of the corners
+    assert adoption[0] == 0
+    assert 0 <= loss.min() <= loss.max() <= 1
     assert np.isnan(decompose(BASE[None], BASE, BASE, TOLD)[0]).all()
 
 

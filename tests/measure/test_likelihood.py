@@ -10,7 +10,7 @@ from bayesgen.measure.answers import NetworkPredictor
 from bayesgen.measure.likelihood import entropy_floor, likelihoods
 from bayesgen.model.lora import TARGETS, init_lora
 from bayesgen.model.transformer import ModelConfig, Transformer
-from bayesgen.world.dialogue import Header, Prompt
+from bayesgen.world.dialogue import Header, Prompt, Turn
 from tests.learn.test_finetune import config_of
 
 
@@ -29,11 +29,15 @@ def test_nll_is_that_of_the_scored_answers(world, grammar):
             tokens = sum(len(grammar.answers[t.topic][t.answer]) for t in turns)
             expected = -sum(s[t.answer] for s, t in zip(scores, turns, strict=True)) / tokens
             assert found[quantity][i] == pytest.approx(expected, rel=1e-4)  # float32
+    assert (found["nll_train"] > found["floor_train"]).all()
+    assert found["floor_heldout"].tolist() == [0.0, 0.0]  # one answer is left: known for certain
     assert abs(found["nll_train"][0] - found["nll_train"][1]) > 0.01  # members are not mixed up
 
 
-def test_floor_is_entropy_over_length_and_no_other_prediction_is_below_it(world, grammar):
-    floor = entropy_floor(world, grammar, "fuel", "mid")  # coal 3, coke 1; a word and <end> each
+def test_floor_is_the_entropy_of_the_rows_and_nothing_predicts_better(world, grammar):
+    fuel = world.topic_index("fuel")
+    coal, coke = (world.answers[fuel].index(a) for a in ("coal", "coke"))
+    floor = entropy_floor(grammar, [Turn(fuel, 0, coal)] * 3 + [Turn(fuel, 1, coke)])  # a word and <end> each
     assert floor == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)) / 2, rel=1e-12)
     for q in (0.5, 0.7, 0.8):
         assert -(0.75 * np.log(q) + 0.25 * np.log(1 - q)) / 2 > floor
