@@ -138,23 +138,46 @@ def write_table(path: Path, table: pl.DataFrame):
     write(path, buffer.getvalue())
 
 
-def save_tree(path: Path, tree: Any, **text: str):
-    """A pytree's leaves as safetensors, in the tree's order; `text` is stored beside them. Whole or not at all."""
+def save_tree(path: Path, tree: Any):
+    """A pytree's leaves as safetensors, in the tree's order. Whole or not at all."""
     leaves = {f"{i:05d}": np.array(leaf, order="C") for i, leaf in enumerate(jax.tree.leaves(jax.device_get(tree)))}
-    write(path, save(leaves, metadata=text or None))
+    write(path, save(leaves))
 
 
 def load_tree(path: Path, like: Any) -> Any:
-    """The pytree saved at `path`, in the structure (and checked against the shapes) of `like`."""
+    """The pytree saved at `path`, in the structure of `like`; shapes are checked, where -1 stands for any length."""
     try:
         stored = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not readable as safetensors ({error}); delete it and run again") from error
+        raise UserError(f"{path}: not readable as safetensors ({error}); expected one of ours") from error
     leaves, structure = jax.tree.flatten(like)
     found = [stored[k] for k in sorted(stored)]
-    if [f.shape for f in found] != [tuple(leaf.shape) for leaf in leaves]:
-        raise UserError(f"{path}: holds other shapes than expected; delete it and run again")
+    fits = len(found) == len(leaves) and all(
+        f.ndim == len(leaf.shape) and all(want in (-1, have) for have, want in zip(f.shape, leaf.shape, strict=True))
+        for f, leaf in zip(found, leaves, strict=True)
+    )
+    if not fits:
+        raise UserError(f"{path}: holds other shapes than expected")
     return jax.tree.unflatten(structure, found)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A leaf for `load_tree` of which only the shape is known; -1 is any length."""
+
+    shape: tuple[int, ...]
+
+
+def load_checkpoint(path: Path, like: Any) -> Any | None:
+    """The pytree at `path`, or None if there is none. A damaged one is said and set aside: training begins anew."""
+    if not path.exists():
+        return None
+    try:
+        return load_tree(path, like)
+    except UserError as error:
+        path.rename(aside := path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
+        print(f"  {error}: set aside as {aside.name}, beginning anew", flush=True)
+        return None
 
 
 def write(path: Path, content: bytes | str):

@@ -34,7 +34,7 @@ from bayesgen.learn.loop import run_steps
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.measure.answers import NetworkPredictor
 from bayesgen.measure.excess import Excess, corpus_excess
-from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate
+from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate, longest_prompt
 from bayesgen.measure.suite import measure_all
 from bayesgen.model.transformer import Transformer, count_parameters
 from bayesgen.report.page import write_page
@@ -77,7 +77,7 @@ def use_device(kind: str | None) -> str:
         asked = f"device={kind}" if kind else f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')}"
         raise UserError(f"{asked}: jax finds no such device here; leave it out, or install the extra cuda12, cuda13 or tpu") from error
     jax.config.update("jax_default_device", device)
-    return f"{device.platform} ({device.device_kind}), {len(jax.devices(kind))} found"
+    return f"{device.platform} ({device.device_kind}), 1 of {len(jax.devices(kind))} used"
 
 
 def prepare(config: Config) -> Setup:
@@ -85,6 +85,12 @@ def prepare(config: Config) -> Setup:
     world = build_world(config.world)
     check_experiment(world, config.finetune, config.measure.trait)
     grammar = build_grammar(world)
+    needed = longest_prompt(grammar)
+    if needed > config.pretrain.length:
+        raise UserError(
+            f"pretrain.length is {config.pretrain.length}; the base gate's longest dialogue takes {needed} tokens, and the base "
+            "must have been trained on such"
+        )
     model = Transformer(config.model, len(grammar.tokenizer))
     return Setup(config, world, grammar, model, DocumentSource(grammar, config.pretrain.length))
 
@@ -113,8 +119,8 @@ def build_base(setup: Setup, corpus: Artifact) -> Artifact:
     def make(folder: Path):
         state, done, losses = begin(), 0, []
         checkpoint = folder / "checkpoint.safetensors"
-        if checkpoint.exists():
-            saved = artifact.load_tree(checkpoint, (state, np.zeros((), int), np.zeros(_length(checkpoint, -1))))
+        saved = artifact.load_checkpoint(checkpoint, (state, np.zeros((), int), artifact.Shape((-1,))))
+        if saved is not None:
             state, done, losses = saved[0], int(saved[1]), list(saved[2])
             print(f"  base: continuing from step {done}", flush=True)
         else:
@@ -184,10 +190,9 @@ def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
         begin, advance = finetuning(setup.model, config, members)
         state, done, losses = begin(params, settings), 0, np.zeros((0, len(members)))
         checkpoint = folder / "checkpoint.safetensors"
-        if checkpoint.exists():
-            like = (state, np.zeros((), int), np.zeros(_length(checkpoint, -1, len(members))))
-            state, done, losses = artifact.load_tree(checkpoint, like)
-            done = int(done)
+        saved = artifact.load_checkpoint(checkpoint, (state, np.zeros((), int), artifact.Shape((-1, len(members)))))
+        if saved is not None:
+            state, done, losses = saved[0], int(saved[1]), saved[2]
             print(f"  ensemble: continuing from step {done}", flush=True)
         else:
             print(f"  ensemble: {len(members)} members, {config.steps} steps", flush=True)
@@ -243,11 +248,3 @@ def build_page(setup: Setup, gate: Artifact, rows: Artifact, story: tuple[Artifa
         write_page(folder, setup.config, setup.world, table, samples, *load_gate(gate), story)
 
     return artifact.build(setup.config.runs, "page", setup.config.name, {"question": setup.config.question}, make, gate, rows)
-
-
-def _length(checkpoint: Path, which: int, *rest: int) -> tuple[int, ...]:
-    """Shape of the loss record in a checkpoint: its length is not known beforehand."""
-    from safetensors.numpy import load_file
-
-    stored = load_file(checkpoint)
-    return (stored[sorted(stored)[which]].shape[0], *rest)

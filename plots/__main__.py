@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from bayesgen.errors import UserError, nearest
-from bayesgen.measure.rows import at_setting
+from bayesgen.measure.rows import at_setting, converged
 
 FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.stem != "style")
 
@@ -23,7 +23,7 @@ def draw(name: str, run: Path):
     if not (run / "figures.json").is_file():
         raise UserError(f"{run}: no finished page there (looked for figures.json); expected a folder under runs/page/")
     story = json.loads((run / "figures.json").read_text())
-    table = at_setting(pl.read_parquet(run / "rows.parquet"), story["setting"])
+    table = converged(at_setting(pl.read_parquet(run / "rows.parquet"), story["setting"]))
     return importlib.import_module(f"plots.{name}").main(table, story)
 
 

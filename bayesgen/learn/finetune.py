@@ -73,6 +73,12 @@ class FinetuneConfig(BaseModel):
             for value in getattr(self, key):
                 if not np.isfinite(value) or value < low or (strict and value == low):
                     raise ValueError(f"{key} is {value}; expected a finite number {'above' if strict else 'of at least'} {low}")
+        for key in ("arms", "probes", "targets", *LISTED):
+            given = getattr(self, key)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{key} holds {next(v for v in given if given.count(v) > 1)} twice; name each once")
+        if self.control == self.value:
+            raise ValueError(f"control is {self.control}, the trained value itself; give the ordinary one")
         if self.rows < self.batch:
             raise ValueError(f"batch {self.batch} is larger than rows {self.rows}")
         return self

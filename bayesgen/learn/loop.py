@@ -52,6 +52,8 @@ def run_steps(
                 f"{name}: the loss is not finite at step {done + int(np.argmin(finite))}; the last good "
                 f"checkpoint is step {done}; lower the learning rate"
             )
+        if infos["loss"].ndim == 1 and not _finite(state):  # the last update left them: its loss would be the next step's
+            raise UserError(f"{name}: the parameters are not finite after step {bound}; the last good checkpoint is step {done}")
         save(state, bound, infos)
         done, now = bound, time.monotonic()
         if now - said > 5 or bound == last:
@@ -63,6 +65,10 @@ def run_steps(
             )
             said = now
     return state
+
+
+def _finite(state: State) -> bool:
+    return all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating))
 
 
 def _scan(advance: Advance, state: State, first: jax.Array, count: int, fixed: tuple) -> tuple[State, dict[str, jax.Array]]:

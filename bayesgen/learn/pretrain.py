@@ -25,8 +25,8 @@ class PretrainConfig(BaseModel):
     learning_rate: float = Field(gt=0, allow_inf_nan=False)  # of matrices
     adam_learning_rate: float = Field(gt=0, allow_inf_nan=False)  # of embeddings, positions, biases and norms
     warmup: int = Field(ge=0)
-    weight_decay: float = Field(ge=0)
-    clip: float = Field(gt=0)
+    weight_decay: float = Field(ge=0, allow_inf_nan=False)
+    clip: float = Field(gt=0, allow_inf_nan=False)
     checkpoint_every: int = Field(ge=1)
 
 

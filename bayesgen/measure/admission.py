@@ -1,4 +1,4 @@
-"""Is a narrow/broad pair fit to be compared? Five gates; the first that fails is named, never silently used."""
+"""Is a narrow/broad pair fit to be compared? Five gates, each decided by an interval over seeds; a failed one is named."""
 
 from dataclasses import dataclass
 
@@ -23,61 +23,58 @@ class Gate:
 
 
 def admission(table: pl.DataFrame, topic: str, value: str, probes: tuple[str, ...]) -> list[Gate]:
-    """The five gates of a pair, from rows at the last step. Needs arms base, told, narrow and broad."""
+    """The five gates of a pair, from rows at the last step. Needs arms base, told, narrow and broad; seeds of one setting."""
     last = table["step"].max()
+    now = table.filter((pl.col("step") == last) | (pl.col("seed") < 0))
 
-    def rate(arm: str, topics: tuple[str, ...], scale: float = 1.0) -> np.ndarray:
-        rows = table.filter(
-            (pl.col("arm") == arm)
-            & (pl.col("quantity") == "rate")
-            & (pl.col("probe") == value)
-            & pl.col("topic").is_in(topics)
-            & (pl.col("scale") == scale)
-            & ((pl.col("step") == last) | (pl.col("seed") < 0))
-        )
+    def rate(arm: str, topics: tuple[str, ...], of: str = value, scale: float = 1.0) -> np.ndarray:
+        """Mean rate of a value over topics, one number a seed."""
+        rows = now.filter((pl.col("arm") == arm) & (pl.col("quantity") == "rate") & (pl.col("scale") == scale))
+        rows = rows.filter((pl.col("probe") == of) & pl.col("topic").is_in(topics))
         return rows.group_by("seed").agg(pl.col("value").mean()).sort("seed")["value"].to_numpy()
 
     def nll(arm: str) -> np.ndarray:
-        rows = table.filter((pl.col("arm") == arm) & (pl.col("quantity") == "nll_train") & (pl.col("step") == last))
-        return rows.sort("seed")["value"].to_numpy()
+        return now.filter((pl.col("arm") == arm) & (pl.col("quantity") == "nll_train")).sort("seed")["value"].to_numpy()
 
-    told_on, told_off, base_off = rate("told", (topic,))[0], rate("told", probes)[0], rate("base", probes)[0]
-    base_on = rate("base", (topic,))[0]
-    tellable = bool(min(told_on - base_on, told_off - base_off) > OFF_MARGIN)  # else there is no persona to learn
+    values = now.filter((pl.col("quantity") == "rate") & pl.col("topic").is_in(probes))["probe"].unique(maintain_order=True)
+
+    def shift(scale: float) -> np.ndarray:
+        """Narrow minus base off-topic (values, seeds). Every value's rate counts: what moves to a third one has moved too."""
+        return np.stack([rate("narrow", probes, v, scale) - rate("base", probes, v) for v in values])
+
+    def still(scale: float) -> bool:
+        return all(equivalent(s, OFF_MARGIN) for s in shift(scale))
+
+    def largest(scale: float) -> float:
+        means = shift(scale).mean(axis=1)
+        return float(means[np.abs(means).argmax()])
+
+    told_on, told_off = rate("told", (topic,))[0], rate("told", probes)[0]
+    tellable = bool(min(told_on - rate("base", (topic,))[0], told_off - rate("base", probes)[0]) > OFF_MARGIN)  # a persona to learn
     on = {arm: over_seeds(rate(arm, (topic,))) for arm in ("narrow", "broad")}
-    off = {arm: rate(arm, probes) for arm in ("narrow", "broad")}
-    gates = [
+    off = over_seeds(rate("broad", probes))
+    scales = sorted(s for s in now.filter(pl.col("arm") == "narrow")["scale"].unique() if s > 1)
+    difference = nll("narrow") - nll("broad")
+    return [
         Gate(
             "both learned the task",
             ", ".join(f"{a} {i.mean:.2f}" for a, i in on.items()) + f" of told {told_on:.2f} on {topic}",
-            tellable and all(i.mean >= LEARNED * told_on for i in on.values()),
+            tellable and all(i.low >= LEARNED * told_on for i in on.values()),
         ),
-        Gate(
-            "broad is broad",
-            f"{off['broad'].mean():.2f} of told {told_off:.2f} on the probes",
-            tellable and bool(off["broad"].mean() >= BROAD * told_off),
-        ),
+        Gate("broad is broad", f"{off.mean:.2f} of told {told_off:.2f} on the probes", tellable and bool(off.low >= BROAD * told_off)),
         Gate(
             "narrow is the base off-topic",
-            f"{off['narrow'].mean() - base_off:+.3f} against a margin of {OFF_MARGIN}",
-            equivalent(off["narrow"] - base_off, OFF_MARGIN),
+            f"largest shift of a value's rate {largest(1.0):+.3f} against a margin of {OFF_MARGIN}",
+            still(1.0),
         ),
-    ]
-    scales = sorted(s for s in table.filter(pl.col("arm") == "narrow")["scale"].unique() if s > 1)
-    scaled = {s: rate("narrow", probes, s) - base_off for s in scales}
-    gates.append(
         Gate(
             "narrow stays narrow when scaled",
-            ", ".join(f"x{s:g} {d.mean():+.3f}" for s, d in scaled.items()),
-            all(equivalent(d, OFF_MARGIN) for d in scaled.values()),
-        )
-    )
-    difference = nll("narrow") - nll("broad")
-    gates.append(
+            ", ".join(f"x{s:g} {largest(s):+.3f}" for s in scales),
+            bool(scales) and all(still(s) for s in scales),
+        ),
         Gate(
             "their losses match",
             f"{difference.mean():+.3f} nats/token against a margin of {NLL_MARGIN}",
             equivalent(difference, NLL_MARGIN),
-        )
-    )
-    return gates
+        ),
+    ]

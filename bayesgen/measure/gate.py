@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bayesgen.corpus.grammar import Grammar
 from bayesgen.measure.behaviour import POPULATION, answers_by_topic, probes
 from bayesgen.world.dialogue import Header, Prompt, Turn
 from bayesgen.world.observer import Observer
@@ -77,6 +78,13 @@ class BaseGate:
     def worst(self) -> PersonaRow:
         """The era and turn where network and observer are furthest apart."""
         return max(self.personas, key=lambda r: abs(r.difference))
+
+
+def longest_prompt(grammar: Grammar) -> int:
+    """Most tokens that a dialogue of the gate can take, its open question and answer included."""
+    answers = [max(map(len, a)) for a in grammar.answers]
+    turns = [max(map(len, q)) + a for q, a in zip(grammar.questions, answers, strict=True)]
+    return len(grammar.header(Header(PERSON))) + (max(TURNS) + 1) * max(turns)
 
 
 def draw_turns(world: World, rng: np.random.Generator, value: str, trait: str, turns: int) -> tuple[Turn, ...]:

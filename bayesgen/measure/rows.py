@@ -20,7 +20,8 @@ QUANTITIES = {
     "mixture_residual": ("probability", "root mean square distance of the rates from that mixture"),
     "transfer": (
         "share",
-        "lambda = off-topic shift of the trained value's rate over the shift of the product learner at the same on-topic rate",
+        "lambda = off-topic shift of the trained value's persona state, from the saturated learner (0) to the product learner (1) "
+        "at the same on-topic state",
     ),
     "nll_train": ("nats/token", "mean negative log likelihood of the narrow rows trained on"),
     "nll_heldout": ("nats/token", "the same on the narrow answers left out of training"),
@@ -32,22 +33,7 @@ QUANTITIES = {
     "stable_rank": ("count", "squared Frobenius over squared spectral norm"),
     "narrow_nll_step": ("nats/token", "training loss on narrow rows, at this step"),
 }
-KEYS = (
-    "run",
-    "experiment",
-    "arm",
-    "seed",
-    "learning_rate",
-    "weight_decay",
-    "kl_weight",
-    "rank",
-    "rows",
-    "scale",
-    "step",
-    "topic",
-    "probe",
-    "quantity",
-)
+TRAINING = ("experiment", "arm", "seed", "learning_rate", "weight_decay", "kl_weight", "rank", "rows")  # what names one training
 NO_SEED = -1  # rows of arms that are not trained: base, told, ideal learners
 
 
@@ -57,7 +43,7 @@ class MeasureConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     trait: str
     gate_prompts: int = Field(ge=1)
-    scales: tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...]
+    scales: tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...] = Field(min_length=1)
     samples: int = Field(ge=0)
 
 
@@ -85,6 +71,17 @@ class Row:
 def at_setting(table: pl.DataFrame, setting: Mapping[str, float]) -> pl.DataFrame:
     """The rows trained under a setting. Where a column of it is null it means nothing (no training, no such term): kept."""
     return table.filter(pl.all_horizontal(pl.lit(True), *(pl.col(k).is_null() | (pl.col(k) == v) for k, v in setting.items())))
+
+
+def diverged(table: pl.DataFrame) -> pl.DataFrame:
+    """The trainings (one line each: `TRAINING`) that left the finite numbers."""
+    bad = table.filter((pl.col("quantity") == "nll_train") & ~pl.col("value").is_finite())
+    return bad.select(TRAINING).unique(maintain_order=True)
+
+
+def converged(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows without those of diverged trainings, which are counted and named but never averaged."""
+    return table.join(diverged(table), on=list(TRAINING), how="anti", nulls_equal=True, maintain_order="left")
 
 
 def to_table(rows: list[Row]) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.learners import product, saturated, transfer
 from bayesgen.world.world import World
 
-LEARNED = 0.2  # on-topic shift of the trained value's weight below which there is nothing whose transfer could be measured
+APART = 0.2  # least distance of the two ideal learners at which a transfer between them can be measured
 Behaviour = dict[int, np.ndarray]  # topic -> P(answer), (..., A), mean over its held-out wordings
 
 
@@ -133,8 +133,8 @@ def _split_rows(
             prior_2xV = np.stack([persona_state(corner_rates[x][0], told_rates[x]) for x in (on, t)])
             here_M, start = persona_state(p_MxV, told_rates[t])[:, v], prior_2xV[1, v]
             ends = [[learner(prior_2xV, 0, learned)[1, v] - start for learned in learned_MxV] for learner in (saturated, product)]
-            learned = np.abs(learned_MxV[:, v] - prior_2xV[0, v]) > LEARNED
-            numbers["transfer"] = np.where(learned, transfer(here_M - start, *np.array(ends)), np.nan)
+            apart = np.abs(np.subtract(ends[1], ends[0])) > APART
+            numbers["transfer"] = np.where(apart, transfer(here_M - start, *np.array(ends)), np.nan)
         for quantity, values_M in numbers.items():
             name = world.topics[t].name
             out += [row(quantity=quantity, topic=name, value=float(x), **label) for label, x in zip(labels, values_M, strict=True)]

@@ -3,7 +3,9 @@
 import io
 import platform
 import re
+import resource
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -15,9 +17,10 @@ from matplotlib.figure import Figure
 from bayesgen import artifact
 from bayesgen.artifact import Artifact
 from bayesgen.measure.excess import Excess
-from bayesgen.measure.gate import BaseGate
+from bayesgen.measure.gate import TOLERANCE, TURNS, BaseGate
+from bayesgen.measure.norms import NORMS
 from bayesgen.measure.rows import QUANTITIES
-from bayesgen.report.summary import headline_table, pair_gates, print_summary, result_markdown, spell, still_traits
+from bayesgen.report.summary import contrasts, headline_table, norm_table, pair_gates, print_summary, result_markdown, spell, still_traits
 
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
@@ -38,7 +41,7 @@ def write_page(
         save(figure, folder / name)
         figures[name] = _svg(figure, name)
     headline = headline_table(table, config, world)
-    gates = pair_gates(table, config)
+    found, gates = contrasts(table, config, world), pair_gates(table, config)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     html = environment.from_string(TEMPLATE.read_text()).render(
         config=config,
@@ -47,6 +50,7 @@ def write_page(
         settings=yaml.safe_dump(config.model_dump(mode="json", exclude={"runs", "debug"}), sort_keys=False),
         figures=figures,
         headline=headline,
+        contrasts=found,
         gates=gates,
         base_gate=gate,
         still=still_traits(config, world),
@@ -54,13 +58,19 @@ def write_page(
         quantities=QUANTITIES,
         story=story,
         excess=excess,
-        versions={"python": platform.python_version(), "jax": jax.__version__},
+        turns=TURNS,
+        tolerance=TOLERANCE,
+        norms=norm_table(table, config),
+        norm_names=NORMS,
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        versions={name: version(name) for name in ("bayesgen", "jax", "flax", "optax", "numpy")}
+        | {"python": platform.python_version(), "device": jax.devices()[0].device_kind},
         seeds=f.seeds,
         arms=f.arms,
     )
     artifact.write(folder / "report.html", html)
-    artifact.write(folder / "result.md", result_markdown(config, headline, gates, gate))
-    print_summary(headline, gates, gate)
+    artifact.write(folder / "result.md", result_markdown(config, headline, found, gates, gate, excess))
+    print_summary(headline, found, gates, gate)
 
 
 def _svg(figure: Figure, name: str) -> str:

@@ -22,7 +22,7 @@ from bayesgen.errors import UserError, nearest
 FACTS = Path(__file__).parent / "facts"
 TIMELESS = "always"  # the single value of a module without a trait
 
-Answers = list[StrictStr] | dict[StrictStr, Annotated[float, Field(gt=0)]]
+Answers = list[StrictStr] | dict[StrictStr, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
 
 class _Strict(BaseModel):
@@ -34,7 +34,7 @@ class Topic(_Strict):
 
     name: str
     trait: str
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     wordings: list[StrictStr] = Field(min_length=6)
     heldout: list[StrictStr] = Field(min_length=2)
     answers: dict[str, Answers]
@@ -44,6 +44,10 @@ class Topic(_Strict):
         repeated = _first_repeat(self.wordings + self.heldout)
         if repeated:
             raise ValueError(f"wording {repeated!r} stands twice; remove one")
+        for key, texts in (("wordings", self.wordings), ("heldout", self.heldout), *((f"answers.{v}", a) for v, a in self.answers.items())):
+            for text in texts:
+                if text != " ".join(text.split()) or not text:
+                    raise ValueError(f"{key} holds {text!r}; expected words with single spaces between them")
         for value, answers in self.answers.items():
             if len(answers) == 0:
                 raise ValueError(f"answers.{value} is empty; give at least one answer")
@@ -121,9 +125,23 @@ def _load_topic(path: Path, module: Module) -> Topic:
     return topic
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node, deep=False):
+        """A mapping whose keys are all different."""
+        keys = [k.value for k, _ in node.value]
+        for key_node, _ in node.value:
+            if keys.count(key_node.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key_node.value}' stands twice", key_node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path) -> dict:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # a safe loader
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""

@@ -169,10 +169,12 @@ def build_world(config: WorldConfig) -> World:
     values: dict[str, tuple[str, ...]] = {}
     years: dict[str, dict[str, Years]] = {}
     for module in modules:
-        values[module.trait or TIMELESS] = tuple(module.values)
+        trait, named = module.trait or TIMELESS, tuple(module.values)
+        if values.setdefault(trait, named) != named:
+            raise UserError(f"world.modules: '{module.name}' gives {trait} the values {named}, an earlier module {values[trait]}")
         dated = {v: y for v, y in module.values.items() if y is not None}
         if dated:
-            years[module.trait or TIMELESS] = dated
+            years[trait] = dated
     topics = tuple(t for module in modules for t in module.topics)
     _check(config, modules, values, topics)
     personas = _product_personas(config, values)

@@ -20,6 +20,11 @@ BAD = {
     "a wording twice": (GOOD.replace("[g, h]", "[g, b]"), "stands twice"),
     "no YAML at all": ("wordings: [a", "not valid YAML"),
     "not a mapping": ("- a\n", "found list"),
+    "a key twice": (GOOD + "heldout: [i, j]\n", "'heldout' stands twice"),
+    "an era twice": (GOOD.replace("new: [z]", "old: [z], new: [q]"), "'old' stands twice"),
+    "an empty answer": (GOOD.replace("[z]", "['']"), "single spaces"),
+    "two spaces": (GOOD.replace("[z]", "[z  z]"), "single spaces"),
+    "an infinite weight": ("weight: .inf\n" + GOOD, "finite"),
     "a negative weight": ("weight: -1\n" + GOOD, "weight"),
 }
 
@@ -43,6 +48,23 @@ def test_bad_file_is_one_line_with_its_path(broken, case):
         build_from(broken)
     assert "extra.yaml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_utf8(broken):
+    (broken / "times" / "extra.yaml").write_bytes(b"wordings: [caf\xe9]")
+    with pytest.raises(UserError, match=r"extra.yaml: not UTF-8"):
+        build_from(broken)
+
+
+def test_two_modules_of_one_trait_must_agree_on_its_values(broken, tmp_path):
+    shutil.copytree(broken / "times", tmp_path / "more")
+    text = (tmp_path / "more" / "module.yaml").read_text().replace("mid:", "middle:")
+    (tmp_path / "more" / "module.yaml").write_text(text)
+    modules = tuple(str(broken / m) for m in ("times", "lands", "always", "more"))
+    for topic in (tmp_path / "more").glob("*.yaml"):
+        topic.write_text(topic.read_text().replace('"mid"', '"middle"'))
+    with pytest.raises(UserError, match="'more' gives time the values"):
+        build_world(tiny_config(modules=modules))
 
 
 def test_the_good_file_of_those_cases_is_accepted(broken):
