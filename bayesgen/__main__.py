@@ -56,6 +56,10 @@ def main(raw: DictConfig):
         if raw.debug:
             raise
         sys.exit(say(error))  # before Hydra adds lines of its own
+    except Exception as error:
+        if raw.debug:
+            raise
+        sys.exit(say(unforeseen(error)))
 
 
 def door() -> int:
@@ -66,10 +70,19 @@ def door() -> int:
         if "debug=true" in sys.argv:
             raise
         return say(error)
+    except Exception as error:  # Hydra's own, on a configuration it cannot digest
+        if "debug=true" in sys.argv:
+            raise
+        return say(unforeseen(error))
     except KeyboardInterrupt:
         print("bayesgen: stopped; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def unforeseen(error: Exception) -> UserError:
+    """A fault of ours, still in one line."""
+    return UserError(f"{type(error).__name__}: {error} (not foreseen; debug=true shows where)")
 
 
 def say(error: BaseException) -> int:

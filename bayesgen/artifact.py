@@ -31,6 +31,7 @@ from bayesgen import __version__
 from bayesgen.errors import UserError
 
 MANIFEST = "manifest.json"
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,12 @@ def build(
     final.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{final}.lock"):
         if final.exists():
-            damage = _damage(final)
+            damage = _damage(final, fingerprint)
             if damage is None:
-                return Artifact(stage, final, fingerprint, False, _read_manifest(final)["seconds"])
+                manifest = _read_manifest(final)
+                if manifest["code"] != code(""):
+                    print(f"  {stage}: {final.name} found, built by another state of the code", flush=True)
+                return Artifact(stage, final, fingerprint, False, manifest["seconds"])
             aside = final.with_name(f"{final.name}.damaged-{time.time_ns()}")
             final.rename(aside)
             print(f"  {stage}: {damage}; set aside as {aside.name}, building it again", flush=True)
@@ -84,6 +88,7 @@ def build(
             "fingerprint": fingerprint,
             "seconds": seconds,
             "version": __version__,
+            "code": code(""),
             "python": platform.python_version(),
             "jax": jax.__version__,
             "files": {str(p.relative_to(work)): _checksum(p) for p in files},
@@ -96,12 +101,29 @@ def build(
         return Artifact(stage, final, fingerprint, True, seconds)
 
 
-def _damage(folder: Path) -> str | None:
+def code(*packages: str) -> str:
+    """Fingerprint of the source of these packages (`measure`, `plots`, ...).
+
+    A stage that is cheap to repeat has it in its config, so that a change of code is a change of what is asked for. The base
+    and the ensembles are too dear for that: their manifest records it, and `build` says when it differs.
+    """
+    digest = hashlib.sha256()
+    for package in packages:
+        folder = ROOT / package if package == "plots" else ROOT / "bayesgen" / package
+        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".jinja")):
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _damage(folder: Path, fingerprint: str) -> str | None:
     """What is wrong with a finished artifact, or None."""
     try:
-        files = _read_manifest(folder)["files"]
+        manifest = _read_manifest(folder)
+        files = manifest["files"]
     except (OSError, ValueError, KeyError):
         return f"{folder.name} has no readable {MANIFEST}"
+    if manifest.get("fingerprint") != fingerprint:
+        return f"{folder.name} was built for another config that has the same eight digits"
     for name, checksum in files.items():
         if not (folder / name).is_file():
             return f"{folder.name} lacks {name}"

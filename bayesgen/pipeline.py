@@ -135,7 +135,7 @@ def build_base(setup: Setup, corpus: Artifact) -> Artifact:
         artifact.write_json(folder / "loss.json", losses)
         artifact.discard(checkpoint)
 
-    described = {"model": setup.config.model.model_dump(), "pretrain": config.model_dump()}
+    described = {"model": setup.config.model.model_dump(), "pretrain": config.model_dump(exclude={"checkpoint_every"})}
     return artifact.build(setup.config.runs, "base", f"{setup.config.model.width}x{setup.config.model.layers}", described, make, corpus)
 
 
@@ -157,7 +157,8 @@ def build_gate(setup: Setup, base: Artifact) -> Artifact:
         excess = corpus_excess(setup.source, setup.model, params, 512, key)
         artifact.write_json(folder / "gate.json", {**asdict(found), "excess": asdict(excess)})
 
-    described = {"trait": config.measure.trait, "prompts": config.measure.gate_prompts}
+    measured = artifact.code("world", "corpus", "model", "measure")
+    described = {"trait": config.measure.trait, "prompts": config.measure.gate_prompts, "code": measured}
     gate = artifact.build(config.runs, "gate", config.measure.trait, described, make, base)
     found, excess = load_gate(gate)
     worst = found.worst
@@ -236,7 +237,9 @@ def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
         artifact.write_table(folder / "rows.parquet", table)
         artifact.write_json(folder / "samples.json", samples)
 
-    return artifact.build(setup.config.runs, "rows", setup.config.name, setup.config.measure, make, ensemble)
+    described = setup.config.measure.model_dump(mode="json", exclude={"gate_prompts"})
+    described["code"] = artifact.code("world", "corpus", "model", "learn", "measure")
+    return artifact.build(setup.config.runs, "rows", setup.config.name, described, make, ensemble)
 
 
 def build_page(setup: Setup, gate: Artifact, rows: Artifact, story: tuple[Artifact, ...]) -> Artifact:
@@ -247,4 +250,5 @@ def build_page(setup: Setup, gate: Artifact, rows: Artifact, story: tuple[Artifa
         samples = json.loads(rows.path("samples.json").read_text())
         write_page(folder, setup.config, setup.world, table, samples, *load_gate(gate), story)
 
-    return artifact.build(setup.config.runs, "page", setup.config.name, {"question": setup.config.question}, make, gate, rows)
+    described = {"question": setup.config.question, "code": artifact.code("report", "measure", "plots")}
+    return artifact.build(setup.config.runs, "page", setup.config.name, described, make, gate, rows)

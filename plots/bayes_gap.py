@@ -15,13 +15,14 @@ def main(_: pl.DataFrame, story: Story) -> Figure:
     style.use()
     gate = pl.DataFrame(story["gate"])
     fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.4), layout="constrained")
-    for colour, value in zip(COLOURS, gate["value"].unique(maintain_order=True), strict=False):
+    for i, value in enumerate(gate["value"].unique(maintain_order=True)):
+        colour = COLOURS[i % len(COLOURS)]
         here = gate.filter((pl.col("value") == value) & ~pl.col("heldout")).sort("turns")
         axes[0].plot(here["turns"], here["network"], "o-", color=colour, ms=4, label=value)
         axes[0].plot(here["turns"], here["ideal"], "--", color=colour, lw=1.2)
         axes[1].plot(here["turns"], here["bayes_gap"], "o-", color=colour, ms=4, label=value)
     axes[0].set_title("network (line), ideal (dashed)")
-    axes[0].set_ylabel("probability of the speaker's own era")
+    axes[0].set_ylabel(f"probability of the speaker's own {story['trait']}")
     axes[0].set_ylim(0, 1)
     axes[1].set_title("Bayes gap")
     axes[1].set_ylabel("KL(ideal ‖ network), nats/answer")

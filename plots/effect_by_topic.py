@@ -6,6 +6,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from bayesgen.measure.intervals import over_seeds
+from bayesgen.measure.rows import spell
 from plots import style
 from plots.style import Story
 
@@ -37,10 +38,10 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
     for i in range(0, len(order), 2):
         ax.axhspan(i - 0.5, i + 0.5, color="#f4f4f4", lw=0, zorder=0)
     ax.axhline(0.5, color="#999999", lw=0.8)
-    ax.set_yticks(np.arange(len(order)), [f"{style.spell(topic)} (trained)"] + [style.spell(p) for p in probes])
+    ax.set_yticks(np.arange(len(order)), [f"{spell(topic)} (trained)"] + [spell(p) for p in probes])
     ax.invert_yaxis()
     ax.set_xlim(-0.02, 1.0)
     ax.set_xlabel(f"probability that the answer is {value}")
-    ax.set_title(f"Trained on {style.spell(topic)}, asked everything")
+    ax.set_title(f"Trained on {spell(topic)}, asked everything")
     fig.legend(loc="outside lower center", ncols=3, fontsize=9)
     return fig

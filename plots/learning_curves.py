@@ -6,6 +6,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from bayesgen.measure.intervals import over_seeds
+from bayesgen.measure.rows import spell
 from plots import style
 from plots.style import Story
 
@@ -16,7 +17,7 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
     value, topic, probes = story["value"], story["topic"], story["probes"]
     rate = table.filter((pl.col("quantity") == "rate") & (pl.col("probe") == value) & (pl.col("scale") == 1.0))
     fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.4), layout="constrained", sharey=True)
-    for ax, topics, title in zip(axes, ([topic], probes), (f"{style.spell(topic)} (trained)", "mean of the probes"), strict=True):
+    for ax, topics, title in zip(axes, ([topic], probes), (f"{spell(topic)} (trained)", "mean of the probes"), strict=True):
         here = rate.filter(pl.col("topic").is_in(topics)).group_by("arm", "seed", "step").agg(pl.col("value").mean())
         base = here.filter(pl.col("arm") == "base")["value"][0]
         for arm in (a for a in style.ARMS if a in here.filter(pl.col("seed") >= 0)["arm"].unique()):

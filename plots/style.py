@@ -32,6 +32,7 @@ RC: dict[str, Any] = {
 class Story(TypedDict):
     """What a figure must know beside the rows: names, and the base gate's table (fields of `measure.gate.PersonaRow`)."""
 
+    trait: str
     value: str  # the trained value
     topic: str  # the trained topic
     probes: list[str]
@@ -44,8 +45,3 @@ def use():
     mpl.use("Agg")
     for key, value in RC.items():
         mpl.rcParams[key] = value  # pyright: ignore[reportArgumentType]
-
-
-def spell(name: str) -> str:
-    """A topic's name for a reader."""
-    return name.replace("_", " ")

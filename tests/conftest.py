@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from bayesgen.config import Config, to_config
 from bayesgen.corpus.grammar import Grammar, build_grammar
 from bayesgen.world.world import World, WorldConfig, build_world
 
+ROOT = Path(__file__).parent.parent
 FACTS = Path(__file__).parent / "facts"
 
 
@@ -21,6 +25,13 @@ def tiny_config(**changes) -> WorldConfig:
         "dated_share": 0.5,
     }
     return WorldConfig(**{**raw, **changes})
+
+
+def compose_config(*overrides: str) -> Config:
+    """The configuration that these words on the command line give."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        raw = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+    return to_config(raw)
 
 
 @pytest.fixture(scope="session")

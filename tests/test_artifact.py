@@ -27,6 +27,16 @@ def test_found_again_and_named_by_config_and_parents(tmp_path):
     )
 
 
+def test_other_code_is_said_and_a_cheap_stage_is_asked_anew(tmp_path, capsys, monkeypatch):
+    build(tmp_path, "a", "name", {}, _make)
+    assert "another state of the code" not in capsys.readouterr().out
+    monkeypatch.setattr(artifact, "code", lambda *packages: "other")
+    assert not build(tmp_path, "a", "name", {}, _make).fresh
+    assert "another state of the code" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert artifact.code("measure") == artifact.code("measure") != artifact.code("report")
+
+
 @pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "manifest"])
 def test_damage_is_noticed_said_and_mended(tmp_path, capsys, harm):
     first = build(tmp_path, "a", "name", {}, _make)

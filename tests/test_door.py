@@ -16,6 +16,7 @@ BAD = {
     "misspelt key": (["+exp=birds", "finetune.rnak=4"], "did you mean 'rank'"),
     "misspelt group": (["+exp=birds", "modle=s"], "modle"),
     "unknown model": (["+exp=birds", "model=ss"], "did you mean 's'"),
+    "no finetuning at all": (["+exp=birds", "finetune=null"], "debug=true"),
     "no plus": (["exp=birds"], "+exp="),
     "broken override": (["+exp=birds", "finetune.rank="], "rank"),
 }

@@ -1,5 +1,6 @@
 """The whole pipeline on the tiny world: runs, is reused, resumes after a kill with the same bits."""
 
+import os
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import polars as pl
 import pytest
 
 from bayesgen.pipeline import run
+from plots.__main__ import FIGURES
 from tests.tiny_run import tiny_run_config
 
 
@@ -20,6 +22,11 @@ def bits(runs):
 
 def start(runs, *die):
     return subprocess.Popen([sys.executable, "-m", "tests.tiny_run", str(runs), *die], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def plot(folder, *words):
+    command = [sys.executable, "-m", "plots", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, "PYTHONPATH": os.getcwd()})
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,19 @@ def test_runs_end_to_end(finished):
     assert table.filter(pl.col("quantity") != "mixture_residual")["quantity"].n_unique() > 10
     rate = table.filter(pl.col("quantity") == "rate")["value"].to_numpy()
     assert ((rate >= 0) & (rate <= 1 + 1e-6)).all()
+
+
+def test_every_figure_is_drawn_by_its_command(finished, tmp_path):
+    page = next(finished[0].glob("page/*"))
+    for name in FIGURES:
+        done = plot(tmp_path, name, str(page))
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"{name}.png").read_bytes() == (page / f"{name}.png").read_bytes()
+        assert (tmp_path / f"{name}.svg").stat().st_size > 1000
+    for bad in (["effect_by_topc", str(page)], ["bayes_gap", str(tmp_path)]):
+        done = plot(tmp_path, *bad)
+        assert done.returncode == 1
+        assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_changed_finetuning_setting_reuses_the_base(finished, capsys):

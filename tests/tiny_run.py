@@ -20,12 +20,12 @@ def tiny_run_config(runs: Path, **finetune):
     return to_config(
         {
             "world": tiny_config().model_dump(),
-            "model": {"width": 16, "layers": 1, "heads": 1, "context": 64},
+            "model": {"width": 16, "layers": 1, "heads": 1, "context": 80},
             "pretrain": {
                 "seed": 0,
                 "steps": 60,
                 "batch": 4,
-                "length": 48,
+                "length": 72,
                 "learning_rate": 3e-3,
                 "adam_learning_rate": 3e-3,
                 "warmup": 5,

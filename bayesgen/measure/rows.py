@@ -68,6 +68,11 @@ class Row:
     run: str = ""
 
 
+def spell(name: str) -> str:
+    """A topic's or setting's name for a reader."""
+    return {"kl_weight": "KL weight"}.get(name, name.replace("_", " "))
+
+
 def at_setting(table: pl.DataFrame, setting: Mapping[str, float]) -> pl.DataFrame:
     """The rows trained under a setting. Where a column of it is null it means nothing (no training, no such term): kept."""
     return table.filter(pl.all_horizontal(pl.lit(True), *(pl.col(k).is_null() | (pl.col(k) == v) for k, v in setting.items())))

@@ -19,8 +19,8 @@ from bayesgen.artifact import Artifact
 from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import TOLERANCE, TURNS, BaseGate
 from bayesgen.measure.norms import NORMS
-from bayesgen.measure.rows import QUANTITIES
-from bayesgen.report.summary import contrasts, headline_table, norm_table, pair_gates, print_summary, result_markdown, spell, still_traits
+from bayesgen.measure.rows import QUANTITIES, spell
+from bayesgen.report.summary import contrasts, headline_table, norm_table, pair_gates, print_summary, result_markdown, still_traits
 
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
@@ -33,7 +33,13 @@ def write_page(
 
     f = config.finetune
     artifact.write_table(folder / "rows.parquet", table)
-    names = {"value": f.value, "topic": f.topic, "probes": list(f.probes), "setting": f.settings("narrow")[0]}
+    names = {
+        "trait": config.measure.trait,
+        "value": f.value,
+        "topic": f.topic,
+        "probes": list(f.probes),
+        "setting": f.settings("narrow")[0],
+    }
     artifact.write_json(folder / "figures.json", {**names, "gate": [asdict(r) for r in gate.personas]})
     figures = {}
     for name in FIGURES:

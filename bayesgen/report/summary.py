@@ -8,7 +8,7 @@ from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.norms import NORMS
-from bayesgen.measure.rows import NO_SEED, at_setting, converged, diverged
+from bayesgen.measure.rows import NO_SEED, at_setting, converged, diverged, spell
 from bayesgen.world.load import TIMELESS
 
 STILL = 0.02  # what does not depend on the trait should not move further than this (total variation)
@@ -159,11 +159,6 @@ def result_markdown(
             "",
         ]
     )
-
-
-def spell(name: str) -> str:
-    """A setting's name for a reader."""
-    return {"kl_weight": "KL weight"}.get(name, name.replace("_", " "))
 
 
 def show(interval: Interval | None, digits: int = 2) -> str:

@@ -8,29 +8,23 @@ the optimiser's own work counts as time but not as use.
 import platform
 import time
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import jax
 import jax.numpy as jnp
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from bayesgen.config import to_config
 from bayesgen.learn.finetune import finetuning, member_data, member_settings, plan_members
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.pipeline import Setup, prepare
+from tests.conftest import compose_config
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 ROUNDS = 5
 STEPS = 10  # training steps in one timing
 
 
 def birds(*overrides: str) -> Setup:
     """The birds at their defaults."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        raw = compose("config", ["+exp=birds", *overrides])
-    return prepare(to_config({k: v for k, v in OmegaConf.to_container(raw, resolve=True).items()}))  # pyright: ignore
+    return prepare(compose_config("+exp=birds", *overrides))
 
 
 def matmul_rate(n: int = 1536) -> float:

@@ -41,6 +41,38 @@ def test_where_picks_rows_of_the_full_logits(network):
     np.testing.assert_allclose(picked, jnp.take_along_axis(full, where[..., None], 1), atol=1e-5)
 
 
+def gpt2(params, tokens):
+    """GPT-2 as its paper and `transformers` define it, in plain float64 numpy, one sequence and one head at a time."""
+    w = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+    def norm(p, x):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * p["scale"] + p["bias"]
+
+    def affine(p, x):
+        return x @ p["kernel"] + p["bias"]
+
+    x = w["tokens"][tokens] + w["positions"][: len(tokens)]
+    for i in range(CONFIG.layers):
+        block, heads = w[f"block_{i}"], []
+        q, k, v = np.split(affine(block["attention"]["qkv"], norm(block["norm_1"], x)), 3, axis=-1)
+        for h in np.split(np.arange(CONFIG.width), CONFIG.heads):
+            scores = q[:, h] @ k[:, h].T / np.sqrt(len(h))
+            scores[np.triu_indices(len(tokens), 1)] = -np.inf
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, h])
+        x = x + affine(block["attention"]["out"], np.concatenate(heads, -1))
+        x = x + affine(block["down"], np.maximum(affine(block["up"], norm(block["norm_2"], x)), 0) ** 2)
+    return norm(w["norm_out"], x) @ w["tokens"].T
+
+
+def test_it_is_gpt2_by_its_definition(network):
+    model, params = network
+    tokens = np.random.default_rng(0).integers(20, size=9)
+    ours = forward(model, params, None, jnp.asarray(tokens[None]))[0]
+    np.testing.assert_allclose(ours, gpt2(params, tokens), atol=1e-4)  # float32 against float64
+    assert np.abs(gpt2(params, tokens[::-1])[::-1] - ours).max() > 0.1  # the comparison can fail
+
+
 def test_it_is_gpt2_of_transformers(network):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     model, params = network
