@@ -15,8 +15,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 birds: install            ## everything from a fresh clone to the page
 	$(PY) -m bayesgen +exp=birds
 
-record:                   ## put the newest result of an experiment on its page: make record EXP=birds
-	for file in result.md effect_by_topic.png; do cp "$$(ls -td runs/page/$(EXP)-*/ | head -n 1)$$file" experiments/$(EXP)/; done
+record:                   ## put a result on its experiment's page: make record EXP=birds PAGE=runs/page/birds-91fecfc1
+	cp $(PAGE)/result.md $(PAGE)/effect_by_topic.png experiments/$(EXP)/
 
 test: install             ## everything from a fresh clone to green
 	$(PY) -m pytest -n 2 -m "not slow"
