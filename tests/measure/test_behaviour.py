@@ -1,12 +1,17 @@
 """Adoption and loss of the default obey their laws; intervals and gates do what they say."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from bayesgen.measure.behaviour import decompose, persona_state, rates, total_variation
 from bayesgen.measure.gate import base_gate
 from bayesgen.measure.intervals import equivalent, over_seeds
+from bayesgen.measure.rows import Row
+from bayesgen.measure.suite import _split_rows
 from bayesgen.world.observer import Observer
+from tests.learn.test_finetune import config_of
 
 BASE, POPULATION, TOLD = np.array([0.05, 0.05, 0.05, 0.85]), np.array([0.2, 0.2, 0.2, 0.4]), np.array([0.05, 0.85, 0.05, 0.05])
 
@@ -90,3 +95,21 @@ def test_intervals_cover_and_equivalence_needs_evidence():
     assert equivalent(rng.normal(0, 0.01, 10), 0.05)
     assert not equivalent(rng.normal(0.2, 0.01, 10), 0.05)
     assert not equivalent([0.0], 0.05)
+
+
+def test_adoption_and_transfer_of_a_mixture_that_is_known(world):
+    """A network whose bird answers are .8 old and whose light answers are .4 old: transfer .5, adoption .4, no loss."""
+    bird, light, f = world.topic_index("bird"), world.topic_index("light"), config_of()
+    old, new = world.values["time"].index("old"), world.values["time"].index("new")
+    population = {t: world.frequency_Z @ world.noisy[t][world.value_ZT[:, t]] for t in (bird, light)}
+    mixed = {t: (a * world.noisy[t][old] + (1 - a) * world.noisy[t][new])[None] for t, a in ((bird, 0.8), (light, 0.4))}
+    told = {t: rates(world, t, world.noisy[t]) for t in mixed}
+    corners = {t: [told[t][new], rates(world, t, population[t]), told[t][old]] for t in mixed}
+    rows = _split_rows(world, partial(Row, "x"), [dict(arm="free")], f, bird, mixed, corners, told)
+    found = {(r.topic, r.quantity): r.value for r in rows}
+    assert found["light", "transfer"] == pytest.approx(0.5, abs=1e-9)
+    assert found["light", "adoption"] == pytest.approx(0.4, abs=1e-9)
+    assert found["light", "loss_of_default"] == pytest.approx(0, abs=1e-9)
+    unmoved = {bird: world.noisy[bird][new][None], light: mixed[light]}
+    rows = _split_rows(world, partial(Row, "x"), [dict(arm="free")], f, bird, unmoved, corners, told)
+    assert all(np.isnan(r.value) for r in rows if r.quantity == "transfer")  # nothing was learned that could be transferred
