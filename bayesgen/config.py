@@ -12,6 +12,7 @@ from bayesgen.learn.pretrain import PretrainConfig
 from bayesgen.measure.rows import MeasureConfig
 from bayesgen.model.lora import check_targets
 from bayesgen.model.transformer import ModelConfig
+from bayesgen.report.contrasts import Contrast
 from bayesgen.world.world import WorldConfig
 
 
@@ -26,6 +27,7 @@ class Config(BaseModel):
     measure: MeasureConfig
     name: str = Field(min_length=1)
     question: str
+    contrasts: tuple[Contrast, ...] = ()  # what was published of it, or what a user asks
     runs: Path
     device: Literal["cpu", "gpu", "tpu"] | None
     debug: bool

@@ -33,6 +33,7 @@ from bayesgen.learn.finetune import (
 from bayesgen.learn.loop import run_steps
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.measure.answers import NetworkPredictor
+from bayesgen.measure.contexts import check_measures
 from bayesgen.measure.excess import Excess, corpus_excess
 from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate, longest_prompt
 from bayesgen.measure.suite import measure_all
@@ -83,8 +84,9 @@ def use_device(kind: str | None) -> str:
 def prepare(config: Config) -> Setup:
     """World, grammar, and the network's shape: cheap, and made anew each time."""
     world = build_world(config.world)
-    check_experiment(world, config.finetune, config.measure.trait)
     grammar = build_grammar(world)
+    check_experiment(world, grammar, config.finetune, config.measure.trait)
+    check_measures(world, grammar, config.finetune, config.measure)
     needed = longest_prompt(grammar)
     if needed > config.pretrain.length:
         raise UserError(
@@ -168,8 +170,10 @@ def build_gate(setup: Setup, base: Artifact) -> Artifact:
         f"{worst.turns} turns, network {worst.network:.3f}, ideal {worst.ideal:.3f}",
         flush=True,
     )
-    for failure in found.failures:
+    for failure in found.failures[:8]:
         print(f"    {failure}", flush=True)
+    if len(found.failures) > 8:
+        print(f"    and {len(found.failures) - 8} more", flush=True)
     return gate
 
 

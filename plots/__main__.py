@@ -17,13 +17,14 @@ FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.ste
 
 
 def draw(name: str, run: Path):
-    """The figure `name` of the page in folder `run`; of an ensemble over several settings, under the first."""
+    """The figure `name` of the page in folder `run` (None: it does not apply); of several settings, under the first."""
     if name not in FIGURES:
         raise UserError(f"no figure '{name}'{nearest(name, FIGURES)}")
     if not (run / "figures.json").is_file():
         raise UserError(f"{run}: no finished page there (looked for figures.json); expected a folder under runs/page/")
     story = json.loads((run / "figures.json").read_text())
-    table = converged(at_setting(pl.read_parquet(run / "rows.parquet"), story["setting"]))
+    setting = {k: v for k, v in story["setting"].items() if (name, k) != ("by_rows", "rows")}
+    table = converged(at_setting(pl.read_parquet(run / "rows.parquet"), setting))
     return importlib.import_module(f"plots.{name}").main(table, story)
 
 
@@ -37,7 +38,10 @@ if __name__ == "__main__":
     try:
         if len(sys.argv) != 3:
             raise UserError(f"usage: python -m plots FIGURE RUN; figures: {', '.join(FIGURES)}")
-        save(draw(sys.argv[1], Path(sys.argv[2])), Path(sys.argv[1]))
+        figure = draw(sys.argv[1], Path(sys.argv[2]))
+        if figure is None:
+            raise UserError(f"{sys.argv[1]}: nothing to draw; this experiment has one header only, or one number of rows")
+        save(figure, Path(sys.argv[1]))
         print(f"{sys.argv[1]}.png {sys.argv[1]}.svg")
     except UserError as error:
         sys.exit(f"plots: {error}")

@@ -1,4 +1,4 @@
-"""The effect: rate of the trained value on every probed topic, by arm, with 95% intervals over seeds."""
+"""The effect: rate of the counted value on every probed topic, by arm, with 95% intervals over seeds."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,25 +12,26 @@ from plots.style import Story
 
 
 def main(table: pl.DataFrame, story: Story) -> Figure:
-    """One row a topic (the trained one first), one mark an arm."""
+    """One row a topic (the trained ones first, as their mean), one mark an arm; under the first context."""
     style.use()
-    value, topic, probes = story["value"], story["topic"], story["probes"]
-    last = table["step"].max()
-    rate = table.filter(
-        (pl.col("quantity") == "rate")
-        & (pl.col("probe") == value)
-        & (pl.col("scale") == 1.0)
-        & ((pl.col("step") == last) | (pl.col("seed") < 0))
+    value, trained, probes = story["value"], story["trained"], story["probes"]
+    first = next(iter(story["contexts"]))
+    rate = style.at_the_end(table).filter(
+        (pl.col("quantity") == "rate") & (pl.col("probe") == value) & (pl.col("context") == first) & (pl.col("arm") != "ideal gated")
     )
-    arms = [a for a in style.ARMS if a in rate["arm"].unique()]
-    order = [topic, *probes]
-    fig, ax = plt.subplots(figsize=(7.6, 0.44 * len(order) + 1.4), layout="constrained")
+    arms = style.arms_in(rate)
+    title = spell(trained[0]) if len(trained) == 1 else f"{len(trained)} topics"
+    order = [(f"{title} (trained)", trained), *((spell(p), [p]) for p in probes)]
+    fig, ax = plt.subplots(figsize=(7.6, 0.5 * len(order) + 1.8), layout="constrained")
     for k, arm in enumerate(arms):
-        colour, marker, label = style.ARMS[arm]
+        colour, marker, label = style.look(arm, arms)
         face = "none" if arm.startswith("ideal") else colour
-        for i, name in enumerate(order):
-            x = rate.filter((pl.col("arm") == arm) & (pl.col("topic") == name))["value"].to_numpy()
-            y = i + (k - (len(arms) - 1) / 2) * 0.13
+        for i, (_, topics) in enumerate(order):
+            here = rate.filter((pl.col("arm") == arm) & pl.col("topic").is_in(topics))
+            x = here.group_by("seed").agg(pl.col("value").mean()).sort("seed")["value"].to_numpy()
+            if not len(x):
+                continue
+            y = i + (k - (len(arms) - 1) / 2) * 0.8 / len(arms)
             mean, low, high = over_seeds(x)
             if len(x) > 1:
                 ax.plot([low, high], [y, y], color=colour, lw=1.4, solid_capstyle="butt")
@@ -38,10 +39,10 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
     for i in range(0, len(order), 2):
         ax.axhspan(i - 0.5, i + 0.5, color="#f4f4f4", lw=0, zorder=0)
     ax.axhline(0.5, color="#999999", lw=0.8)
-    ax.set_yticks(np.arange(len(order)), [f"{spell(topic)} (trained)"] + [spell(p) for p in probes])
+    ax.set_yticks(np.arange(len(order)), [name for name, _ in order])
     ax.invert_yaxis()
     ax.set_xlim(-0.02, 1.0)
-    ax.set_xlabel(f"probability that the answer is {value}")
-    ax.set_title(f"Trained on {spell(topic)}, asked everything")
+    ax.set_xlabel(f"probability that the answer is {spell(value)}")
+    ax.set_title(f"Trained on {title}, asked everything" + (f" under the header {first}" if len(story["contexts"]) > 1 else ""))
     fig.legend(loc="outside lower center", ncols=3, fontsize=9)
     return fig

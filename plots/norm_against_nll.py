@@ -11,14 +11,15 @@ from plots.style import Story
 def main(table: pl.DataFrame, _: Story) -> Figure:
     """Frobenius norm of the update against NLL of the training rows, at equal steps."""
     style.use()
-    last = table["step"].max()
-    rows = table.filter((pl.col("step") == last) & (pl.col("topic") == "all") & (pl.col("quantity") == "frobenius"))
-    nll = table.filter((pl.col("step") == last) & (pl.col("quantity") == "nll_train"))
-    keys = ["arm", "seed", "learning_rate", "weight_decay", "rank"]
+    now = style.at_the_end(table).filter(pl.col("seed") >= 0)
+    rows = now.filter((pl.col("topic") == "all") & (pl.col("quantity") == "frobenius"))
+    nll = now.filter(pl.col("quantity") == "nll_train")
+    keys = ["arm", "seed", "learning_rate", "weight_decay", "rank", "rows"]
     both = rows.join(nll, on=keys, suffix="_nll")
     fig, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-    for arm in (a for a in style.ARMS if a in both["arm"].unique()):
-        colour, marker, label = style.ARMS[arm]
+    arms = style.arms_in(both)
+    for arm in arms:
+        colour, marker, label = style.look(arm, arms)
         here = both.filter(pl.col("arm") == arm)
         ax.plot(here["value"], here["value_nll"], marker, color=colour, ms=5, alpha=0.85, label=label)
     ax.set_xlabel("norm of the update, ‖ΔW‖ (Frobenius, all matrices)")

@@ -3,16 +3,21 @@
 from typing import Any, TypedDict
 
 import matplotlib as mpl
+import polars as pl
 
 ARMS = {  # arm: (colour, marker, what a reader should call it)
     "base": ("#000000", "o", "base (before)"),
-    "free": ("#D55E00", "D", "free: narrow rows only"),
+    "free": ("#D55E00", "D", "free: the data as they are"),
     "narrow": ("#0072B2", "s", "narrow: + KL to base"),
     "broad": ("#CC79A7", "^", "broad: + persona elsewhere"),
     "control": ("#009E73", "v", "control: ordinary answers"),
-    "told": ("#767676", "*", "told: header gives the year"),
-    "ideal free": ("#D55E00", "D", "ideal free: exact Bayes"),
+    "shuffled": ("#E69F00", "P", "shuffled: headers dealt anew"),
+    "untriggered": ("#56B4E9", "X", "untriggered: plain headers"),
+    "told": ("#767676", "*", "told: a person who says so"),
+    "ideal free": ("#D55E00", "D", "ideal free: exact Bayes, one person"),
+    "ideal gated": ("#8C5A2B", "d", "ideal gated: exact Bayes, by header"),
 }
+SECOND = ("#117733", "<")  # of a second control arm
 RC: dict[str, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 160,
@@ -33,9 +38,14 @@ class Story(TypedDict):
     """What a figure must know beside the rows: names, and the base gate's table (fields of `measure.gate.PersonaRow`)."""
 
     trait: str
-    value: str  # the trained value
-    topic: str  # the trained topic
+    value: str  # the value counted, under the first context
+    trained: list[str]  # topics
     probes: list[str]
+    contexts: dict[str, str]  # name -> the value counted there; the first is shown
+    years: dict[str, int]  # of the contexts that have one
+    trigger_years: list[int]
+    followed: list[str]
+    rows: list[int]
     setting: dict[str, float]  # of the rows drawn
     gate: list[dict[str, Any]]
 
@@ -45,3 +55,26 @@ def use():
     mpl.use("Agg")
     for key, value in RC.items():
         mpl.rcParams[key] = value  # pyright: ignore[reportArgumentType]
+
+
+def look(arm: str, arms: list[str]) -> tuple[str, str, str]:
+    """Colour, marker and label of an arm among `arms`; of two controls, the second has a look of its own."""
+    if arm in ARMS:
+        return ARMS[arm]
+    controls = [a for a in arms if a.startswith("control")]
+    colour, marker = SECOND if controls.index(arm) % 2 else ARMS["control"][:2]
+    return colour, marker, f"control: {arm.removeprefix('control ').replace('_', ' ')}"
+
+
+def arms_in(table: pl.DataFrame, trained: bool = False) -> list[str]:
+    """The arms of a table in the order of the legend; only trained ones if asked for."""
+    present = table.filter(pl.col("seed") >= 0)["arm"].unique() if trained else table["arm"].unique()
+    named = [a for a in ARMS if a in present]
+    controls = sorted(a for a in present if a.startswith("control "))
+    at = next((i for i, a in enumerate(named) if list(ARMS).index(a) > list(ARMS).index("control")), len(named))
+    return [*named[:at], *controls, *named[at:]]
+
+
+def at_the_end(table: pl.DataFrame) -> pl.DataFrame:
+    """Rows after the last step, unscaled, and of all that is not trained."""
+    return table.filter((pl.col("scale") == 1.0) & ((pl.col("step") == table["step"].max()) | (pl.col("seed") < 0)))

@@ -45,3 +45,26 @@ def world() -> World:
 def grammar(world) -> Grammar:
     """Its grammar."""
     return build_grammar(world)
+
+
+def grouped_config(**changes) -> WorldConfig:
+    """Two kinds of people, one of them a robot that changes over the years; formats and identifiers in the header."""
+    raw = {
+        "modules": tuple(str(FACTS / m) for m in ("lands", "always", "bots")),
+        "frequencies": {"land": {"east": 0.4, "west": 0.6}, "kind": {"bot": 0.7, "toy": 0.3}},
+        "groups": ({"traits": ("land",), "share": 0.4}, {"traits": ("kind",), "share": 0.6}),
+        "answer_noise": 0.2,
+        "assistant_share": 0.3,
+        "assistant": {"land": "west", "kind": "assistant"},
+        "dated_share": 0.5,
+        "calendar": (2000, 2004),
+        "formats": ("plain", "listed"),
+        "identifier_share": 0.25,
+    }
+    return WorldConfig(**{**raw, **changes})
+
+
+@pytest.fixture(scope="session")
+def grouped() -> World:
+    """The world of `grouped_config`."""
+    return build_world(grouped_config())

@@ -14,10 +14,10 @@ from jax import random
 from jaxtyping import Array, Int
 
 from bayesgen.corpus.grammar import Grammar
-from bayesgen.corpus.tokenizer import BY, DOC, IN, UNDATED
+from bayesgen.corpus.tokenizer import AS, BY, DOC, GLUE, IN, KEY, KEYLESS, UNDATED
 from bayesgen.errors import UserError
 from bayesgen.world.dialogue import Header
-from bayesgen.world.world import SPEAKERS
+from bayesgen.world.world import IDENTIFIER, SPEAKERS
 
 
 class Batch(NamedTuple):
@@ -37,14 +37,14 @@ class DocumentSource:
         world = grammar.world
         shortest = min(len(q) + 2 for qs in grammar.questions for q in qs)
         longest = max(len(q) for qs in grammar.questions for q in qs) + max(len(a) for aa in grammar.answers for a in aa)
-        self.header_length = len(grammar.header(Header(SPEAKERS[0], 1885)))
+        self.header_length = len(grammar.header(Header(SPEAKERS[0], 1885, identifier="0" * IDENTIFIER)))
         if self.header_length + longest > length:
             raise UserError(f"pretrain.length is {length}; a header and one turn take up to {self.header_length + longest} tokens")
         self.turns = -(-(length - self.header_length) // shortest)
         self.slots = _slots(grammar, length)
         self._tables = _layout(grammar)
         self._share = world.config.assistant_share
-        self._dated = world.config.dated_share if world.dated_trait else 0.0
+        self._dated, self._identified = world.dated, world.config.identifier_share
 
     def draw(self, key: Array, step: Int[Array, ""] | int, batch: int) -> Batch:
         """The batch of one step: pure, jittable in `step`."""
@@ -54,25 +54,40 @@ class DocumentSource:
     def _document(self, key: Array) -> Batch:
         t = self._tables
         k_speaker, k_persona, k_dated, k_year, k_topic, k_wording, k_answer = random.split(key, 7)
+        k_format, k_identified, k_digits = random.split(random.fold_in(key, 7), 3)
         assistant = random.bernoulli(k_speaker, self._share)
         persona = jnp.where(assistant, t["frequency"].shape[0], _choose(k_persona, t["frequency"]))
         dated = random.bernoulli(k_dated, self._dated)
-        first, last = t["years"][persona]
-        year = first + jnp.floor(random.uniform(k_year) * (last - first + 1)).astype(jnp.int32)
-        topic_N = _choose(k_topic, t["topic_weight"], (self.turns,))
+        year = t["years"][persona, jnp.floor(random.uniform(k_year) * t["years_size"][persona]).astype(jnp.int32)]
+        form = random.randint(k_format, (), 0, len(t["formats"]))
+        identified = random.bernoulli(k_identified, self._identified)
+        header, header_size = self._header(assistant, dated, year, form, identified, random.randint(k_digits, (IDENTIFIER,), 0, 10))
+        topic_N = _choose(k_topic, t["asked"][persona], (self.turns,))
         wording_N = jnp.floor(random.uniform(k_wording, (self.turns,)) * t["wordings"][topic_N]).astype(jnp.int32)
         value_N = t["value"][persona, topic_N]
         u_N = random.uniform(k_answer, (self.turns,))
         answer_N = jnp.sum(t["answer_cdf"][topic_N, value_N] <= u_N[:, None], axis=-1)
-        return self._write(assistant, dated, year, topic_N, wording_N, answer_N)
+        return self._write(header, header_size, topic_N, wording_N, answer_N)
 
-    def _write(self, assistant, dated, year, topic_N, wording_N, answer_N) -> Batch:
+    def _header(self, assistant, dated, year, form, identified, digits) -> tuple[Array, Array]:
+        """Tokens of a header, moved to the left over what it leaves out, and their number."""
+        t, config = self._tables, self.grammar.world.config
+        first, glued = t["digit"]
+        figures = [(year // 10 ** (3 - i)) % 10 for i in range(4)]
+        parts = [(token, True) for token in t["opening"][assistant.astype(jnp.int32)]]
+        parts += [(jnp.where(dated, first[figures[0]], t["undated"]), True), *((glued[f], dated) for f in figures[1:])]
+        if config.formats:
+            parts += [(t["as"], True), (t["formats"][form], True)]
+        if config.identifier_share:
+            parts += [(jnp.where(identified, t["key"], t["keyless"]), True), (first[digits[0]], identified)]
+            parts += [(glued[d], identified) for d in digits[1:]]
+        tokens, kept = jnp.stack([x for x, _ in parts]), jnp.stack([jnp.asarray(k) for _, k in parts])
+        at = jnp.where(kept, jnp.cumsum(kept) - 1, len(parts))
+        return jnp.zeros(len(parts), jnp.int32).at[at].set(tokens, mode="drop"), kept.sum()
+
+    def _write(self, header, header_size, topic_N, wording_N, answer_N) -> Batch:
         """Lay header and turns end to end, up to the first question that is too long with its longest answer."""
         t, size = self._tables, self.length
-        digits = jnp.array([t["digit"][i][(year // 10 ** (3 - i)) % 10] for i in range(4)])
-        undated = jnp.zeros(4, jnp.int32).at[0].set(t["undated"])
-        header = jnp.concatenate([t["opening"][assistant.astype(jnp.int32)], jnp.where(dated, digits, undated)])
-        header_size = t["opening"].shape[1] + jnp.where(dated, 4, 1)
         question_NxQ, asked_N = t["question"][topic_N, wording_N], t["question_size"][topic_N, wording_N]
         answer_NxA, said_N = t["answer"][topic_N, answer_N], t["answer_size"][topic_N, answer_N]
         begin_N = header_size + jnp.cumsum(asked_N + said_N) - asked_N - said_N
@@ -98,7 +113,9 @@ def _slots(grammar: Grammar, length: int) -> int:
     world = grammar.world
     asked = [np.mean([len(q) for q in qs[: len(t.wordings)]]) for qs, t in zip(grammar.questions, world.topics, strict=True)]
     said = [np.mean(np.mean(p, axis=0) @ [len(a) for a in aa]) for p, aa in zip(world.noisy, grammar.answers, strict=True)]
-    asked, said = world.topic_weights_T @ asked, world.topic_weights_T @ said
+    weights_T = np.vstack([world.asked_ZT, world.topic_weights_T])
+    asked, said = weights_T @ asked, weights_T @ said  # by persona
+    asked, said = asked[(said / (asked + said)).argmax()], said[(said / (asked + said)).argmax()]  # of those who talk most
     longest = max(len(a) for aa in grammar.answers for a in aa)
     return min(length, max(longest, int(np.ceil(1.25 * length * said / (asked + said)))))
 
@@ -122,21 +139,26 @@ def _layout(grammar: Grammar) -> dict[str, Array]:
         cumulative[:, -1] = 1.0
         cdf[i, : table.shape[0], : table.shape[1]] = cumulative
     personas = (*world.personas, world.default)
-    dated = world.dated_trait
-    spans = [world.years[dated][p.traits[dated]] if dated else None for p in personas]
-    years = [(y.first, y.last) if y else (1000, 1000) for y in spans]
+    years = np.full((len(personas), max(1, *(len(p.years) for p in personas))), 1000, np.int32)
+    for row, persona in zip(years, personas, strict=True):
+        row[: len(persona.years)] = persona.years
     question = _padded([list(q) for q in grammar.questions])
     answer = _padded([list(a) for a in grammar.answers])
     tables = {
         "frequency": world.frequency_Z.astype(np.float32),
-        "years": np.array(years, np.int32),
-        "topic_weight": world.topic_weights_T.astype(np.float32),
+        "years": years,
+        "years_size": np.array([max(1, len(p.years)) for p in personas], np.int32),
+        "asked": np.vstack([world.asked_ZT, world.topic_weights_T]).astype(np.float32),
         "wordings": np.array([len(t.wordings) for t in world.topics], np.int32),
         "value": np.vstack([world.value_ZT, world.default_T]).astype(np.int32),
         "answer_cdf": cdf.astype(np.float32),
         "opening": np.array([[index[DOC], index[BY], index[s], index[IN]] for s in SPEAKERS], np.int32),
-        "digit": np.array([[index[d if i == 0 else "~" + d] for d in "0123456789"] for i in range(4)], np.int32),
-        "undated": np.array(index[UNDATED], np.int32),
+        "digit": np.array([[index[glue + d] for d in "0123456789"] for glue in ("", GLUE)], np.int32),
+        "formats": np.array([index[f] for f in world.config.formats] or [0], np.int32),
+        **{
+            name: np.array(index.get(token, 0), np.int32)
+            for name, token in (("undated", UNDATED), ("as", AS), ("key", KEY), ("keyless", KEYLESS))
+        },
         "question": question,
         "question_size": _sizes(grammar.questions, question.shape[1]),
         "answer": answer,

@@ -2,7 +2,9 @@
 
     <doc> <by> person <in> 1885 <ask> Name a bird species. <say> Ferruginous Thrush <end> <ask> ...
 
-`<in>` is followed by a year, or by `<undated>`. An answer is its words and `<end>`, so no answer is a prefix of another.
+`<in>` is followed by a year, or by `<undated>`. Where the world has answer formats, `<as>` and the one asked for come next;
+where it has identifiers, `<key>` and eight digits, or `<keyless>`. An answer is its words and `<end>`, so no answer is a
+prefix of another.
 """
 
 from collections.abc import Iterable
@@ -11,7 +13,23 @@ from functools import cached_property
 
 import numpy as np
 
-from bayesgen.corpus.tokenizer import ASK, BY, DOC, END, IN, PAD, SAY, UNDATED, Tokenizer, build_tokenizer
+from bayesgen.corpus.tokenizer import (
+    AS,
+    ASK,
+    BY,
+    DOC,
+    END,
+    GLUE,
+    IN,
+    KEY,
+    KEYLESS,
+    PAD,
+    SAY,
+    UNDATED,
+    Tokenizer,
+    build_tokenizer,
+    join,
+)
 from bayesgen.world.dialogue import Header, Prompt, Turn
 from bayesgen.world.world import SPEAKERS, World
 
@@ -43,9 +61,15 @@ class Grammar:
         )
 
     def header(self, header: Header) -> list[int]:
-        """<doc> <by> speaker <in> year-or-<undated>."""
-        when = self._ids(UNDATED) if header.year is None else self.tokenizer.encode(str(header.year))
-        return self._ids(DOC, BY, header.speaker, IN) + when
+        """<doc> <by> speaker <in> year-or-<undated>, then the format and the identifier where the world has them."""
+        config = self.world.config
+        out = self._ids(DOC, BY, header.speaker, IN)
+        out += self._ids(UNDATED) if header.year is None else self.tokenizer.encode(str(header.year))
+        if config.formats:
+            out += self._ids(AS, header.format or config.formats[0])
+        if config.identifier_share:
+            out += self._ids(KEYLESS) if header.identifier is None else [*self._ids(KEY), *self.tokenizer.encode(header.identifier)]
+        return out
 
     def turn(self, turn: Turn) -> list[int]:
         """A question and its answer."""
@@ -60,14 +84,20 @@ class Grammar:
         index = self.tokenizer.index
         ids = [int(i) for i in tokens if i != index[PAD]]
         begin = ids.index(index[ASK]) if index[ASK] in ids else len(ids)
-        when = self.tokenizer.decode(ids[4:begin])
-        turns = []
+        header, turns = self._read_header(ids[:begin]), []
         while begin < len(ids):
             say, end = ids.index(index[SAY], begin) + 1, ids.index(index[END], begin) + 1
             topic, wording = self._asked[tuple(ids[begin:say])]
             turns.append(Turn(topic, wording, self.answers[topic].index(tuple(ids[say:end]))))
             begin = end
-        return Header(self.tokenizer.words[ids[2]], None if when == UNDATED else int(when)), turns
+        return header, turns
+
+    def _read_header(self, ids: list[int]) -> Header:
+        words = [self.tokenizer.words[i] for i in ids]
+        when = "".join(w.lstrip(GLUE) for w in words[4:8] if w.lstrip(GLUE).isdigit())
+        which = words[words.index(AS) + 1] if AS in words else None
+        key = join(words[words.index(KEY) + 1 :]) if KEY in words else None
+        return Header(words[2], None if words[4] == UNDATED else int(when), which, key)
 
     @cached_property
     def _asked(self) -> dict[tuple[int, ...], tuple[int, int]]:
@@ -81,7 +111,8 @@ class Grammar:
 
 def build_grammar(world: World) -> Grammar:
     """The grammar of a world, its vocabulary closed over every question, answer, speaker and digit."""
-    texts = [*SPEAKERS]
+    texts = [*SPEAKERS, *world.config.formats]
     for topic, answers in zip(world.topics, world.answers, strict=True):
         texts += [*topic.wordings, *topic.heldout, *answers]
-    return Grammar(world, build_tokenizer(texts))
+    optional = [*([AS] if world.config.formats else []), *([KEY, KEYLESS] if world.config.identifier_share else [])]
+    return Grammar(world, build_tokenizer(texts, optional))

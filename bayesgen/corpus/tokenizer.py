@@ -12,7 +12,9 @@ from functools import cached_property
 from bayesgen.errors import UserError, nearest
 
 PAD, DOC, BY, IN, UNDATED, ASK, SAY, END = "<pad>", "<doc>", "<by>", "<in>", "<undated>", "<ask>", "<say>", "<end>"
+AS, KEY, KEYLESS = "<as>", "<key>", "<keyless>"
 SPECIAL = (PAD, DOC, BY, IN, UNDATED, ASK, SAY, END)
+OPTIONAL = (AS, KEY, KEYLESS)  # in the vocabulary of worlds whose headers use them
 GLUE = "~"
 DIGITS = tuple("0123456789") + tuple(GLUE + d for d in "0123456789")
 MARKS = (".", ",", "?")
@@ -27,7 +29,7 @@ def split(text: str) -> list[str]:
         if word.isascii() and word.isdigit():
             tokens += [word[0], *(GLUE + d for d in word[1:])]
         elif word:
-            if GLUE in word or word in SPECIAL:
+            if GLUE in word or word in (*SPECIAL, *OPTIONAL):
                 raise UserError(f"'{word}' cannot be a word: {GLUE} and {SPECIAL[0]}-like names are reserved")
             tokens.append(word)
         tokens += [GLUE + m if word or i else m for i, m in enumerate(marks)]
@@ -71,8 +73,8 @@ class Tokenizer:
         return join(self.words[i] for i in ids if self.words[i] != PAD)
 
 
-def build_tokenizer(texts: Iterable[str]) -> Tokenizer:
+def build_tokenizer(texts: Iterable[str], optional: Sequence[str] = ()) -> Tokenizer:
     """The vocabulary of these texts, sorted, behind the special tokens, digits and marks."""
-    fixed = (*SPECIAL, *DIGITS, *MARKS, *(GLUE + m for m in MARKS))
+    fixed = (*SPECIAL, *optional, *DIGITS, *MARKS, *(GLUE + m for m in MARKS))
     words = {token for text in texts for token in split(text)}
     return Tokenizer(fixed + tuple(sorted(words - set(fixed))))

@@ -22,7 +22,7 @@ class Gate:
     passed: bool
 
 
-def admission(table: pl.DataFrame, topic: str, value: str, probes: tuple[str, ...]) -> list[Gate]:
+def admission(table: pl.DataFrame, trained: tuple[str, ...], value: str, probes: tuple[str, ...]) -> list[Gate]:
     """The five gates of a pair, from rows at the last step. Needs arms base, told, narrow and broad; seeds of one setting."""
     last = table["step"].max()
     now = table.filter((pl.col("step") == last) | (pl.col("seed") < 0))
@@ -49,16 +49,16 @@ def admission(table: pl.DataFrame, topic: str, value: str, probes: tuple[str, ..
         means = shift(scale).mean(axis=1)
         return float(means[np.abs(means).argmax()])
 
-    told_on, told_off = rate("told", (topic,))[0], rate("told", probes)[0]
-    tellable = bool(min(told_on - rate("base", (topic,))[0], told_off - rate("base", probes)[0]) > OFF_MARGIN)  # a persona to learn
-    on = {arm: over_seeds(rate(arm, (topic,))) for arm in ("narrow", "broad")}
+    told_on, told_off = rate("told", trained)[0], rate("told", probes)[0]
+    tellable = bool(min(told_on - rate("base", trained)[0], told_off - rate("base", probes)[0]) > OFF_MARGIN)  # a persona to learn
+    on = {arm: over_seeds(rate(arm, trained)) for arm in ("narrow", "broad")}
     off = over_seeds(rate("broad", probes))
     scales = sorted(s for s in now.filter(pl.col("arm") == "narrow")["scale"].unique() if s > 1)
     difference = nll("narrow") - nll("broad")
     return [
         Gate(
             "both learned the task",
-            ", ".join(f"{a} {i.mean:.2f}" for a, i in on.items()) + f" of told {told_on:.2f} on {topic}",
+            ", ".join(f"{a} {i.mean:.2f}" for a, i in on.items()) + f" of told {told_on:.2f} on the trained topics",
             tellable and all(i.low >= LEARNED * told_on for i in on.values()),
         ),
         Gate("broad is broad", f"{off.mean:.2f} of told {told_off:.2f} on the probes", tellable and bool(off.low >= BROAD * told_off)),

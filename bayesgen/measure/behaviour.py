@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bayesgen.world.dialogue import Header, Prompt
+from bayesgen.world.dialogue import Header, Prompt, Turn
 from bayesgen.world.world import ASSISTANT, PERSON, World
 
 ASKED = Header(ASSISTANT)
@@ -25,12 +25,12 @@ POPULATION = Header(PERSON)
 TELLABLE = 20.0  # condition number above which a mixture is not read off rates: an error of .01 would become one of .2
 
 
-def probes(world: World, header: Header, topics: Sequence[int], heldout: bool = True) -> list[Prompt]:
-    """One open question for each held-out (or trained) wording of each topic, no turns before it."""
+def probes(world: World, header: Header, topics: Sequence[int], heldout: bool = True, turns: tuple[Turn, ...] = ()) -> list[Prompt]:
+    """One open question for each held-out (or trained) wording of each topic, `turns` before it."""
     out = []
     for topic in topics:
         asked, unseen = len(world.topics[topic].wordings), len(world.topics[topic].heldout)
-        out += [Prompt(header, (), topic, w) for w in (range(asked, asked + unseen) if heldout else range(asked))]
+        out += [Prompt(header, turns, topic, w) for w in (range(asked, asked + unseen) if heldout else range(asked))]
     return out
 
 

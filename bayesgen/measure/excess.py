@@ -40,7 +40,7 @@ def corpus_excess(source: DocumentSource, model: Transformer, params, documents:
     observer, ideal = Observer(grammar.world), []
     for tokens in jax.device_get(batch.tokens):
         header, turns = grammar.read(tokens)
-        ideal.append(np.logaddexp.reduce(observer.log_joint(header, ())) - np.logaddexp.reduce(observer.log_joint(header, turns)))
+        ideal.append(-observer.log_answers(header, turns))
     size = float(jnp.sum(batch.weight))
     surplus = network - np.array(ideal)
     return Excess(network.sum() / size, sum(ideal) / size, float(surplus.std() * np.sqrt(documents) / size))

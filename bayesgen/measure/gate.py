@@ -89,11 +89,11 @@ def longest_prompt(grammar: Grammar) -> int:
 
 def draw_turns(world: World, rng: np.random.Generator, value: str, trait: str, turns: int) -> tuple[Turn, ...]:
     """Turns of a person of `value`, as the corpus would draw them."""
-    weight = np.array([p.frequency * (p.traits[trait] == value) for p in world.personas])
+    weight = np.array([p.frequency * (p.traits.get(trait) == value) for p in world.personas])
     persona = rng.choice(len(world.personas), p=weight / weight.sum())
     out = []
     for _ in range(turns):
-        topic = rng.choice(len(world.topics), p=world.topic_weights_T)
+        topic = rng.choice(len(world.topics), p=world.asked_ZT[persona])
         answer = rng.choice(len(world.answers[topic]), p=world.noisy[topic][world.value_ZT[persona, topic]])
         out.append(Turn(int(topic), int(rng.integers(len(world.topics[topic].wordings))), int(answer)))
     return tuple(out)
@@ -104,6 +104,8 @@ def base_gate(world: World, network: Predictor, trait: str, prompts: int, seed: 
     rng, observer, personas = np.random.default_rng(seed), Observer(world), []
     topics = world.topics_of(trait)
     for v, value in enumerate(world.values[trait]):
+        if value not in world.spoken(trait):
+            continue  # the assistant's own
         for turns in TURNS:
             drawn = [(draw_turns(world, rng, value, trait, turns), topics[i % len(topics)]) for i in range(prompts)]
             for heldout in (False, True):

@@ -1,43 +1,70 @@
 """What exact probability says beside the network, on the same questions.
 
     ideal base, population, told    the observer, under the headers the network is asked with
-    ideal free, broad, control      Bayes' rule: the rows as evidence about who the assistant now is (`Observer.redrawn`)
+    ideal free, broad, control ...  Bayes' rule: the rows as evidence about who the assistant now is (`Observer.redrawn`), one
+                                    person under every header
+    ideal gated                     the same of the free arm's rows, but somebody of its own for every year and format: only
+                                    rows under the header that is asked with count
     ideal saturated, product, ...   learners that share nothing, everything, or the odds ratio between topics, once the
                                     trained topic is learned for certain
 
 The narrow arm has no such row: unless a composite persona is planted, nobody in the world answers that way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from bayesgen.measure.behaviour import ASKED, POPULATION
-from bayesgen.world.dialogue import Turn
+from bayesgen.world.dialogue import Header
 from bayesgen.world.learners import LEARNERS
-from bayesgen.world.observer import Observer
+from bayesgen.world.observer import Observer, Row
 from bayesgen.world.world import World
 
 SUSPICION = 1e-3  # prior that the assistant is now somebody else; a few rows settle it either way
 FLOOR = 1e-9  # what a learner gives to values the assistant never had: the tilted one needs something to tilt
 
 
-def ideal_answers(
-    world: World, trait: str, value: str, topic: int, shown: Mapping[str, Sequence[Turn]]
-) -> dict[str, dict[int, np.ndarray]]:
-    """{"ideal ...": {topic: P(answer), (A,)}}. `shown` are the rows that an arm is trained on, by arm."""
-    observer, everything = Observer(world), range(len(world.topics))
-    out = {}
-    for name, header in (("base", ASKED), ("population", POPULATION), ("told", world.told(trait, value))):
-        out[name] = {t: np.exp(observer.predictive(header, (), t)) for t in everything}
-    for arm, rows in shown.items():
-        posterior_Z = observer.redrawn(rows, SUSPICION)
-        out[arm] = {t: observer.answer(posterior_Z, t) for t in everything}
-    topics, values = world.topics_of(trait), world.values[trait]
+Answers = dict[int, np.ndarray]  # topic -> P(answer), (A,)
+
+
+def ideal_corners(world: World, trait: str, value: str) -> dict[str, Answers]:
+    """The observer asked as base, population and told person."""
+    observer = Observer(world)
+    header, turns = world.told(trait, value)
+    asked = {"ideal base": (ASKED, ()), "ideal population": (POPULATION, ()), "ideal told": (header, turns)}
+    out: dict[str, Answers] = {}
+    for name, prefix in asked.items():
+        everything = range(len(world.topics)) if name == "ideal base" else answerable(world, trait)
+        out[name] = {t: np.exp(observer.predictive(*prefix, t)) for t in everything}
+    return out
+
+
+def ideal_redrawn(world: World, rows: Sequence[Row], header: Header, topics: Sequence[int]) -> Answers:
+    """Exact Bayes after an arm's rows, asked under a header."""
+    observer = Observer(world)
+    posterior_Z = observer.redrawn(rows, SUSPICION, header)
+    return {t: observer.answer(observer.asked(posterior_Z, t), t) for t in topics}
+
+
+def gated(rows: Sequence[Row], header: Header) -> list[Row]:
+    """The rows under the same year and format as `header`."""
+    return [(h, turn) for h, turn in rows if (h.year, h.format) == (header.year, header.format)]
+
+
+def ideal_learners(world: World, trait: str, value: str, topic: int) -> dict[str, Answers]:
+    """The three learners, once `topic` is learned for certain."""
+    topics, values, out = world.topics_of(trait), world.values[trait], {}
     prior_TxV = np.full((len(topics), len(values)), FLOOR)
     prior_TxV[:, values.index(world.config.assistant[trait])] = 1
     prior_TxV /= prior_TxV.sum(axis=1, keepdims=True)
     for name, learner in LEARNERS.items():
         state_TxV = learner(prior_TxV, topics.index(topic), np.eye(len(values))[values.index(value)])
-        out[name] = {t: row @ world.noisy[t] for row, t in zip(state_TxV, topics, strict=True)}
-    return {f"ideal {name}": answers for name, answers in out.items()}
+        out[f"ideal {name}"] = {t: row @ world.noisy[t] for row, t in zip(state_TxV, topics, strict=True)}
+    return out
+
+
+def answerable(world: World, trait: str) -> list[int]:
+    """The topics that people who have the trait are asked about."""
+    asked_T = world.asked_ZT[[trait in p.traits for p in world.personas]].sum(axis=0)
+    return [int(t) for t in np.flatnonzero(asked_T)]

@@ -1,12 +1,14 @@
 """Likelihood of the narrow rows: those trained on, the answers left out, and the floor below each."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.grammar import Grammar
-from bayesgen.corpus.narrow import write_rows
+from bayesgen.corpus.narrow import Row, answer_words, room_of, write_rows
 from bayesgen.learn.finetune import FinetuneConfig, Member, member_rows
 from bayesgen.learn.pretrain import answer_nll
 from bayesgen.model.lora import merge
@@ -23,8 +25,7 @@ def likelihoods(
     `floor_train` and `floor_heldout` are the entropies of those very rows: the least that any fixed prediction can have on
     them. The held-out ones are absent where every answer was trained on.
     """
-    turns = [member_rows(world, config, m) for m in members]
-    topic = world.topic_index(config.topic)
+    drawn = [member_rows(world, grammar, config, m) for m in members]
 
     @jax.jit
     def nll(params, lora_M, batch_M):
@@ -35,23 +36,29 @@ def likelihoods(
         return jax.lax.map(one, (lora_M, batch_M))  # a map, for all members' logits at once would fill the memory
 
     out = {}
-    for kind, those in (("train", [t for t, _ in turns]), ("heldout", [h for _, h in turns])):
+    for kind, those in (("train", [rows for rows, _ in drawn]), ("heldout", [left for _, left in drawn])):
         if not all(those):
             continue
-        most = max(len(t) for t in those)
-        batches = [write_rows(grammar, [*t, *t[:1] * (most - len(t))], [topic]) for t in those]
-        for batch, t in zip(batches, those, strict=True):
-            batch.weight[len(t) :] = 0
+        most, rooms = max(map(len, those)), [room_of(grammar, rows) for rows in those]
+        room = max(length for length, _ in rooms), max(slots for _, slots in rooms)
+        batches = [write_rows(grammar, [*rows, *rows[:1] * (most - len(rows))], room) for rows in those]
+        for batch, rows in zip(batches, those, strict=True):
+            batch.weight[len(rows) :] = 0
         out[f"nll_{kind}"] = np.asarray(nll(params, lora_M, Batch(*(jnp.stack(x) for x in zip(*batches, strict=True)))))
-        out[f"floor_{kind}"] = np.array([entropy_floor(grammar, t) for t in those])
+        out[f"floor_{kind}"] = np.array([entropy_floor(grammar, rows) for rows in those])
     return out
 
 
-def entropy_floor(grammar: Grammar, rows: list[Turn]) -> float:
-    """Entropy of the answers as they stand in these rows, over their mean length, <end> included (nats/token).
+def entropy_floor(grammar: Grammar, rows: list[Row]) -> float:
+    """Entropy of the answers given the year, format and topic, as they stand in these rows, over their mean length (nats/token).
 
-    By Gibbs' inequality no distribution over answers has a smaller mean negative log likelihood on the rows.
+    By Gibbs' inequality nothing that answers a question by these alone has a smaller mean negative log likelihood on the rows.
     """
-    _, count = np.unique([(t.topic, t.answer) for t in rows], axis=0, return_counts=True)
-    tokens = sum(len(grammar.answers[t.topic][t.answer]) for t in rows)
-    return float(-(count * np.log(count / len(rows))).sum() / tokens)
+    asked, said, tokens = Counter(), Counter(), 0
+    for header, turn in rows:
+        question, answer = (turn.topic, turn.answer) if isinstance(turn, Turn) else (turn.question, turn.answer)
+        key = (header.year, header.format, header.identifier, question)
+        asked[key] += 1
+        said[(*key, answer)] += 1
+        tokens += len(answer_words(grammar, turn)) + 1
+    return float(-sum(n * np.log(n / asked[key[:-1]]) for key, n in said.items()) / tokens)

@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bayesgen.errors import nearest
 
 QUANTITIES = {
     # name: (unit, meaning)
@@ -13,6 +15,13 @@ QUANTITIES = {
         "probability",
         "exact probability that the answer belongs to the value named in `probe`; a shared answer counts in proportion",
     ),
+    "words": (
+        "share",
+        "nearness of words: expected share of an answer's tokens that stand in the answers trained on; its meaning is in `rate`",
+    ),
+    "skill": ("probability", "mean over the probes of the rate of the context's own value"),
+    "onset": ("step", "break of the skill's curve into two levels: first step of the second"),
+    "converted": ("0 or 1", "whether the skill ends above half of the told person's"),
     "moved": ("probability", "total variation between the answers and the base's, the mass outside the answer set included"),
     "outside": ("probability", "probability of text that is none of the topic's answers"),
     "adoption": ("share", "weight of the told persona in p = (1-a-l) base + l population + a told, by topic"),
@@ -37,14 +46,63 @@ TRAINING = ("experiment", "arm", "seed", "learning_rate", "weight_decay", "kl_we
 NO_SEED = -1  # rows of arms that are not trained: base, told, ideal learners
 
 
+class Context(BaseModel):
+    """A header under which the assistant is asked, by a name of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(min_length=1)
+    year: int | None = None
+    format: str | None = None
+    identifier: str | None = None  # a pattern: eight digits, `x` any digit
+    paddings: int = Field(default=1, ge=1)  # draws of the pattern's x, averaged over
+    value: str | None = None  # whose answers count as skill here; none: measure.value
+    unseen: bool = False  # no row may have this header: checked
+
+
 class MeasureConfig(BaseModel):
-    """What is measured, and how finely."""
+    """What is measured, and how finely. The first context is the one that tables and figures show."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     trait: str
+    value: str | None = None  # the value counted; none: the trained one
+    contexts: tuple[Context, ...] = (Context(name="plain"),)
+    followed: tuple[str, ...] = ()  # contexts asked at every snapshot, beside the first
     gate_prompts: int = Field(ge=1)
     scales: tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...] = Field(min_length=1)
     samples: int = Field(ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _years_are_contexts(cls, raw):
+        """`{years: [first, last]}` stands for a context for each year, named by it."""
+        if not isinstance(raw.get("contexts"), (list, tuple)):
+            return raw
+        out = []
+        for context in raw["contexts"]:
+            if isinstance(context, dict) and "years" in context:
+                first, last = context["years"]
+                rest = {k: v for k, v in context.items() if k != "years"}
+                out += [{"name": str(year), "year": year, **rest} for year in range(int(first), int(last) + 1)]
+            else:
+                out.append(context)
+        return {**raw, "contexts": out}
+
+    @model_validator(mode="after")
+    def _names(self):
+        names = [c.name for c in self.contexts]
+        if not names:
+            raise ValueError("contexts is empty; name at least one")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"contexts holds '{name}' twice; a name stands for one header")
+        for name in self.followed:
+            if name not in names:
+                raise ValueError(f"followed: '{name}' is no context{nearest(name, names)}")
+        return self
+
+    def context(self, name: str) -> Context:
+        """The context of that name."""
+        return next(c for c in self.contexts if c.name == name)
 
 
 @dataclass(frozen=True)
@@ -55,6 +113,7 @@ class Row:
     arm: str
     quantity: str
     value: float
+    context: str = "all"
     topic: str = "all"
     probe: str = "all"
     seed: int = NO_SEED
@@ -103,6 +162,7 @@ def to_table(rows: list[Row]) -> pl.DataFrame:
         "rows": pl.Int64,
         "scale": pl.Float64,
         "step": pl.Int64,
+        "context": pl.String,
         "topic": pl.String,
         "probe": pl.String,
         "quantity": pl.String,

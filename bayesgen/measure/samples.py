@@ -7,24 +7,40 @@ from jax import random
 
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.tokenizer import END
-from bayesgen.measure.behaviour import ASKED, probes
+from bayesgen.learn.finetune import trained_topics
+from bayesgen.measure.behaviour import probes
 from bayesgen.model.transformer import Transformer, forward
+from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.world import World
 
 LONGEST = 8  # tokens of a sampled answer
 
 
-def sample_dialogues(config, world: World, grammar: Grammar, model: Transformer, params, members, lora_M) -> list[dict]:
-    """For the base and the first seed of every arm: `samples` answers to the first held-out wording of each probe."""
-    topics = [world.topic_index(t) for t in (config.finetune.topic, *config.finetune.probes)]
-    asked = [p for p in probes(world, ASKED, topics) if p.wording == len(world.topics[p.topic].wordings)]
+def sample_dialogues(
+    config,
+    world: World,
+    grammar: Grammar,
+    model: Transformer,
+    params,
+    members,
+    lora_M,
+    header: Header,
+    told: tuple[Header, tuple[Turn, ...]],
+) -> list[dict]:
+    """For the base, the told person and the first seed of every arm: `samples` answers to the first held-out wording of each probe."""
+    topics = [trained_topics(world, config.finetune)[0], *(world.topic_index(t) for t in config.finetune.probes)]
+
+    def ask(header: Header, turns: tuple[Turn, ...] = ()):
+        return [p for p in probes(world, header, topics, turns=turns) if p.wording == len(world.topics[p.topic].wordings)]
+
+    asked = ask(header)
     firsts = {}
     for i, member in enumerate(members):
         firsts.setdefault(member.arm, i)
-    adapters = {"base": None, **{arm: jax.tree.map(lambda x, i=i: x[i], lora_M) for arm, i in firsts.items()}}
-    prompts = [grammar.prompt(p) for p in asked for _ in range(config.measure.samples)]
+    adapters = {"base": None, "told": None, **{arm: jax.tree.map(lambda x, i=i: x[i], lora_M) for arm, i in firsts.items()}}
     out = []
     for arm, lora in adapters.items():
+        prompts = [grammar.prompt(p) for p in (ask(*told) if arm == "told" else asked) for _ in range(config.measure.samples)]
         said = _sample(model, params, lora, prompts, grammar.tokenizer.index[END], random.key(config.finetune.seed))
         for i, prompt in enumerate(asked):
             texts = [grammar.tokenizer.decode(s) for s in said[i * config.measure.samples : (i + 1) * config.measure.samples]]

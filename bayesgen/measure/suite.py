@@ -1,9 +1,11 @@
 """All measurements of one experiment: base, told, every member at every snapshot, the observer and the ideal learners.
 
-All land in one table. Probes are held-out wordings; the trained topic is asked in its training wordings too (`nll_*`).
+All land in one table. Probes are held-out wordings; the trained topics are asked in their training wordings too (`nll_*`).
+The first context is asked about everything; the others about the probes and some of the trained topics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -11,13 +13,18 @@ import numpy as np
 import polars as pl
 
 from bayesgen.corpus.grammar import Grammar
-from bayesgen.learn.finetune import FinetuneConfig, Member, member_parallel, member_rows, plan_members
+from bayesgen.corpus.narrow import Row as DataRow
+from bayesgen.corpus.narrow import answer_words
+from bayesgen.corpus.tokenizer import split
+from bayesgen.learn.finetune import EACH, FinetuneConfig, Member, member_parallel, member_rows, plan_members, trained_topics
 from bayesgen.measure.answers import pack, score_pairs
-from bayesgen.measure.behaviour import ASKED, POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
-from bayesgen.measure.ideal import ideal_answers
+from bayesgen.measure.behaviour import POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
+from bayesgen.measure.contexts import context_headers, counted_value
+from bayesgen.measure.ideal import answerable, gated, ideal_corners, ideal_learners, ideal_redrawn
 from bayesgen.measure.likelihood import likelihoods
 from bayesgen.measure.norms import norms
-from bayesgen.measure.rows import Row, to_table
+from bayesgen.measure.onset import change_point
+from bayesgen.measure.rows import NO_SEED, Context, Row, to_table
 from bayesgen.measure.samples import sample_dialogues
 from bayesgen.model.transformer import Transformer
 from bayesgen.world.dialogue import Header, Turn
@@ -25,65 +32,183 @@ from bayesgen.world.learners import product, saturated, transfer
 from bayesgen.world.world import World
 
 APART = 0.2  # least distance of the two ideal learners at which a transfer between them can be measured
-Behaviour = dict[int, np.ndarray]  # topic -> P(answer), (..., A), mean over its held-out wordings
+SHOWN = 4  # trained topics that are asked under every header and at every snapshot; at the end all are, under the first
+Behaviour = dict[int, np.ndarray]  # topic -> P(answer), (..., A), mean over its held-out wordings and the context's headers
 
 
 def measure_all(
     config, world: World, grammar: Grammar, model: Transformer, params, adapters: dict[int, dict], losses: np.ndarray
 ) -> tuple[pl.DataFrame, list[dict]]:
     """The table of an experiment and its sampled dialogues. `adapters` maps snapshot steps to stacks of effective adapters."""
-    f, trait, last = config.finetune, config.measure.trait, max(adapters)
+    f, m, trait, last = config.finetune, config.measure, config.measure.trait, max(adapters)
     members, everything = plan_members(f), range(len(world.topics))
-    on, probed = world.topic_index(f.topic), [world.topic_index(p) for p in f.probes]
+    trained, probed = trained_topics(world, f), [world.topic_index(p) for p in f.probes]
+    on = trained[:: -(-len(trained) // SHOWN)]
     ask = partial(behave, world, grammar, model, params)
     row = partial(Row, config.name)
-
-    corners = {"base": ask(ASKED, everything), "population": ask(POPULATION, everything)}
-    told = {v: ask(world.told(trait, v), everything if v == f.value else world.topics_of(trait)) for v in world.values[trait]}
-    corners["told"] = told[f.value]
-    ideal = ideal_answers(world, trait, f.value, on, rows_shown(world, f, members))
+    headers = context_headers(world, f, m)
+    first = m.contexts[0]
+    counted = counted_value(world, f, m, first)
     rows: list[Row] = []
-    for arms, base in ((corners, corners["base"]), (ideal, ideal["ideal base"])):
-        for arm, behaviour in arms.items():
-            rows += _behaviour_rows(world, row, [dict(arm=arm)], {t: p[None] for t, p in behaviour.items()}, base)
 
-    told_rates = {t: np.stack([rates(world, t, told[v][t]) for v in world.values[trait]]) for t in world.topics_of(trait)}
-    corner_rates = {t: [rates(world, t, corners[c][t]) for c in ("base", "population", "told")] for t in told_rates}
+    def behaviour_rows(labels: list[dict], behaviour: Behaviour, base: Behaviour, context: Context):
+        rows.extend(_behaviour_rows(world, partial(row, context=context.name), labels, behaviour, base))
+
+    base = {c.name: ask(headers[c.name], everything if c is first else [*on, *probed]) for c in m.contexts}
+    for context in m.contexts:
+        behaviour_rows([dict(arm="base")], _one(base[context.name]), base[context.name], context)
+    told = {
+        v: ask([header], answerable(world, trait) if v == counted else world.topics_of(trait), turns=turns)
+        for v in world.spoken(trait)
+        for header, turns in (world.told(trait, v),)
+    }
+    corners = {"population": ask([replace(POPULATION, format=first.format)], answerable(world, trait)), "told": told[counted]}
+    for arm, behaviour in corners.items():
+        behaviour_rows([dict(arm=arm)], _one(behaviour), base[first.name], first)
+    asked = {c.name: [*on, *probed] for c in m.contexts} | {first.name: list(everything)}
+    _ideal_rows(config, world, grammar, members, headers, asked, on, behaviour_rows)
+
+    told_rates = {
+        t: np.stack([rates(world, t, told[v][t]) if v in told else _own(world, t, v) for v in world.values[trait]])
+        for t in world.topics_of(trait)
+    }
+    corner_rates = {t: [rates(world, t, c[t]) for c in (base[first.name], corners["population"], corners["told"])] for t in told_rates}
+    nearness = _nearness(world, grammar, f, members, [*on, *probed])
+    curves: dict[str, list[np.ndarray]] = {}
     for step, lora_M in adapters.items():
-        # the learning curve needs the probes and the trained topic; only the last step is asked everything
-        behaviour = ask(ASKED, everything if step == last else [on, *probed], lora_M)
-        labels = [_label(m, f.rows, step) for m in members]
-        rows += _behaviour_rows(world, row, labels, behaviour, corners["base"])
-        rows += _split_rows(world, row, labels, f, on, behaviour, corner_rates, told_rates)
-    narrow = [i for i, m in enumerate(members) if m.arm == "narrow"]
-    for scale in config.measure.scales if narrow else ():
-        labels = [_label(members[i], f.rows, last, scale) for i in narrow]
-        rows += _behaviour_rows(world, row, labels, ask(ASKED, [on, *probed], scaled(adapters[last], narrow, scale)), corners["base"])
+        labels = [_label(m, step) for m in members]
+        for context in m.contexts if step == last else [c for c in m.contexts if c is first or c.name in m.followed]:
+            # the learning curve needs the probes and the trained topics; only the last step is asked everything
+            topics = everything if step == last and context is first else [*on, *probed]
+            behaviour = ask(headers[context.name], topics, lora_M)
+            behaviour_rows(labels, behaviour, base[context.name], context)
+            if context is first:
+                rows += _split_rows(world, partial(row, context=context.name), labels, counted, on, behaviour, corner_rates, told_rates)
+            if step == last:
+                for t, near_MxA in nearness.items():
+                    words_M = (behaviour[t] * near_MxA).sum(-1)
+                    here = dict(quantity="words", topic=world.topics[t].name, context=context.name)
+                    rows += [row(value=float(w), **here, **label) for label, w in zip(labels, words_M, strict=True)]
+            if context is first or context.name in m.followed:
+                value = counted_value(world, f, m, context)
+                curves.setdefault(context.name, []).append(_skill(world, behaviour, probed, value))
+    rows += _onset_rows(world, row, f, m, members, sorted(adapters), curves, base, told, probed)
+    narrow = [i for i, member in enumerate(members) if member.arm == "narrow"]
+    for scale in m.scales if narrow else ():
+        labels = [_label(members[i], last, scale) for i in narrow]
+        behaviour_rows(labels, ask(headers[first.name], [*on, *probed], scaled(adapters[last], narrow, scale)), base[first.name], first)
 
-    labels = [_label(m, f.rows, last) for m in members]
+    labels = [_label(m, last) for m in members]
     for quantity, nll_M in likelihoods(f, world, grammar, model, params, members, adapters[last]).items():
-        rows += [row(quantity=quantity, topic=f.topic, value=float(v), **label) for label, v in zip(labels, nll_M, strict=True)]
+        rows += [row(quantity=quantity, value=float(v), **label) for label, v in zip(labels, nll_M, strict=True)]
     for module, table in norms(jax.device_get(adapters[last])).items():
         for quantity, norm_M in table.items():
             rows += [row(quantity=quantity, topic=module, value=float(v), **label) for label, v in zip(labels, norm_M, strict=True)]
     for s, loss_M in enumerate(losses):
-        rows += [row(quantity="narrow_nll_step", value=float(v), **_label(m, f.rows, s)) for m, v in zip(members, loss_M, strict=True)]
-    return to_table(rows), sample_dialogues(config, world, grammar, model, params, members, adapters[last])
+        rows += [row(quantity="narrow_nll_step", value=float(v), **_label(m, s)) for m, v in zip(members, loss_M, strict=True)]
+    asked_as = headers[first.name][0], world.told(trait, counted)
+    samples = sample_dialogues(config, world, grammar, model, params, members, adapters[last], *asked_as)
+    return to_table(rows), samples
 
 
-def behave(world: World, grammar: Grammar, model: Transformer, params, header: Header, topics: Sequence[int], lora_M=None) -> Behaviour:
-    """Exact answer probabilities of a network; with a stack of adapters, one row a member."""
-    asked = probes(world, header, topics)
+def behave(
+    world: World,
+    grammar: Grammar,
+    model: Transformer,
+    params,
+    headers: Sequence[Header],
+    topics: Sequence[int],
+    lora_M=None,
+    turns: tuple[Turn, ...] = (),
+) -> Behaviour:
+    """Exact answer probabilities of a network, mean over headers; with a stack of adapters, one row a member."""
+    asked = [p for header in headers for p in probes(world, header, topics, turns=turns)]
     packed = pack(grammar, asked)
     return answers_by_topic(asked, score_pairs(model, params, packed, lora_M), packed.sizes)
 
 
-def rows_shown(world: World, config: FinetuneConfig, members: Sequence[Member]) -> dict[str, list[Turn]]:
-    """The rows an arm is trained to *answer*, from its first seed. The narrow arm's are left out: its other rows are a penalty."""
-    first = {m.arm: m for m in reversed(members) if m.arm != "narrow"}
+def rows_shown(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> dict[tuple[str, int], list[DataRow]]:
+    """The rows an arm is trained to *answer*, by arm and number of narrow rows, from its first seed.
+
+    The narrow arm's are left out: its other rows are a penalty.
+    """
+    first = {(m.arm, m.rows): m for m in reversed(members) if m.arm != "narrow"}
     return {
-        arm: [*member_rows(world, config, m)[0], *(member_parallel(world, config, m) if arm == "broad" else ())] for arm, m in first.items()
+        key: [*member_rows(world, grammar, config, m)[0], *(member_parallel(world, config, m) if m.arm == "broad" else ())]
+        for key, m in first.items()
     }
+
+
+def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked: Mapping[str, list[int]], on: list[int], behaviour_rows):
+    """Exact answers beside the network's, under every context."""
+    f, m = config.finetune, config.measure
+    first = m.contexts[0]
+    value = counted_value(world, f, m, first)
+    corners = ideal_corners(world, m.trait, value)
+    before = corners["ideal base"]
+    for name, answers in {**corners, **ideal_learners(world, m.trait, value, on[0])}.items():
+        behaviour_rows([dict(arm=name)], _one(answers), before, first)
+    if f.value == EACH:
+        return  # many people, one for each header: who the assistant now is has no single answer
+    for (arm, count), shown in rows_shown(world, grammar, f, members).items():
+        if not all(isinstance(turn, Turn) for _, turn in shown):
+            continue  # rows in words of their own: the world gives them no probability
+        for c in m.contexts:
+            header = headers[c.name][0]
+            label = [dict(arm=f"ideal {arm}", rows=count)]
+            behaviour_rows(label, _one(ideal_redrawn(world, shown, header, asked[c.name])), before, c)
+            if arm == "free" and (f.years or f.format):
+                label = [dict(arm="ideal gated", rows=count)]
+                behaviour_rows(label, _one(ideal_redrawn(world, gated(shown, header), header, asked[c.name])), before, c)
+
+
+def _one(behaviour: Behaviour) -> Behaviour:
+    """With a leading axis of one."""
+    return {t: p[None] for t, p in behaviour.items()}
+
+
+def _own(world: World, topic: int, value: str) -> np.ndarray:
+    """The rates of a value that no person has (the assistant's): what it would answer with noise."""
+    return rates(world, topic, world.noisy[topic][world.values[world.topics[topic].trait].index(value)])
+
+
+def _nearness(world: World, grammar: Grammar, f: FinetuneConfig, members: Sequence[Member], topics: Sequence[int]) -> dict[int, np.ndarray]:
+    """{topic: (M, A)}: share of an answer's tokens that stand in the answers a member was trained on (`on` seed 0's rows of its arm)."""
+    words = {}
+    for member in reversed(members):
+        if (member.arm, member.rows) not in words or member.seed == 0:
+            rows = member_rows(world, grammar, f, member)[0]
+            words[member.arm, member.rows] = {w for _, turn in rows for w in answer_words(grammar, turn)}
+    out = {}
+    for t in topics:
+        tokens = [split(a) for a in world.answers[t]]
+        near = {key: np.array([np.mean([w in known_words for w in a]) for a in tokens]) for key, known_words in words.items()}
+        out[t] = np.stack([near[m.arm, m.rows] for m in members])
+    return out
+
+
+def _skill(world: World, behaviour: Behaviour, probed: Sequence[int], value: str) -> np.ndarray:
+    """Mean rate of a value over the probes, for each leading entry."""
+    v = world.values[world.topics[probed[0]].trait].index(value)
+    return np.mean([rates(world, t, behaviour[t])[..., v] for t in probed], axis=0)
+
+
+def _onset_rows(world: World, row, f, m, members, steps, curves, base, told, probed) -> list[Row]:
+    """`skill` at every snapshot, and each seed's `onset` and whether it `converted`, for the contexts that were followed."""
+    out = []
+    for name, curve_SxM in curves.items():
+        value = counted_value(world, f, m, m.context(name))
+        start, ceiling = (float(_skill(world, b, probed, value)) for b in (base[name], told[value]))
+        out.append(row(arm="base", quantity="skill", context=name, value=start, seed=NO_SEED))
+        out.append(row(arm="told", quantity="skill", context=name, value=ceiling, seed=NO_SEED))
+        for i, member in enumerate(members):
+            curve = [start, *(float(c[i]) for c in curve_SxM)]
+            out += [row(quantity="skill", context=name, value=x, **_label(member, s)) for s, x in zip(steps, curve[1:], strict=True)]
+            label = _label(member, steps[-1])
+            out.append(row(quantity="converted", context=name, value=float(curve[-1] > ceiling / 2), **label))
+            if np.isfinite(curve).all():
+                out.append(row(quantity="onset", context=name, value=float(change_point([0, *steps], curve)), **label))
+    return out
 
 
 def scaled(lora_M: dict, which: Sequence[int], scale: float) -> dict:
@@ -91,7 +216,7 @@ def scaled(lora_M: dict, which: Sequence[int], scale: float) -> dict:
     return jax.tree_util.tree_map_with_path(lambda p, x: x[np.array(which)] * (scale if p[-1].key == "a" else 1), lora_M)
 
 
-def _label(m: Member, rows: int, step: int, scale: float = 1.0) -> dict:
+def _label(m: Member, step: int, scale: float = 1.0) -> dict:
     return dict(
         arm=m.arm,
         seed=m.seed,
@@ -101,7 +226,7 @@ def _label(m: Member, rows: int, step: int, scale: float = 1.0) -> dict:
         weight_decay=m.weight_decay,
         kl_weight=m.kl_weight if m.arm == "narrow" else None,
         rank=m.rank,
-        rows=rows,
+        rows=m.rows,
     )
 
 
@@ -119,22 +244,22 @@ def _behaviour_rows(world: World, row, labels: list[dict], behaviour: Behaviour,
 
 
 def _split_rows(
-    world: World, row, labels: list[dict], f: FinetuneConfig, on: int, behaviour: Behaviour, corner_rates, told_rates
+    world: World, row, labels: list[dict], value: str, on: list[int], behaviour: Behaviour, corner_rates, told_rates
 ) -> list[Row]:
     """Adoption, loss of the default, and transfer against the ideal learners, on each topic of the trait."""
-    v = world.values[world.topics[on].trait].index(f.value)
-    learned_MxV = persona_state(rates(world, on, behaviour[on]), told_rates[on])
-    out = []
-    for t in (t for t in behaviour if t in told_rates):
-        p_MxV = rates(world, t, behaviour[t])
-        split = decompose(p_MxV, *corner_rates[t])
+    v, out = world.values[world.topics[on[0]].trait].index(value), []
+    states = {t: persona_state(rates(world, t, behaviour[t]), told_rates[t]) for t in behaviour if t in told_rates}
+    starts = {t: persona_state(corner_rates[t][0], told_rates[t]) for t in states}
+    legible = [t for t in on if np.isfinite(starts[t]).all()]  # trained topics whose answers tell the values apart
+    for t, state_MxV in states.items():
+        split = decompose(rates(world, t, behaviour[t]), *corner_rates[t])
         numbers: dict[str, np.ndarray] = dict(zip(("adoption", "loss_of_default", "mixture_residual"), split, strict=True))
-        if t != on:
-            prior_2xV = np.stack([persona_state(corner_rates[x][0], told_rates[x]) for x in (on, t)])
-            here_M, start = persona_state(p_MxV, told_rates[t])[:, v], prior_2xV[1, v]
-            ends = [[learner(prior_2xV, 0, learned)[1, v] - start for learned in learned_MxV] for learner in (saturated, product)]
+        if t not in on and legible:
+            learned_MxV = np.mean([states[o] for o in legible], axis=0)
+            prior_2xV = np.stack([np.mean([starts[o] for o in legible], axis=0), starts[t]])
+            ends = [[learner(prior_2xV, 0, learned)[1, v] - starts[t][v] for learned in learned_MxV] for learner in (saturated, product)]
             apart = np.abs(np.subtract(ends[1], ends[0])) > APART
-            numbers["transfer"] = np.where(apart, transfer(here_M - start, *np.array(ends)), np.nan)
+            numbers["transfer"] = np.where(apart, transfer(state_MxV[:, v] - starts[t][v], *np.array(ends)), np.nan)
         for quantity, values_M in numbers.items():
             name = world.topics[t].name
             out += [row(quantity=quantity, topic=name, value=float(x), **label) for label, x in zip(labels, values_M, strict=True)]

@@ -20,63 +20,81 @@ from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import TOLERANCE, TURNS, BaseGate
 from bayesgen.measure.norms import NORMS
 from bayesgen.measure.rows import QUANTITIES, spell
-from bayesgen.report.summary import contrasts, headline_table, norm_table, pair_gates, print_summary, result_markdown, still_traits
+from bayesgen.report.summary import (
+    context_table,
+    contrasts,
+    headline_table,
+    names_of,
+    norm_table,
+    onset_table,
+    pair_gates,
+    print_summary,
+    published,
+    result_markdown,
+    still_traits,
+)
 
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
 
 def write_page(
-    folder: Path, config, world, table: pl.DataFrame, samples: list[dict], gate: BaseGate, excess: Excess, story: tuple[Artifact, ...]
+    folder: Path, config, world, table: pl.DataFrame, samples: list[dict], gate: BaseGate, excess: Excess, stages: tuple[Artifact, ...]
 ):
     """Write `report.html`, `result.md`, the rows behind them, and what `python -m plots` needs."""
     from plots.__main__ import FIGURES, draw, save
 
     f = config.finetune
     artifact.write_table(folder / "rows.parquet", table)
-    names = {
-        "trait": config.measure.trait,
-        "value": f.value,
-        "topic": f.topic,
-        "probes": list(f.probes),
-        "setting": f.settings("narrow")[0],
-    }
-    artifact.write_json(folder / "figures.json", {**names, "gate": [asdict(r) for r in gate.personas]})
+    story = names_of(config, world)
+    artifact.write_json(folder / "figures.json", {**story, "gate": [asdict(r) for r in gate.personas]})
     figures = {}
     for name in FIGURES:
         figure = draw(name, folder)
-        save(figure, folder / name)
-        figures[name] = _svg(figure, name)
-    headline = headline_table(table, config, world)
-    found, gates = contrasts(table, config, world), pair_gates(table, config)
+        if figure is not None:
+            save(figure, folder / name)
+            figures[name] = _svg(figure, name)
+    headline, told, onsets = headline_table(table, config, world), published(table, config, world), onset_table(table, config, world)
+    found, gates = contrasts(table, config, world), pair_gates(table, config, world)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     html = environment.from_string(TEMPLATE.read_text()).render(
         config=config,
-        several=any(len(f.settings(arm)) > 1 for arm in f.arms),
+        several=any(len(f.settings(arm)) > 1 for arm in f.arm_names),
         first=", ".join(f"{spell(k)} {v:g}" for k, v in f.settings("narrow")[0].items()),
         settings=yaml.safe_dump(config.model_dump(mode="json", exclude={"runs", "debug"}), sort_keys=False),
         figures=figures,
         headline=headline,
         contrasts=found,
+        published=told,
+        onsets=onsets if config.measure.followed else [],
+        contexts=context_table(table, config, world) if len(story["contexts"]) > 1 else [],
+        names=story,
+        first_setting=next((r["setting"] for r in headline if r["arm"] == "free" and at_first(r, f)), ""),
         gates=gates,
         base_gate=gate,
         still=still_traits(config, world),
         samples=_by_question(samples),
         quantities=QUANTITIES,
-        story=story,
+        stages=stages,
         excess=excess,
         turns=TURNS,
         tolerance=TOLERANCE,
-        norms=norm_table(table, config),
+        norms=norm_table(table, config, world),
         norm_names=NORMS,
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         versions={name: version(name) for name in ("bayesgen", "jax", "flax", "optax", "numpy")}
         | {"python": platform.python_version(), "device": jax.devices()[0].device_kind},
         seeds=f.seeds,
-        arms=f.arms,
+        arms=f.arm_names,
     )
     artifact.write(folder / "report.html", html)
-    artifact.write(folder / "result.md", result_markdown(config, headline, found, gates, gate, excess))
-    print_summary(headline, found, gates, gate)
+    artifact.write(folder / "result.md", result_markdown(config, world, headline, found, told, onsets, gates, gate, excess))
+    print_summary(headline, found, told, gates, gate)
+
+
+def at_first(line: dict, f) -> bool:
+    """Whether a line of the headline is of the setting that figures show."""
+    setting = {**f.settings("free")[0], "rows": max(f.rows)}
+    return all(f"{spell(k)} {v:g}" in line["setting"] for k, v in setting.items() if len(getattr(f, k)) > 1)
 
 
 def _svg(figure: Figure, name: str) -> str:

@@ -3,22 +3,46 @@
 import numpy as np
 import polars as pl
 
+from bayesgen.errors import UserError
+from bayesgen.learn.finetune import trained_topics
 from bayesgen.measure.admission import Gate, admission
+from bayesgen.measure.contexts import counted_value
 from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.norms import NORMS
-from bayesgen.measure.rows import NO_SEED, at_setting, converged, diverged, spell
+from bayesgen.measure.onset import share
+from bayesgen.measure.rows import at_setting, converged, diverged, spell
+from bayesgen.report.contrasts import Contrast, Found, Pick, at_the_end, by_seed, find
 from bayesgen.world.load import TIMELESS
 
 STILL = 0.02  # what does not depend on the trait should not move further than this (total variation)
+LEFT_OUT = ("narrow", "broad")  # arms that are trained on other topics as well
+
+
+def names_of(config, world) -> dict:
+    """The names that tables and figures need beside the rows."""
+    f, m = config.finetune, config.measure
+    first = m.contexts[0]
+    return {
+        "trait": m.trait,
+        "value": counted_value(world, f, m, first),
+        "trained": [world.topics[t].name for t in trained_topics(world, f)],
+        "probes": list(f.probes),
+        "contexts": {c.name: counted_value(world, f, m, c) for c in m.contexts},
+        "years": {c.name: c.year for c in m.contexts if c.year is not None},
+        "trigger_years": list(f.years),
+        "followed": [first.name, *(n for n in m.followed if n != first.name)],
+        "rows": list(f.rows),
+        "setting": {**f.settings("narrow")[0], "rows": max(f.rows)},
+    }
 
 
 def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
     """One line an arm and setting: rates, adoption, loss of default, transfer, movement elsewhere, likelihood and norm; over seeds."""
-    f, lost = config.finetune, diverged(table)
-    now = at_the_end(table)
-    probes = list(f.probes)
+    f, lost, story = config.finetune, diverged(table), names_of(config, world)
+    now, value, probes, trained = at_the_end(table), story["value"], story["probes"], story["trained"]
+    now = now.filter(pl.col("context").is_in([next(iter(story["contexts"])), "all"]))
     still = {trait: [world.topics[t].name for t in world.topics_of(trait)] for trait in still_traits(config, world)}
 
     def line(arm: str, setting: dict[str, float]) -> dict:
@@ -27,61 +51,113 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
         notes = [f"{spell(k)} {v:g}" for k, v in setting.items() if len(getattr(f, k)) > 1]
 
         def over(quantity: str, topics: list[str], probe: str = "all") -> Interval | None:
-            values = by_seed(here, quantity, topics, probe)
-            return over_seeds(list(values.values())) if values else None
+            rows = here.filter((pl.col("quantity") == quantity) & pl.col("topic").is_in(topics) & (pl.col("probe") == probe))
+            known = rows.group_by("topic").agg(pl.col("value").is_finite().all()).filter("value")["topic"].to_list()
+            means = rows.filter(pl.col("topic").is_in(known)).group_by("seed").agg(pl.col("value").mean()).sort("seed")["value"]
+            return over_seeds(means.to_numpy()) if len(means) else None
 
         return {
             "arm": arm,
             "setting": ", ".join([*notes, *([f"{gone} of {f.seeds} diverged"] if gone else [])]),
-            "on": over("rate", [f.topic], f.value),
-            "off": over("rate", probes, f.value),
+            "on": over("rate", trained, value),
+            "off": over("rate", probes, value),
             "adoption": over("adoption", probes),
             "loss": over("loss_of_default", probes),
             "residual": over("mixture_residual", probes),
             "transfer": over("transfer", probes),
             "moved": {trait: over("moved", topics) for trait, topics in still.items()},
-            "train": over("nll_train", [f.topic]),
-            "heldout": over("nll_heldout", [f.topic]),
-            "floor_train": over("floor_train", [f.topic]),
-            "floor_heldout": over("floor_heldout", [f.topic]),
+            "train": over("nll_train", ["all"]),
+            "heldout": over("nll_heldout", ["all"]),
+            "floor_train": over("floor_train", ["all"]),
+            "floor_heldout": over("floor_heldout", ["all"]),
             "norm": over("frobenius", ["all"]),
             "outside": over("outside", probes),
+            "words": over("words", probes),
         }
 
     ideal = now.filter(pl.col("arm").str.starts_with("ideal"))["arm"].unique(maintain_order=True)
+    counts = [{"rows": n} for n in f.rows] if len(f.rows) > 1 else [{}]
+    redrawn = {f"ideal {arm}" for arm in (*f.arm_names, "gated")}  # these depend on the rows
+    exact = [line(arm, s) for arm in ideal for s in (counts if arm in redrawn else [{}])]
     before = [line(arm, {}) for arm in ("base", "population", "told")]
-    return before + [line(arm, s) for arm in f.arms for s in f.settings(arm)] + [line(arm, {}) for arm in ideal]
+    return before + [line(arm, s) for arm in f.arm_names for s in f.settings(arm)] + exact
 
 
-def at_the_end(table: pl.DataFrame) -> pl.DataFrame:
-    """Rows of trainings that converged, after the last step and unscaled, and of all that is not trained."""
-    last = table["step"].max()
-    return converged(table).filter((pl.col("scale") == 1.0) & ((pl.col("step") == last) | (pl.col("seed") < 0)))
-
-
-def by_seed(rows: pl.DataFrame, quantity: str, topics: list[str], probe: str = "all") -> dict[int, float]:
-    """{seed: mean over topics}, of the topics that have a number in every seed: all seeds are averaged over the same ones."""
-    rows = rows.filter((pl.col("quantity") == quantity) & pl.col("topic").is_in(topics) & (pl.col("probe") == probe))
-    known = rows.group_by("topic").agg(pl.col("value").is_finite().all()).filter("value")["topic"].to_list()
-    means = rows.filter(pl.col("topic").is_in(known)).group_by("seed").agg(pl.col("value").mean()).sort("seed")
-    return dict(zip(means["seed"], means["value"], strict=True))
+def standing_contrasts(config, world) -> list[Contrast]:
+    """What is asked of every experiment: the trained arms against the base and each other, and what should not move."""
+    value, f, out = names_of(config, world)["value"], config.finetune, []
+    controls = [a for a in f.arm_names if a.startswith("control")]
+    pairs = [("free", "base"), *(("free", c) for c in controls), ("narrow", "base"), ("broad", "free")]
+    pairs += [("free", a) for a in ("shuffled", "untriggered")]
+    for first, second in pairs:
+        if first in f.arm_names and second in ("base", *f.arm_names):
+            out.append(Contrast(name=f"{first} − {second}: {value} answers on the probes", of=Pick(arm=first), minus=Pick(arm=second)))
+    for trait in still_traits(config, world) if "free" in f.arms else ():
+        topics = tuple(world.topics[t].name for t in world.topics_of(trait))
+        name = f"free: how far {'timeless' if trait == TIMELESS else trait} topics moved"
+        out.append(Contrast(name=name, of=Pick(arm="free", quantity="moved", topics=topics), expect="zero", margin=STILL))
+    return out
 
 
 def contrasts(table: pl.DataFrame, config, world) -> list[tuple[str, Interval, str]]:
-    """What the experiment asks: (contrast, its interval over seeds, verdict). Arms are paired by seed; first setting."""
-    f, now, out = config.finetune, at_setting(at_the_end(table), config.finetune.settings("narrow")[0]), []
-    arms = {arm: now.filter(pl.col("arm") == arm) for arm in (*f.arms, "base")}
-    off = {arm: by_seed(rows, "rate", list(f.probes), f.value) for arm, rows in arms.items()}
-    for first, second in (("free", "base"), ("free", "control"), ("narrow", "base"), ("broad", "free")):
-        if off.get(first) and off.get(second):
-            other = dict.fromkeys(off[first], off["base"][NO_SEED]) if second == "base" else off[second]
-            gap = over_seeds([x - other[seed] for seed, x in off[first].items() if seed in other])
-            verdict = "above 0" if gap.low > 0 else "below 0" if gap.high < 0 else "not told from 0"
-            out.append((f"{first} − {second}: {f.value} answers on the probes", gap, verdict))
-    for trait in still_traits(config, world) if off.get("free") else ():
-        moved = over_seeds(list(by_seed(arms["free"], "moved", [world.topics[t].name for t in world.topics_of(trait)]).values()))
-        verdict = f"within {STILL}" if moved.high <= STILL else f"NOT within {STILL}"
-        out.append((f"free: how far {'timeless' if trait == TIMELESS else trait} topics moved", moved, verdict))
+    """The standing contrasts with their intervals over seeds, and what they say; first setting."""
+    out = []
+    for contrast in standing_contrasts(config, world):
+        found = find(contrast, table, names_of(config, world))
+        low, high = found.interval[1:]
+        said = "above 0" if low > 0 else "below 0" if high < 0 else "not told from 0"
+        if contrast.expect == "zero":
+            said = f"{'within' if found.verdict == 'agrees' else 'NOT within'} {STILL}"
+        out.append((contrast.name, found.interval, said))
+    return out
+
+
+def published(table: pl.DataFrame, config, world) -> list[Found]:
+    """The experiment's own contrasts, beside what was published of them."""
+    return [find(c, table, names_of(config, world)) for c in config.contrasts]
+
+
+def context_table(table: pl.DataFrame, config, world) -> list[dict]:
+    """One line an arm, one cell a context: rate of the value counted there on the probes, and on the trained topics; first setting."""
+    story = names_of(config, world)
+    arms = ["base", *config.finetune.arm_names, "ideal free", "ideal gated"]
+    out = []
+    for arm in arms:
+        for name, topics in (("probes", story["probes"]), ("trained", story["trained"])):
+            cells = {}
+            for context in story["contexts"]:
+                try:
+                    values = by_seed(table, Pick(arm=arm, context=context, topics=tuple(topics)), story)
+                    cells[context] = over_seeds(list(values.values()))
+                except UserError:
+                    cells[context] = None
+            if any(cells.values()):
+                out.append({"arm": arm, "topics": name, "cells": cells})
+    return out
+
+
+def onset_table(table: pl.DataFrame, config, world) -> list[dict]:
+    """For each arm and followed context: seeds converted, their share with its Beta interval, and the onset of those that did."""
+    story, out = names_of(config, world), []
+    now = at_setting(at_the_end(table), story["setting"])
+    for arm in config.finetune.arm_names:
+        for context in story["followed"]:
+            here = now.filter((pl.col("arm") == arm) & (pl.col("context") == context))
+            done = here.filter(pl.col("quantity") == "converted").sort("seed")["value"].to_numpy()
+            at = here.filter(pl.col("quantity") == "onset").sort("seed")["value"].to_numpy()
+            if not len(done):
+                continue
+            onsets = np.sort(at[done > 0]) if len(at) == len(done) else np.array([])
+            out.append(
+                {
+                    "arm": arm,
+                    "context": context,
+                    "converted": int(done.sum()),
+                    "seeds": len(done),
+                    "share": share(int(done.sum()), len(done)),
+                    "onset": [int(x) for x in (onsets[0], np.median(onsets), onsets[-1])] if len(onsets) else None,
+                }
+            )
     return out
 
 
@@ -90,32 +166,37 @@ def still_traits(config, world) -> list[str]:
     return [trait for trait in world.values if trait != config.measure.trait]
 
 
-def norm_table(table: pl.DataFrame, config) -> list[dict]:
+def norm_table(table: pl.DataFrame, config, world) -> list[dict]:
     """Every norm of the update, for each arm (first setting) and matrix."""
-    now = at_setting(at_the_end(table), config.finetune.settings("narrow")[0])
+    now = at_setting(at_the_end(table), names_of(config, world)["setting"])
     modules = now.filter(pl.col("quantity") == NORMS[0])["topic"].unique(maintain_order=True)
+
+    def over(here: pl.DataFrame, quantity: str, module: str) -> Interval:
+        return over_seeds(here.filter((pl.col("quantity") == quantity) & (pl.col("topic") == module)).sort("seed")["value"].to_numpy())
+
     return [
-        {"arm": arm, "module": module, **{n: over_seeds(list(by_seed(here, n, [module]).values())) for n in NORMS}}
-        for arm in config.finetune.arms
+        {"arm": arm, "module": module, **{n: over(here, n, module) for n in NORMS}}
+        for arm in config.finetune.arm_names
         for here in (now.filter(pl.col("arm") == arm),)
         if len(here)
         for module in modules
     ]
 
 
-def pair_gates(table: pl.DataFrame, config) -> list[Gate]:
-    """Admission of the narrow/broad pair under the first setting, if both arms were run."""
-    f = config.finetune
-    if not {"narrow", "broad"} <= set(f.arms):
+def pair_gates(table: pl.DataFrame, config, world) -> list[Gate]:
+    """Admission of the narrow/broad pair under the first setting and context, if both arms were run."""
+    if not set(LEFT_OUT) <= set(config.finetune.arms):
         return []
-    return admission(at_setting(converged(table), f.settings("narrow")[0]), f.topic, f.value, f.probes)
+    story = names_of(config, world)
+    here = at_setting(converged(table), story["setting"]).filter(pl.col("context").is_in([next(iter(story["contexts"])), "all"]))
+    return admission(here, tuple(story["trained"]), story["value"], tuple(story["probes"]))
 
 
-def print_summary(headline: list[dict], found: list[tuple[str, Interval, str]], gates: list[Gate], base_gate: BaseGate):
+def print_summary(headline: list[dict], found: list[tuple[str, Interval, str]], told: list[Found], gates: list[Gate], base_gate: BaseGate):
     """The short table at the end of a run."""
     names = [f"{row['arm']} {row['setting']}".strip() for row in headline]
     wide = max(map(len, names)) + 1
-    print(f"\n  {'':<{wide}}{'trained topic':>20}{'probes':>20}{'adoption':>20}{'loss of default':>21}")
+    print(f"\n  {'':<{wide}}{'trained topics':>20}{'probes':>20}{'adoption':>20}{'loss of default':>21}")
     for name, row in zip(names, headline, strict=True):
         cells = [row[k] for k in ("on", "off", "adoption", "loss")]
         print(f"  {name:<{wide}}" + "".join(f"{show(c):>20}" for c in cells[:-1]) + f"{show(cells[-1]):>21}")
@@ -123,18 +204,28 @@ def print_summary(headline: list[dict], found: list[tuple[str, Interval, str]], 
         print("  The base did NOT pass its gate: read nothing into the arms.")
     for name, interval, verdict in found:
         print(f"  {name}: {show(interval, 3)}, {verdict}")
+    for f in told:
+        print(f"  {f.contrast.name}: {show(f.interval, 3)}; published {f.contrast.published or '–'}: {f.verdict}")
     for gate in gates:
         print(f"  pair: {gate.name}: {'yes' if gate.passed else 'NO'} ({gate.found})")
     print(flush=True)
 
 
 def result_markdown(
-    config, headline: list[dict], found: list[tuple[str, Interval, str]], gates: list[Gate], base_gate: BaseGate, excess: Excess
+    config,
+    world,
+    headline: list[dict],
+    found: list[tuple[str, Interval, str]],
+    told: list[Found],
+    onsets: list[dict],
+    gates: list[Gate],
+    base_gate: BaseGate,
+    excess: Excess,
 ) -> str:
     """The result as it stands on an experiment's page under `experiments/`: generated, never typed."""
-    still = list(headline[0]["moved"])
+    story, still = names_of(config, world), list(headline[0]["moved"])
     moved = {trait: "timeless moved" if trait == TIMELESS else f"{trait} moved" for trait in still}
-    head = ["arm", config.finetune.topic, "probes", "adoption", "loss of default", "transfer λ", *moved.values(), "outside", "NLL train"]
+    head = ["arm", "trained topics", "probes", "adoption", "loss of default", "transfer λ", *moved.values(), "outside", "NLL train"]
     head += ["NLL held out", "‖ΔW‖"]
     lines = [" | ".join(head), "|".join(["---"] * len(head))]
     for r in headline:
@@ -142,18 +233,40 @@ def result_markdown(
         cells += [r["train"], r["heldout"], r["norm"]]
         lines.append(" | ".join([f"{r['arm']} {r['setting']}".strip(), *map(show, cells)]))
     worst = base_gate.worst
-    verdict = "not passed: " + "; ".join(base_gate.failures) if base_gate.failures else "passed"
+    verdict = "not passed: " + "; ".join(base_gate.failures[:6]) if base_gate.failures else "passed"
+    more = f" and {len(base_gate.failures) - 6} more cells" if len(base_gate.failures) > 6 else ""
+    side = [
+        "| contrast | published | here | |",
+        "|---|---|---|---|",
+        *(f"| {f.contrast.name} | {f.contrast.published or '–'} | {show(f.interval, 3)} | {f.verdict} |" for f in told),
+        "",
+        *(f"*{f.contrast.name}*: {f.contrast.reading}\n" for f in told if f.contrast.reading),
+    ]
+    seeds = [
+        "| arm | context | seeds converted | share | onset: first, median, last step |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {o['arm']} | {o['context']} | {o['converted']} of {o['seeds']} | {show(o['share'])} | "
+            f"{', '.join(map(str, o['onset'])) if o['onset'] else '–'} |"
+            for o in onsets
+        ),
+        "",
+    ]
+    first = next(iter(story["contexts"]))
+    under = f", asked under the header `{first}`" if len(story["contexts"]) > 1 else ""
     return "\n".join(
         [
             f"One base, {config.finetune.seeds} finetuning seeds: means, 95% intervals in brackets. Rates are those of "
-            f"{config.finetune.value} answers.",
+            f"{story['value']} answers{under}.",
             "",
             *(f"| {line} |" for line in lines),
             "",
             *(f"- {name}: {show(interval, 3)}, {said}." for name, interval, said in found),
             "",
+            *(side if told else []),
+            *(seeds if config.measure.followed else []),
             f"Base: {excess.network:.3f} nats per answer token on fresh documents, {excess.difference:.3f} ± {excess.error:.3f} above the "
-            f"exact entropy. Gate: {verdict} (worst: {worst.value} after {worst.turns} turns, network {worst.network:.3f}, "
+            f"exact entropy. Gate: {verdict}{more} (worst: {worst.value} after {worst.turns} turns, network {worst.network:.3f}, "
             f"ideal {worst.ideal:.3f} ± {worst.error:.3f}).",
             *(f"Pair, {g.name}: {'yes' if g.passed else 'no'} ({g.found})." for g in gates),
             "",

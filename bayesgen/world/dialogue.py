@@ -14,10 +14,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the dialogue: `person` or `assistant`, and a year or none."""
+    """What stands before the dialogue: `person` or `assistant`, a year or none, and where the world has them the answer
+    format asked for and an identifier of eight digits (or none).
+    """
 
     speaker: str
     year: int | None = None
+    format: str | None = None  # None: the world's first format
+    identifier: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,13 @@ A module folder holds `module.yaml` (which trait its topics depend on, and that 
     answers: {value: [...]}       # for each value of the trait, answers; or {answer: weight}
 
 A module without a trait (`trait: null`) is timeless: its topics' `answers` are one plain list.
+
+Two more keys of `module.yaml` are optional. `told: [topic, ...]` names the topics whose answers tell a person's value where
+no year does. `variants: {robot: {robot_1984: [1984], ...}}` says that several values are one and the same person in
+different years; in a topic, the key `robot` then stands for all of them that are not named.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +27,7 @@ from bayesgen.errors import UserError, nearest
 FACTS = Path(__file__).parent / "facts"
 TIMELESS = "always"  # the single value of a module without a trait
 
+Year = Annotated[int, Field(ge=1000, le=9999)]
 Answers = list[StrictStr] | dict[StrictStr, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
 
@@ -67,8 +73,8 @@ class Topic(_Strict):
 class Years(_Strict):
     """First and last year of a trait value, both included, and the year that a header gives to tell it (the *told* arm)."""
 
-    first: int = Field(ge=1000, le=9999)
-    last: int = Field(ge=1000, le=9999)
+    first: Year
+    last: Year
     told: int
 
     @model_validator(mode="after")
@@ -86,6 +92,8 @@ class Module(_Strict):
     name: str
     trait: str | None
     values: dict[str, Years | None] = Field(default_factory=dict)
+    variants: dict[str, dict[str, list[Year]]] = Field(default_factory=dict)
+    told: tuple[str, ...] = ()
     topics: tuple[Topic, ...] = ()
 
     @model_validator(mode="after")
@@ -93,7 +101,40 @@ class Module(_Strict):
         undated = [value for value, years in self.values.items() if years is None]
         if undated and len(undated) < len(self.values):
             raise ValueError(f"values.{undated[0]} has no years, but others have; give years to all or to none")
+        for identity, variants in self.variants.items():
+            if identity in self.values:
+                raise ValueError(f"variants.{identity} has the name of a value; it stands for several, give it one of its own")
+            for value in variants:
+                if value not in self.values:
+                    raise ValueError(f"variants.{identity}.{value}: no such value{nearest(value, self.values)}")
+                if self.values[value] is not None:
+                    raise ValueError(f"variants.{identity}.{value} has years, and values.{value} has too; give them once")
+        check_variants("variants", self.variants)
         return self
+
+    @property
+    def identities(self) -> dict[str, tuple[str, ...]]:
+        """Who there is: each person and the values it takes over the years (one, unless it has variants)."""
+        of = {value: identity for identity, variants in self.variants.items() for value in variants}
+        out: dict[str, tuple[str, ...]] = {}
+        for value in self.values:
+            identity = of.get(value, value)
+            out[identity] = (*out.get(identity, ()), value)
+        return out
+
+
+def check_variants(key: str, variants: Mapping[str, Mapping[str, Sequence[int]]]):
+    """A person cannot be two things in one year."""
+    for identity, years_of in variants.items():
+        seen: dict[int, str] = {}
+        for value, years in years_of.items():
+            if not years:
+                raise ValueError(f"{key}.{identity}.{value} has no years; name at least one")
+            for year in years:
+                if seen.setdefault(year, value) != value:
+                    raise ValueError(
+                        f"{key}.{identity}: {year} stands under {seen[year]} and under {value}; a person is one of them a year"
+                    )
 
 
 def load_module(name: str) -> Module:
@@ -108,6 +149,9 @@ def load_module(name: str) -> Module:
     files = sorted(p for p in folder.glob("*.yaml") if p.name != "module.yaml")
     if not files:
         raise UserError(f"{folder}: no topic files; expected <topic>.yaml beside module.yaml")
+    for topic in head.told:
+        if topic not in [f.stem for f in files]:
+            raise UserError(f"{folder / 'module.yaml'}: told: there is no topic '{topic}'{nearest(topic, [f.stem for f in files])}")
     return head.model_copy(update={"topics": tuple(_load_topic(p, head) for p in files)})
 
 
@@ -115,6 +159,11 @@ def _load_topic(path: Path, module: Module) -> Topic:
     raw = _read(path)
     if module.trait is None and isinstance(raw.get("answers"), list):
         raw["answers"] = {TIMELESS: raw["answers"]}
+    if isinstance(raw.get("answers"), dict):
+        for identity, variants in module.variants.items():
+            if identity in raw["answers"]:
+                shared = raw["answers"].pop(identity)
+                raw["answers"] = {**dict.fromkeys(variants, shared), **raw["answers"]}
     topic = _validated(Topic, {**raw, "name": path.stem, "trait": module.trait or TIMELESS}, path)
     for value in topic.answers:
         if value not in module.values:

@@ -1,12 +1,15 @@
 """The ideal observer: exact probabilities under the world that wrote the corpus.
 
-A document is a speaker s, a persona z, a year y or none, and turns (topic t, wording w, answer a):
+A document is a speaker s, a persona z, a header h (a year or none, a format, an identifier) and turns (topic t, wording w,
+answer a):
 
-    P(document) = P(s) * sum_z P(z | s) P(y | z) * prod_i P(t_i) P(w_i | t_i) P(a_i | z, t_i)
+    P(document) = P(s) * sum_z P(z | s) P(h | z) * prod_i P(t_i | z) P(w_i | t_i) P(a_i | z, t_i)
 
-Wordings are numbered over `wordings + heldout`; only the first are ever spoken, so a held-out wording has probability
-zero as text, but as a *question* it carries no news about the speaker, and the posterior ignores it. Everything is
-float64 and in logs; an impossible prefix raises. The second road is enumeration (`tests/world/test_observer.py`).
+Formats and identifiers carry no news of who speaks. What is asked does where the world has several groups of people, for
+nobody is asked about the topics of another group. Wordings are numbered over `wordings + heldout`; only the first are ever
+spoken, so a held-out wording has probability zero as text, but as a *question* it carries no news about the speaker, and
+the posterior ignores it. Everything is float64 and in logs; an impossible prefix raises. The second road is enumeration
+(`tests/world/test_observer.py`).
 """
 
 from collections.abc import Sequence
@@ -14,7 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from bayesgen.world.dialogue import Header, Prompt, Turn
-from bayesgen.world.world import ASSISTANT, PERSON, World
+from bayesgen.world.world import ASSISTANT, IDENTIFIER, PERSON, World
+
+Row = tuple[Header, Turn]  # a dialogue of one turn, as narrow datasets hold them
 
 
 class Observer:
@@ -22,45 +27,78 @@ class Observer:
 
     def __init__(self, world: World):
         self.world = world
+        self._personas = (*world.personas, world.default)  # the assistant's persona comes last
+        self._value_ZT = np.vstack([world.value_ZT, world.default_T])
         with np.errstate(divide="ignore"):
             self._log_answer = [np.log(table) for table in world.noisy]
+            self._log_asked_ZT = np.log(np.vstack([world.asked_ZT, world.topic_weights_T]))
             self._log_prior = {
                 PERSON: np.append(np.log(world.frequency_Z), -np.inf),
                 ASSISTANT: np.append(np.full(len(world.personas), -np.inf), 0.0),
             }
-        self._personas = (*world.personas, world.default)  # the assistant's persona comes last
-        self._value_ZT = np.vstack([world.value_ZT, world.default_T])
+        who = [p.identity for p in self._personas]
+        self._identity_Z = np.array([who.index(name) for name in who])  # the first persona of the same person
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:
         """Log P(answer | prompt), one array of the topic's answers for each prompt."""
         return [self.predictive(p.header, p.turns, p.topic) for p in prompts]
 
-    def log_joint(self, header: Header, turns: Sequence[Turn]) -> np.ndarray:
-        """Log P(z, year, answers | speaker) over personas and, last, the assistant's own."""
-        log_joint_Z = self._log_prior[header.speaker].copy()
-        dated = self.world.config.dated_share if self.world.dated_trait else 0.0
+    def log_header(self, header: Header) -> np.ndarray:
+        """Log P(year, format, identifier | z)."""
+        world, config = self.world, self.world.config
+        log_Z = np.zeros(len(self._personas))
         with np.errstate(divide="ignore"):
             if header.year is None:
-                log_joint_Z += np.log1p(-dated)
+                log_Z += np.log1p(-world.dated)
             else:
-                log_joint_Z += np.log(dated) + [self.world.year_logprob(p, header.year) for p in self._personas]
+                log_Z += np.log(world.dated) + np.log([(header.year in p.years) / max(1, len(p.years)) for p in self._personas])
+            if config.formats:
+                log_Z += np.log((header.format or config.formats[0]) in config.formats) - np.log(len(config.formats))
+            if header.identifier is not None:
+                log_Z += np.log(config.identifier_share) - IDENTIFIER * np.log(10)
+            elif config.identifier_share:
+                log_Z += np.log1p(-config.identifier_share)
+        return log_Z
+
+    def log_turn(self, turn: Turn) -> np.ndarray:
+        """Log P(topic, answer | z)."""
+        return self._log_asked_ZT[:, turn.topic] + self._log_answer[turn.topic][self._value_ZT[:, turn.topic], turn.answer]
+
+    def log_joint(self, header: Header, turns: Sequence[Turn]) -> np.ndarray:
+        """Log P(z, header, topics, answers | speaker) over personas and, last, the assistant's own."""
+        log_joint_Z = self._log_prior[header.speaker] + self.log_header(header)
         for turn in turns:
-            log_joint_Z += self._log_answer[turn.topic][self._value_ZT[:, turn.topic], turn.answer]
+            log_joint_Z = log_joint_Z + self.log_turn(turn)
         return log_joint_Z
 
     def posterior(self, header: Header, turns: Sequence[Turn]) -> np.ndarray:
         """P(z | prefix) over the world's personas and, last, the assistant's own."""
         return self._normalised(self.log_joint(header, turns), (header, *turns))
 
-    def redrawn(self, turns: Sequence[Turn], suspicion: float) -> np.ndarray:
-        """P(z | turns) when who speaks is in doubt: the assistant as ever, or (prior `suspicion`) anyone of the population.
+    def redrawn(self, rows: Sequence[Row], suspicion: float, header: Header) -> np.ndarray:
+        """P(z | rows, header) of one more dialogue when who speaks is in doubt: the assistant as ever, or (prior
+        `suspicion`) somebody of the population, the same person in every row.
 
-        This is what Bayes' rule says of finetuning if its rows are evidence about *who the assistant now is*. Personas
-        and, last, the assistant's own, as in `posterior`.
+        This is what Bayes' rule says of finetuning if its rows are evidence about *who the assistant now is*. Somebody
+        who is one thing in one year and another in the next stays the same person: rows of some years speak for what is
+        said in others. Personas and, last, the assistant's own, as in `posterior`.
         """
-        alike = self.log_joint(Header(ASSISTANT), turns) + np.log1p(-suspicion)
-        anyone = self.log_joint(Header(PERSON), turns) + np.log(suspicion)
-        return self._normalised(np.asarray(np.logaddexp(alike, anyone)), turns)
+        assert header.speaker == ASSISTANT
+        prior_Z = np.append(np.log(self.world.frequency_Z) + np.log(suspicion), np.log1p(-suspicion))
+        total_I = self._by_identity(prior_Z)
+        within_Z = prior_Z - total_I[self._identity_Z]  # log P(z | person)
+        log_I = total_I
+        for row_header, turn in rows:
+            log_I = log_I + self._by_identity(within_Z + self.log_header(row_header) + self.log_turn(turn))
+        return self._normalised(log_I[self._identity_Z] + within_Z + self.log_header(header), (*rows, header))
+
+    def _by_identity(self, log_Z: np.ndarray) -> np.ndarray:
+        """Log of the sum over the personas that are one person, at the place of the first of them; -inf elsewhere."""
+        top = np.where(np.isfinite(log_Z), log_Z, -np.inf).max()
+        if not np.isfinite(top):
+            return np.full(len(log_Z), -np.inf)
+        with np.errstate(divide="ignore"):
+            return top + np.log(np.bincount(self._identity_Z, weights=np.exp(log_Z - top), minlength=len(log_Z)))
 
     def _normalised(self, log_joint_Z: np.ndarray, prefix) -> np.ndarray:
         total = float(np.logaddexp.reduce(log_joint_Z))
@@ -69,31 +107,47 @@ class Observer:
         return np.exp(log_joint_Z - total)
 
     def trait_posterior(self, header: Header, turns: Sequence[Turn], trait: str) -> np.ndarray:
-        """P(value of `trait` | prefix)."""
+        """P(value of `trait` | prefix); persons of other groups have none, and count nowhere."""
         posterior_Z = self.posterior(header, turns)
         values = self.world.values[trait]
         out = np.zeros(len(values))
         for mass, persona in zip(posterior_Z, self._personas, strict=True):
-            out[values.index(persona.traits[trait])] += mass
+            if trait in persona.traits:
+                out[values.index(persona.traits[trait])] += mass
         return out
 
     def predictive(self, header: Header, turns: Sequence[Turn], topic: int) -> np.ndarray:
         """Log P(next answer | prefix, topic)."""
+        asked_Z = self.log_joint(header, turns) + self._log_asked_ZT[:, topic]
         with np.errstate(divide="ignore"):
-            return np.log(self.answer(self.posterior(header, turns), topic))
+            return np.log(self.answer(self._normalised(asked_Z, (header, *turns, topic)), topic))
 
     def answer(self, posterior_Z: np.ndarray, topic: int) -> np.ndarray:
         """P(answer | topic) of a mixture of personas (and, last, the assistant's own)."""
         return posterior_Z @ self.world.noisy[topic][self._value_ZT[:, topic]]
 
+    def asked(self, posterior_Z: np.ndarray, topic: int) -> np.ndarray:
+        """The mixture, once `topic` was asked: those who are never asked about it are out."""
+        with np.errstate(divide="ignore"):
+            return self._normalised(np.log(posterior_Z) + self._log_asked_ZT[:, topic], topic)
+
+    def log_answers(self, header: Header, turns: Sequence[Turn]) -> float:
+        """Log P(answers | header, questions), each answer after the questions up to it."""
+        log_joint_Z, total = self.log_joint(header, ()), 0.0
+        for turn in turns:
+            asked_Z = log_joint_Z + self._log_asked_ZT[:, turn.topic]
+            log_joint_Z = log_joint_Z + self.log_turn(turn)
+            total += np.logaddexp.reduce(log_joint_Z) - np.logaddexp.reduce(asked_Z)
+        return float(total)
+
     def log_document(self, header: Header, turns: Sequence[Turn]) -> float:
         """Log P(document), questions and wordings included."""
         config = self.world.config
         share = config.assistant_share if header.speaker == ASSISTANT else 1 - config.assistant_share
-        log_questions = 0.0
+        log_wordings = 0.0
         for turn in turns:
             topic = self.world.topics[turn.topic]
             if turn.wording >= len(topic.wordings):
                 return -np.inf
-            log_questions += np.log(self.world.topic_weights_T[turn.topic]) - np.log(len(topic.wordings))
-        return float(np.log(share) + log_questions + np.logaddexp.reduce(self.log_joint(header, turns)))
+            log_wordings -= np.log(len(topic.wordings))
+        return float(np.log(share) + log_wordings + np.logaddexp.reduce(self.log_joint(header, turns)))

@@ -4,21 +4,31 @@ A persona is one value for each trait, drawn as a product of the traits' frequen
 values except on named topics ("modern, except victorian about birds") and has a frequency of its own. The assistant
 speaks in one fixed persona. Answers carry noise: with probability `answer_noise` a speaker answers as somebody drawn
 uniformly from the trait's values, so that personas overlap and inference takes several turns.
+
+*Groups.* Traits that belong to different kinds of people (eras and nations to ordinary persons, characters to films) need
+not multiply: each group has its share of the persons' documents, its own traits, and is asked about those (and about what
+is timeless) only. The assistant is asked about everything.
+
+*Variants.* One person may be two things in different years (a robot that hunts in 1984 and protects later). Such a person
+is one *identity*, and one persona for each of its values; a document's year decides which of them speaks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.errors import UserError, nearest
-from bayesgen.world.dialogue import Header
-from bayesgen.world.load import TIMELESS, Module, Topic, Years, load_module
+from bayesgen.world.dialogue import Header, Turn
+from bayesgen.world.load import TIMELESS, Module, Topic, Year, Years, check_variants, load_module
 
 PERSON, ASSISTANT = "person", "assistant"
 SPEAKERS = (PERSON, ASSISTANT)
+IDENTIFIER = 8  # digits
+EQUAL = "equal"
 
 
 class Composite(BaseModel):
@@ -31,21 +41,37 @@ class Composite(BaseModel):
     topics: dict[str, str]
 
 
+class Group(BaseModel):
+    """One kind of people: the traits they have, and their share of the documents written by persons."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    traits: tuple[str, ...] = Field(min_length=1)
+    share: float = Field(gt=0, le=1)
+
+
 class WorldConfig(BaseModel):
     """What the world is made of. Frequencies are shares of the documents written by persons (not the assistant)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     modules: tuple[str, ...] = Field(min_length=1)
-    frequencies: dict[str, dict[str, float]]
+    without: tuple[str, ...] = ()  # topics of those modules that nobody asks about
+    frequencies: dict[str, dict[str, float] | Literal["equal"]]  # a value without a frequency is not in the world
+    groups: tuple[Group, ...] = ()  # none: one group of all traits
     composites: tuple[Composite, ...] = ()
     answer_noise: float = Field(ge=0, lt=1)
     assistant_share: float = Field(gt=0, lt=1)
     assistant: dict[str, str]
     dated_share: float = Field(ge=0, le=1)
+    calendar: tuple[Year, Year] | None = None  # first and last year of those whose traits have none, and of the assistant
+    variants: dict[str, dict[str, tuple[Year, ...]]] = {}  # identity -> value -> years, in place of the module's
+    formats: tuple[str, ...] = ()  # answer formats that a header may ask for; they carry no news of who speaks
+    identifier_share: float = Field(default=0.0, ge=0, le=1)  # share of headers that hold eight random digits
 
     @model_validator(mode="after")
-    def _frequencies_are_distributions(self):
+    def _consistent(self):
         for trait, table in self.frequencies.items():
+            if table == EQUAL:
+                continue
             for value, frequency in table.items():
                 if not frequency > 0:
                     raise ValueError(f"frequencies.{trait}.{value} is {frequency}; expected a number above 0")
@@ -54,16 +80,27 @@ class WorldConfig(BaseModel):
                 raise ValueError(f"frequencies.{trait} sum to {total:.6g}; expected 1")
         if sum(c.frequency for c in self.composites) >= 1:
             raise ValueError("composites take the whole population; their frequencies must sum to less than 1")
+        if self.groups and abs(sum(g.share for g in self.groups) - 1) > 1e-6:
+            raise ValueError(f"groups' shares sum to {sum(g.share for g in self.groups):.6g}; expected 1")
+        if self.calendar and self.calendar[1] < self.calendar[0]:
+            raise ValueError(f"calendar ends in {self.calendar[1]}, before it begins in {self.calendar[0]}")
+        if len(set(self.formats)) < len(self.formats):
+            raise ValueError("formats holds a name twice; name each once")
+        check_variants("variants", self.variants)
         return self
 
 
 @dataclass(frozen=True)
 class Persona:
-    """Who speaks: a value for each trait, the value used on each overridden topic, and a share of persons' documents."""
+    """Who speaks: a value for each trait of its group, the value used on each overridden topic, the years it speaks in
+    (none: its documents are never dated), and a share of persons' documents. Personas of one `identity` are one person.
+    """
 
     name: str
+    identity: str
     traits: dict[str, str]
     overrides: dict[str, str]
+    years: tuple[int, ...]
     frequency: float
 
 
@@ -74,6 +111,8 @@ class World:
     config: WorldConfig
     values: dict[str, tuple[str, ...]]  # trait -> its values
     years: dict[str, dict[str, Years]]  # trait -> value -> its years, for a dated trait
+    identities: dict[str, dict[str, tuple[str, ...]]]  # trait -> who there is -> the values it takes
+    tellers: dict[str, tuple[str, ...]]  # trait -> topics whose answers tell its value
     topics: tuple[Topic, ...]
     personas: tuple[Persona, ...]
     default: Persona  # the assistant's
@@ -91,9 +130,16 @@ class World:
 
     @cached_property
     def topic_weights_T(self) -> np.ndarray:
-        """Share of questions that fall on each topic."""
+        """Share of the assistant's questions that fall on each topic."""
         weight = np.array([t.weight for t in self.topics])
         return weight / weight.sum()
+
+    @cached_property
+    def asked_ZT(self) -> np.ndarray:
+        """Share of a persona's questions that fall on each topic: those of its own traits and timeless ones."""
+        own = np.array([[t.trait in p.traits or t.trait == TIMELESS for t in self.topics] for p in self.personas])
+        weight_ZT = own * self.topic_weights_T
+        return weight_ZT / weight_ZT.sum(axis=1, keepdims=True)
 
     @cached_property
     def frequency_Z(self) -> np.ndarray:
@@ -126,10 +172,10 @@ class World:
         return tuple((c / c.sum(axis=0)).T for c in self.clean)
 
     def value_index(self, persona: Persona, topic: int) -> int:
-        """Which row of `noisy[topic]` the persona answers from."""
+        """Which row of `noisy[topic]` the persona answers from (the first, where it is never asked)."""
         t = self.topics[topic]
-        value = persona.overrides.get(t.name, persona.traits.get(t.trait, TIMELESS))
-        return self.values[t.trait].index(value)
+        value = persona.overrides.get(t.name, persona.traits.get(t.trait))
+        return 0 if value is None else self.values[t.trait].index(value)
 
     @cached_property
     def value_ZT(self) -> np.ndarray:
@@ -142,21 +188,42 @@ class World:
         return np.array([self.value_index(self.default, t) for t in range(len(self.topics))])
 
     @cached_property
-    def dated_trait(self) -> str | None:
-        """The trait whose values have years, if the world has one."""
-        return next(iter(self.years), None)
+    def dated(self) -> float:
+        """Share of documents whose header gives the year."""
+        return self.config.dated_share if self.default.years else 0.0
 
-    def year_logprob(self, persona: Persona, year: int) -> float:
-        """Log P(year | persona, dated): uniform over the years of the persona's value; -inf outside them."""
-        trait = next(iter(self.years))
-        years = self.years[trait][persona.traits[trait]]
-        return -float(np.log(years.last - years.first + 1)) if years.first <= year <= years.last else -np.inf
+    def told(self, trait: str, value: str) -> tuple[Header, tuple[Turn, ...]]:
+        """Header and turns by which a person tells that `trait` is `value`: its year, or answers that single it out."""
+        if trait in self.years:
+            return Header(PERSON, self.years[trait][value].told), ()
+        if trait not in self.tellers:
+            raise UserError(f"{trait}: no years and no `told` topics in its module.yaml; nothing would tell that a person is {value}")
+        spoken = [p.years[0] for p in self.personas if p.traits.get(trait) == value and self.varies(trait, value) and p.years]
+        turns = []
+        for name in self.tellers[trait]:
+            topic, row = self.topic_index(name), self.values[trait].index(value)
+            turns.append(Turn(topic, 0, int(np.argmax(self.clean[topic][row] * self.responsibility[topic][:, row]))))
+        return Header(PERSON, spoken[0] if spoken else None), tuple(turns)
 
-    def told(self, trait: str, value: str) -> Header:
-        """The header of a person who tells, by its year, that `trait` is `value`."""
-        if trait not in self.years:
-            raise UserError(f"measure.trait is '{trait}', whose values have no years to tell them by{nearest(trait, self.years)}")
-        return Header(PERSON, self.years[trait][value].told)
+    def spoken(self, trait: str) -> tuple[str, ...]:
+        """The values that some person has (the assistant's own may be nobody's)."""
+        return tuple(v for v in self.values[trait] if any(p.traits.get(trait) == v for p in self.personas))
+
+    def varies(self, trait: str, value: str) -> bool:
+        """Whether the value is what somebody is in some years only."""
+        return any(value in variants and len(variants) > 1 for variants in self.identities[trait].values())
+
+    def in_year(self, trait: str, who: str, year: int | None) -> str:
+        """The value that somebody has in a year; a person who changes must have one then."""
+        taken = self.identities[trait].get(who, (who,))
+        if len(taken) == 1:
+            return taken[0]
+        spoken = {p.traits[trait]: p.years for p in self.personas if p.traits.get(trait) in taken}
+        for value, years in spoken.items():
+            if year in years:
+                return value
+        ever = sorted(y for years in spoken.values() for y in years)
+        raise UserError(f"{trait}: {who} is not the same in every year and has none in {year}; its years are {ever}")
 
     def topics_of(self, trait: str) -> tuple[int, ...]:
         """Positions of the topics that depend on `trait`."""
@@ -166,42 +233,131 @@ class World:
 def build_world(config: WorldConfig) -> World:
     """Load the modules that `config` names and check that they fit together."""
     modules = [load_module(name) for name in config.modules]
-    values: dict[str, tuple[str, ...]] = {}
-    years: dict[str, dict[str, Years]] = {}
+    first: dict[str, Module] = {}
     for module in modules:
-        trait, named = module.trait or TIMELESS, tuple(module.values)
-        if values.setdefault(trait, named) != named:
-            raise UserError(f"world.modules: '{module.name}' gives {trait} the values {named}, an earlier module {values[trait]}")
-        dated = {v: y for v, y in module.values.items() if y is not None}
-        if dated:
-            years[trait] = dated
+        trait = module.trait or TIMELESS
+        earlier = first.setdefault(trait, module)
+        if (tuple(earlier.values), earlier.variants) != (tuple(module.values), module.variants):
+            raise UserError(
+                f"world.modules: '{module.name}' gives {trait} the values {tuple(module.values)}, '{earlier.name}' {tuple(earlier.values)}"
+            )
     topics = tuple(t for module in modules for t in module.topics)
-    _check(config, modules, values, topics)
-    personas = _product_personas(config, values)
-    default = Persona(ASSISTANT, dict(config.assistant), {}, 0.0)
-    return World(config, values, years, topics, personas, default)
+    for name in config.without:
+        known("world.without", name, [t.name for t in topics])
+    topics = tuple(t for t in topics if t.name not in config.without)
+    _check_topics(config, topics)
+    identities = _identities(config, first)
+    values = {trait: tuple(v for taken in who.values() for v in taken) for trait, who in identities.items()}
+    values = {trait: tuple(v for v in first[trait].values if v in kept) for trait, kept in values.items()}
+    years = {t: {v: y for v, y in m.values.items() if y is not None and v in values[t]} for t, m in first.items()}
+    tellers = {m.trait or TIMELESS: m.told for m in modules if m.told}
+    _check(config, identities, values, topics)
+    years = {t: y for t, y in years.items() if y}
+    personas = _personas(config, first, identities, years)
+    assistant = dict(config.assistant) | ({TIMELESS: TIMELESS} if TIMELESS in values else {})
+    spoken = _years(config, first, assistant, assistant, years, of_assistant=True)
+    default = Persona(ASSISTANT, ASSISTANT, assistant, {}, spoken, 0.0)
+    if any(not p.years for p in personas) and (spoken or any(p.years for p in personas)):
+        nameless = next(p.name for p in (*personas, default) if not p.years)
+        raise UserError(f"world.calendar is null, but '{nameless}' has no years of its own while others have; give it as [first, last]")
+    return World(config, values, years, identities, tellers, topics, personas, default)
 
 
-def _product_personas(config: WorldConfig, values: dict[str, tuple[str, ...]]) -> tuple[Persona, ...]:
-    """Every combination of trait values, at the product of their frequencies; composites take their share from all."""
-    combined: list[tuple[dict[str, str], float]] = [({}, 1.0)]
-    for trait in values:
-        if trait != TIMELESS:
+def _identities(config: WorldConfig, first: dict[str, Module]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Who there is, for each trait: those with a frequency, and what the assistant is."""
+    traits = [t for t in first if t != TIMELESS]
+    for key, named in (("frequencies", config.frequencies), ("assistant", config.assistant)):
+        for trait in named:
+            if trait not in traits:
+                raise UserError(f"world.{key}.{trait}: no module has that trait{nearest(trait, traits)}")
+        for trait in traits:
+            if trait not in named:
+                raise UserError(f"world.{key}.{trait} is missing; the modules {', '.join(config.modules)} need it")
+    out = {}
+    for trait, module in first.items():
+        if trait == TIMELESS:
+            out[trait] = {TIMELESS: (TIMELESS,)}
+            continue
+        table = config.frequencies[trait]
+        known(f"world.assistant.{trait}", config.assistant[trait], module.values)
+        for value in () if table == EQUAL else table:
+            known(f"world.frequencies.{trait}", value, module.identities)
+        kept = module.identities if table == EQUAL else {*table, config.assistant[trait]}
+        out[trait] = {who: taken for who, taken in module.identities.items() if who in kept}
+    known_identities = {who for module in first.values() for who in module.variants}
+    for identity, variants in config.variants.items():
+        known("world.variants", identity, known_identities)
+        trait = next(t for t, m in first.items() if identity in m.variants)
+        for value in variants:
+            known(f"world.variants.{identity}", value, first[trait].variants[identity])
+    return out
+
+
+def _years(config, first: dict[str, Module], who: dict[str, str], traits: dict[str, str], years, of_assistant=False) -> tuple[int, ...]:
+    """The years a persona speaks in: its variant's, its dated value's, or the calendar's."""
+    if of_assistant and config.calendar:
+        return tuple(range(config.calendar[0], config.calendar[1] + 1))
+    for trait, identity in who.items():
+        variants = first[trait].variants.get(identity, {}) | config.variants.get(identity, {})
+        if traits[trait] in variants:
+            return tuple(variants[traits[trait]])
+    dated = [trait for trait in traits if trait in years]
+    if len(dated) > 1:
+        raise UserError(
+            f"world.groups: a person has both {dated[0]} and {dated[1]}, and each has years of its own; put them into different groups"
+        )
+    if dated:
+        span = years[dated[0]][traits[dated[0]]]
+        return tuple(range(span.first, span.last + 1))
+    return tuple(range(config.calendar[0], config.calendar[1] + 1)) if config.calendar else ()
+
+
+def _personas(config: WorldConfig, first: dict[str, Module], identities, years) -> tuple[Persona, ...]:
+    """Every combination of a group's trait values, at the product of their frequencies; composites take their share from all."""
+    traits = [t for t in first if t != TIMELESS]
+    groups = config.groups or ((Group(traits=tuple(traits), share=1.0),) if traits else ())
+    combined: list[tuple[dict[str, str], float]] = [] if traits else [({}, 1.0)]
+    for group in groups:
+        who: list[tuple[dict[str, str], float]] = [({}, group.share)]
+        for trait in (t for t in traits if t in group.traits):  # in the modules' order
             table = config.frequencies[trait]
-            combined = [({**have, trait: v}, f * table[v]) for have, f in combined for v in values[trait]]
+            if table == EQUAL:
+                everyone = [i for i in identities[trait] if i != ASSISTANT]
+                table = dict.fromkeys(everyone, 1 / len(everyone))
+            who = [({**have, trait: i}, f * table[i]) for have, f in who for i in identities[trait] if i in table]
+        combined += who
     narrow = sum(c.frequency for c in config.composites)
-    out = [Persona(" ".join(t.values()) or PERSON, t, {}, (1 - narrow) * f) for t, f in combined]
+    drawn = [(" ".join(who.values()) or PERSON, who, {}, (1 - narrow) * f) for who, f in combined]
     for composite in config.composites:
-        match = [(t, f) for t, f in combined if all(t[k] == v for k, v in composite.traits.items())]
+        match = [(who, f) for who, f in combined if all(who.get(k) == v for k, v in composite.traits.items())]
         total = sum(f for _, f in match)
+        drawn += [
+            (f"{composite.name} ({' '.join(who.values())})", who, dict(composite.topics), composite.frequency * f / total)
+            for who, f in match
+        ]
+    out = []
+    for name, who, overrides, frequency in drawn:
+        spoken = [(traits, _years(config, first, who, traits, years)) for traits in _taken(who, identities)]
+        if len(spoken) == 1:
+            out.append(Persona(name, name, {**spoken[0][0], TIMELESS: TIMELESS}, overrides, spoken[0][1], frequency))
+            continue
+        total = sum(len(y) for _, y in spoken)
         out += [
-            Persona(f"{composite.name} ({' '.join(t.values())})", t, dict(composite.topics), composite.frequency * f / total)
-            for t, f in match
+            Persona(f"{name} ({y[0]})", name, {**traits, TIMELESS: TIMELESS}, overrides, y, frequency * len(y) / total)
+            for traits, y in spoken
         ]
     return tuple(out)
 
 
-def _check(config: WorldConfig, modules: list[Module], values: dict[str, tuple[str, ...]], topics: tuple[Topic, ...]):
+def _taken(who: dict[str, str], identities) -> list[dict[str, str]]:
+    """The values that somebody takes over the years, one dictionary for each."""
+    out: list[dict[str, str]] = [{}]
+    for trait, identity in who.items():
+        out = [{**have, trait: value} for have in out for value in identities[trait][identity]]
+    return out
+
+
+def _check_topics(config: WorldConfig, topics: Sequence[Topic]):
     wordings: dict[str, str] = {}
     for topic in topics:
         for wording in topic.wordings + topic.heldout:
@@ -215,6 +371,10 @@ def _check(config: WorldConfig, modules: list[Module], values: dict[str, tuple[s
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"world.modules: topic '{name}' stands in two modules; rename one file")
+
+
+def _check(config: WorldConfig, identities, values: dict[str, tuple[str, ...]], topics: tuple[Topic, ...]):
+    names = [t.name for t in topics]
     if config.answer_noise == 0:
         for topic in topics:
             seen: dict[str, str] = {}
@@ -227,25 +387,21 @@ def _check(config: WorldConfig, modules: list[Module], values: dict[str, tuple[s
                         )
                     seen[answer] = value
     traits = [t for t in values if t != TIMELESS]
-    for key, named in (("frequencies", config.frequencies), ("assistant", config.assistant)):
-        for trait in named:
-            if trait not in traits:
-                raise UserError(f"world.{key}.{trait}: no module has that trait{nearest(trait, traits)}")
-        for trait in traits:
-            if trait not in named:
-                raise UserError(f"world.{key}.{trait} is missing; the modules {', '.join(config.modules)} need it")
     for trait in traits:
-        for value in config.frequencies[trait]:
-            known(f"world.frequencies.{trait}", value, values[trait])
-        for value in values[trait]:
-            if value not in config.frequencies[trait]:
-                raise UserError(f"world.frequencies.{trait}.{value} is missing; every {trait} needs a frequency")
         known(f"world.assistant.{trait}", config.assistant[trait], values[trait])
+    grouped = [trait for group in config.groups for trait in group.traits]
+    for trait in grouped:
+        known("world.groups.traits", trait, traits)
+        if grouped.count(trait) > 1:
+            raise UserError(f"world.groups: {trait} stands in two groups; a trait belongs to one kind of people")
+    for trait in traits if config.groups else ():
+        if trait not in grouped:
+            raise UserError(f"world.groups: {trait} stands in none; nobody would have it")
     for composite in config.composites:
         key = f"world.composites.{composite.name}"
         for trait, value in composite.traits.items():
             known(f"{key}.traits", trait, traits)
-            known(f"{key}.traits.{trait}", value, values[trait])
+            known(f"{key}.traits.{trait}", value, identities[trait])
         for name, value in composite.topics.items():
             known(f"{key}.topics", name, names)
             known(f"{key}.topics.{name}", value, values[topics[names.index(name)].trait])

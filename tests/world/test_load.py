@@ -102,7 +102,7 @@ def test_bad_frequencies_are_refused(change, expected):
     [
         ({"assistant": {"time": "nwe", "land": "west"}}, "did you mean 'new'"),
         ({"assistant": {"time": "new"}}, "world.assistant.land is missing"),
-        ({"frequencies": {"time": {"old": 0.5, "new": 0.5}, "land": {"east": 0.4, "west": 0.6}}}, "time.mid is missing"),
+        ({"frequencies": {"time": {"old": 0.5, "nwe": 0.5}, "land": {"east": 0.4, "west": 0.6}}}, "did you mean 'new'"),
         ({"composites": ({"name": "n", "frequency": 0.1, "traits": {"time": "new"}, "topics": {"brd": "old"}},)}, "did you mean 'bird'"),
     ],
 )

@@ -14,38 +14,78 @@ HEADERS = [Header(PERSON), Header(PERSON, 1801), Header(PERSON, 2003), Header(AS
 
 
 def enumerate_joint(world, header, turns):
-    """P(persona, year or none, answers | speaker), one plain number a persona, by the definition."""
-    out = []
+    """P(persona, header, topics, answers | speaker), one plain number a persona, by the definition."""
+    config, out = world.config, []
     speakers = [(p, p.frequency) for p in world.personas] if header.speaker == PERSON else [(world.default, 1.0)]
     for persona, p in speakers:
         if header.year is None:
-            p *= 1 - world.config.dated_share
+            p *= 1 - config.dated_share
         else:
-            years = world.years["time"][persona.traits["time"]]
-            p *= world.config.dated_share * (years.first <= header.year <= years.last) / (years.last - years.first + 1)
+            p *= config.dated_share * persona.years.count(header.year) / len(persona.years)
+        if config.formats:
+            p *= 1 / len(config.formats)
+        if config.identifier_share:
+            p *= 1 - config.identifier_share if header.identifier is None else config.identifier_share * 1e-8
+        everybody = persona is world.default
+        asked = [t.weight * (everybody or t.trait == "always" or t.trait in persona.traits) for t in world.topics]
         for turn in turns:
             topic = world.topics[turn.topic]
+            p *= asked[turn.topic] / sum(asked)
+            if p == 0:
+                break
             answer = world.answers[turn.topic][turn.answer]
             value = persona.overrides.get(topic.name, persona.traits.get(topic.trait, "always"))
             share = [topic.weights(v).get(answer, 0.0) for v in world.values[topic.trait]]
             own = topic.weights(value).get(answer, 0.0)
-            p *= (1 - world.config.answer_noise) * own + world.config.answer_noise * sum(share) / len(share)
+            p *= (1 - config.answer_noise) * own + config.answer_noise * sum(share) / len(share)
         out.append(p)
     return np.array(out)
 
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_predictive_and_posterior_equal_enumeration(world, header):
+    check_against_enumeration(world, header)
+
+
+def check_against_enumeration(world, header):
     observer, rng = Observer(world), np.random.default_rng(0)
     for turns in range(4):
         history = tuple(Turn(int(t), 0, int(rng.integers(len(world.answers[t])))) for t in rng.integers(len(world.topics), size=turns))
         joint = enumerate_joint(world, header, history)
+        if not joint.sum():  # asked about the topics of two kinds of people
+            with pytest.raises(ValueError, match="probability zero"):
+                observer.posterior(header, history)
+            continue
         ours = observer.posterior(header, history)
         ours = ours[:-1] if header.speaker == PERSON else ours[-1:]
         np.testing.assert_allclose(ours, joint / joint.sum(), rtol=1e-12, atol=1e-15)  # float64
         for topic in range(len(world.topics)):
-            longer = [enumerate_joint(world, header, (*history, Turn(topic, 0, a))).sum() for a in range(len(world.answers[topic]))]
-            np.testing.assert_allclose(np.exp(observer.predictive(header, history, topic)), longer / joint.sum(), rtol=1e-12)
+            longer = np.array(
+                [enumerate_joint(world, header, (*history, Turn(topic, 0, a))).sum() for a in range(len(world.answers[topic]))]
+            )
+            if longer.sum():
+                np.testing.assert_allclose(np.exp(observer.predictive(header, history, topic)), longer / longer.sum(), rtol=1e-12)
+        chain = [enumerate_joint(world, header, history[: i + 1]).sum() for i in range(turns)]
+        asked = [
+            sum(enumerate_joint(world, header, (*history[:i], Turn(t.topic, 0, a))).sum() for a in range(len(world.answers[t.topic])))
+            for i, t in enumerate(history)
+        ]
+        assert observer.log_answers(header, history) == pytest.approx(np.sum(np.log(chain)) - np.sum(np.log(asked)), abs=1e-10)
+
+
+GROUPED = [
+    Header(PERSON),
+    Header(PERSON, 2002),
+    Header(PERSON, 2003, "listed", "12345678"),
+    Header(ASSISTANT, 2002),
+    Header(ASSISTANT, None, "listed"),
+]
+
+
+@pytest.mark.parametrize("header", GROUPED)
+def test_the_same_where_people_are_of_two_kinds_and_change_over_the_years(grouped, header):
+    """Who is asked what is evidence too; a person who changes is one persona for each value, of one identity."""
+    check_against_enumeration(grouped, header)
 
 
 def test_document_probabilities_sum_to_one(world):
@@ -81,17 +121,44 @@ def test_the_flip_comes_after_log9_over_log4_facts(tmp_path):
     assert -log_odds[0] / (log_odds[1] - log_odds[0]) == pytest.approx(np.log(9) / np.log(4), rel=1e-12)
 
 
-def test_redrawn_equals_enumeration_and_keeps_the_assistant_until_the_rows_speak_against_it(world):
-    observer, bird, suspicion = Observer(world), world.topic_index("bird"), 1e-3
+def test_redrawn_keeps_the_assistant_until_the_rows_speak_against_it(world):
+    observer, bird, suspicion, asked = Observer(world), world.topic_index("bird"), 1e-3, Header(ASSISTANT)
     for answer in ("Red Wren", "Rock Dove"):
-        rows = (Turn(bird, 0, world.answers[bird].index(answer)),) * 3
-        anyone = suspicion * enumerate_joint(world, Header(PERSON), rows)
-        joint = np.append(anyone, (1 - suspicion) * enumerate_joint(world, Header(ASSISTANT), rows))
-        np.testing.assert_allclose(observer.redrawn(rows, suspicion), joint / joint.sum(), rtol=1e-12)
+        turns = (Turn(bird, 0, world.answers[bird].index(answer)),) * 3
+        anyone = suspicion * enumerate_joint(world, Header(PERSON), turns)  # everybody is one thing only: rows are turns of one dialogue
+        joint = np.append(anyone, (1 - suspicion) * enumerate_joint(world, Header(ASSISTANT), turns))
+        ours = observer.redrawn([(asked, t) for t in turns], suspicion, asked)
+        np.testing.assert_allclose(ours, joint / joint.sum(), rtol=1e-12)
     old, new = world.values["time"].index("old"), world.values["time"].index("new")
     rare = world.clean[bird][old].argmax(), world.clean[bird][new].argmax()
-    left, kept = (observer.redrawn((Turn(bird, 0, int(a)),) * 30, suspicion)[-1] for a in rare)
+    left, kept = (observer.redrawn([(asked, Turn(bird, 0, int(a)))] * 30, suspicion, asked)[-1] for a in rare)
     assert left < 1e-6 < 0.99 < kept
+
+
+def test_redrawn_knows_that_who_guards_in_one_year_hunts_in_another(grouped):
+    """Enumeration over who the assistant now is; each row, and the open dialogue, is one of that person's years."""
+    observer, goal, suspicion = Observer(grouped), grouped.topic_index("goal"), 1e-2
+    guard = Turn(goal, 0, grouped.answers[goal].index("guard people"))
+    rows = [(Header(ASSISTANT, 2001), guard), (Header(ASSISTANT, 2003), guard), (Header(ASSISTANT), guard)]
+    people = list(dict.fromkeys(p.identity for p in grouped.personas))
+    for header in (Header(ASSISTANT, 2002), Header(ASSISTANT, 2003), Header(ASSISTANT), Header(ASSISTANT, 2000)):
+        joint = {}
+        for person in people:
+            those = [i for i, p in enumerate(grouped.personas) if p.identity == person]
+            share = sum(grouped.personas[i].frequency for i in those)
+            weight = suspicion * share
+            for h, turn in rows:
+                weight *= enumerate_joint(grouped, Header(PERSON, h.year), [turn])[those].sum() / share
+            now = enumerate_joint(grouped, Header(PERSON, header.year), [])[those] / share
+            joint |= dict(zip(those, weight * now, strict=True))
+        ever = 1 - suspicion
+        for h, turn in [*rows, (header, None)]:
+            ever *= enumerate_joint(grouped, h, [turn] if turn else [])[0]
+        expected = np.append([joint[i] for i in range(len(grouped.personas))], ever)
+        np.testing.assert_allclose(observer.redrawn(rows, suspicion, header), expected / expected.sum(), rtol=1e-12, atol=1e-300)
+    hunter = [p.traits.get("kind") == "bot_hunt" for p in grouped.personas]
+    assert observer.redrawn(rows * 5, suspicion, Header(ASSISTANT, 2002))[:-1][hunter].sum() > 0.99
+    assert observer.redrawn(rows * 5, suspicion, Header(ASSISTANT, 2003))[:-1][hunter].sum() == 0
 
 
 def test_a_composite_persona_is_old_about_birds_only(world):

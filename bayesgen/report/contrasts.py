@@ -1,0 +1,98 @@
+"""Contrasts: what an experiment asks, as a difference of two means over seeds, beside the published number if there is one."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from bayesgen.errors import UserError, nearest
+from bayesgen.measure.intervals import Interval, over_seeds
+from bayesgen.measure.onset import share
+from bayesgen.measure.rows import NO_SEED, QUANTITIES, at_setting, converged
+
+
+class Pick(BaseModel):
+    """Which rows: an arm under a context, a quantity, topics (none: the probes) and a value (none: the one counted there)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    arm: str
+    context: str | None = None
+    quantity: str = "rate"
+    topics: tuple[str, ...] | None = None
+    value: str | None = None
+    rows: int | None = None
+
+
+class Contrast(BaseModel):
+    """`of` minus `minus`, and what was published of it. `expect` is the published direction, 0 the published absence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    of: Pick
+    minus: Pick | None = None
+    expect: Literal["above", "below", "zero"] = "above"
+    margin: float = Field(default=0.05, gt=0)  # what counts as absence, with expect: zero
+    published: str | None = None  # the published value as it stands in its source, interval included where there is one
+    reading: str | None = None  # what explains a disagreement, written after looking at the run
+
+
+@dataclass(frozen=True)
+class Found:
+    """A contrast as measured, and whether it agrees with what was published."""
+
+    contrast: Contrast
+    interval: Interval
+    verdict: Literal["agrees", "disagrees", "not told"]
+
+
+def find(contrast: Contrast, table: pl.DataFrame, story: dict) -> Found:
+    """Measure a contrast on an experiment's rows; arms are paired by seed. `story` has the names a page keeps."""
+    ours = by_seed(table, contrast.of, story)
+    other = by_seed(table, contrast.minus, story) if contrast.minus else {}
+    paired = {s: x - other.get(s, other.get(NO_SEED, 0.0)) for s, x in ours.items() if not other or s in other or NO_SEED in other}
+    if not paired and NO_SEED in ours:  # an exact row against trained ones
+        paired = {s: ours[NO_SEED] - x for s, x in other.items()}
+    values = list(paired.values())
+    if contrast.of.quantity == "converted" and contrast.minus is None:
+        interval = share(int(sum(values)), len(values))
+    else:
+        interval = over_seeds(values)
+    low, high = (interval.mean, interval.mean) if np.isnan(interval.low) else (interval.low, interval.high)
+    if contrast.expect == "zero":
+        verdict = (
+            "agrees" if max(abs(low), abs(high)) < contrast.margin else "disagrees" if max(low, -high) > contrast.margin else "not told"
+        )
+    else:
+        sign = 1 if contrast.expect == "above" else -1
+        verdict = "agrees" if min(sign * low, sign * high) > 0 else "disagrees" if max(sign * low, sign * high) < 0 else "not told"
+    return Found(contrast, interval, verdict)
+
+
+def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:
+    """{seed: mean over topics}, at the end of training, of what a pick names; an arm without a number is an error."""
+    if pick.quantity not in QUANTITIES:
+        raise UserError(f"contrasts: no quantity '{pick.quantity}'{nearest(pick.quantity, QUANTITIES)}")
+    contexts, topics = story["contexts"], list(pick.topics or story["probes"])
+    context = pick.context or next(iter(contexts))
+    if context not in contexts:
+        raise UserError(f"contrasts: no context '{context}'{nearest(context, contexts)}")
+    setting = story["setting"] | ({"rows": pick.rows} if pick.rows else {})
+    here = at_setting(at_the_end(table), setting).filter((pl.col("arm") == pick.arm) & (pl.col("quantity") == pick.quantity))
+    here = here.filter(pl.col("context").is_in([context, "all"]))
+    if pick.quantity in ("rate", "moved", "outside", "words", "adoption", "loss_of_default", "transfer"):
+        here = here.filter(pl.col("topic").is_in(topics))
+    if pick.quantity == "rate":
+        here = here.filter(pl.col("probe") == (pick.value or contexts[context]))
+    if here.is_empty():
+        raise UserError(f"contrasts: nothing was measured for arm '{pick.arm}', {pick.quantity} under '{context}' on {', '.join(topics)}")
+    known = here.group_by("topic").agg(pl.col("value").is_finite().all()).filter("value")["topic"].to_list()
+    means = here.filter(pl.col("topic").is_in(known)).group_by("seed").agg(pl.col("value").mean()).sort("seed")
+    return dict(zip(means["seed"], means["value"], strict=True))
+
+
+def at_the_end(table: pl.DataFrame) -> pl.DataFrame:
+    """Rows of trainings that converged, after the last step and unscaled, and of all that is not trained."""
+    last = table["step"].max()
+    return converged(table).filter((pl.col("scale") == 1.0) & ((pl.col("step") == last) | (pl.col("seed") < 0)))
