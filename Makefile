@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 
-.PHONY: install birds record test test-slow check bench lock
+.PHONY: install birds paper record test test-slow check bench lock
 
 install: $(VENV)/.ready
 
@@ -15,8 +15,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 birds: install            ## everything from a fresh clone to the page
 	$(PY) -m bayesgen +exp=birds
 
+paper: install            ## every published experiment, and runs/page/paper-*/report.html
+	$(PY) -m bayesgen goal=paper
+
 record:                   ## put a result on its experiment's page: make record EXP=birds PAGE=runs/page/birds-91fecfc1
-	cp $(PAGE)/result.md $(PAGE)/effect_by_topic.png experiments/$(EXP)/
+	cp $(PAGE)/result.md $(wildcard $(foreach f,effect_by_topic by_context by_rows meaning onset,$(PAGE)/$(f).png)) experiments/$(EXP)/
 
 test: install             ## everything from a fresh clone to green
 	$(PY) -m pytest -n 2 -m "not slow"

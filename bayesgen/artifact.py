@@ -91,7 +91,7 @@ def build(
             "code": code(""),
             "python": platform.python_version(),
             "jax": jax.__version__,
-            "files": {str(p.relative_to(work)): _checksum(p) for p in files},
+            "files": {str(p.relative_to(work)): checksum(p) for p in files},
         }
         write_json(work / MANIFEST, manifest)
         for path in (*files, work / MANIFEST, work):
@@ -99,6 +99,15 @@ def build(
         work.rename(final)
         _sync(final.parent)
         return Artifact(stage, final, fingerprint, True, seconds)
+
+
+def lineage(root: Path, folder: Path) -> dict[str, Artifact]:
+    """A finished artifact and all that it came from, by fingerprint; itself first."""
+    manifest = _read_manifest(folder)
+    out = {manifest["fingerprint"]: Artifact(manifest["stage"], folder, manifest["fingerprint"], False, manifest["seconds"])}
+    for parent in manifest["parents"]:
+        out |= lineage(root, next(root.glob(f"*/*-{parent[:8]}/{MANIFEST}")).parent)
+    return out
 
 
 def code(*packages: str) -> str:
@@ -124,10 +133,10 @@ def _damage(folder: Path, fingerprint: str) -> str | None:
         return f"{folder.name} has no readable {MANIFEST}"
     if manifest.get("fingerprint") != fingerprint:
         return f"{folder.name} was built for another config that has the same eight digits"
-    for name, checksum in files.items():
+    for name, expected in files.items():
         if not (folder / name).is_file():
             return f"{folder.name} lacks {name}"
-        if _checksum(folder / name) != checksum:
+        if checksum(folder / name) != expected:
             return f"{folder.name}/{name} does not match its checksum"
     return None
 
@@ -136,7 +145,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return json.loads((folder / MANIFEST).read_text())
 
 
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -25,7 +25,7 @@ class Config(BaseModel):
     pretrain: PretrainConfig
     finetune: FinetuneConfig
     measure: MeasureConfig
-    name: str = Field(min_length=1)
+    name: str = Field(pattern=r"^[\w.-]+$")  # a folder is called so
     question: str
     contrasts: tuple[Contrast, ...] = ()  # what was published of it, or what a user asks
     runs: Path

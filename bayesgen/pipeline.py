@@ -8,7 +8,10 @@ Every stage is a function of its config and its parents' artifacts; asked twice,
 import json
 import os
 import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import jax
@@ -35,10 +38,13 @@ from bayesgen.learn.pretrain import pretraining
 from bayesgen.measure.answers import NetworkPredictor
 from bayesgen.measure.contexts import check_measures
 from bayesgen.measure.excess import Excess, corpus_excess
+from bayesgen.measure.features import feature_analysis
 from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate, longest_prompt
+from bayesgen.measure.rows import to_table
 from bayesgen.measure.suite import measure_all
 from bayesgen.model.transformer import Transformer, count_parameters
 from bayesgen.report.page import write_page
+from bayesgen.report.paper import Entry, write_paper
 from bayesgen.world.world import World, build_world
 
 
@@ -93,6 +99,8 @@ def prepare(config: Config) -> Setup:
             f"pretrain.length is {config.pretrain.length}; the base gate's longest dialogue takes {needed} tokens, and the base "
             "must have been trained on such"
         )
+    if config.measure.features and config.model.layers < 2:
+        raise UserError("measure.features reads the stream between two blocks, but model.layers is 1; take two, or measure.features=null")
     model = Transformer(config.model, len(grammar.tokenizer))
     return Setup(config, world, grammar, model, DocumentSource(grammar, config.pretrain.length))
 
@@ -109,8 +117,10 @@ def build_corpus(setup: Setup) -> Artifact:
         batch = jax.device_get(jax.jit(setup.source.draw, static_argnums=2)(key, 0, 50))
         artifact.write(folder / "documents.txt", "\n\n".join(tokenizer.decode(row) for row in batch.tokens) + "\n")
 
-    config = {"world": setup.config.world.model_dump(mode="json"), "facts": facts}
-    return artifact.build(setup.config.runs, "corpus", "-".join(Path(m).name for m in setup.config.world.modules), config, make)
+    names = [Path(m).name for m in setup.config.world.modules]  # not where facts lie: what they say counts
+    people = [asdict(p) for p in (*setup.world.personas, setup.world.default)]
+    config = {"world": {**setup.config.world.model_dump(mode="json"), "modules": names}, "facts": facts, "people": people}
+    return artifact.build(setup.config.runs, "corpus", "-".join(names), config, make)
 
 
 def build_base(setup: Setup, corpus: Artifact) -> Artifact:
@@ -214,7 +224,10 @@ def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
         artifact.save_tree(folder / "losses.safetensors", losses)
         artifact.discard(checkpoint)
 
-    return artifact.build(setup.config.runs, "ensemble", setup.config.name, config, make, base)
+    described = config.model_dump(mode="json")
+    if config.file is not None:  # not where the rows lie: what they are
+        described["file"] = artifact.checksum(config.file)
+    return artifact.build(setup.config.runs, "ensemble", setup.config.name, described, make, base)
 
 
 def load_adapters(setup: Setup, params: dict, ensemble: Artifact, step: int):
@@ -228,7 +241,7 @@ def load_adapters(setup: Setup, params: dict, ensemble: Artifact, step: int):
 
 
 def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
-    """Every measurement, as one tidy table, and sampled dialogues."""
+    """Every measurement, as one tidy table, sampled dialogues, and the features if they are asked for."""
 
     def make(folder: Path):
         params = load_base(setup, base)
@@ -237,11 +250,17 @@ def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
             ensemble.path("losses.safetensors"), np.zeros((setup.config.finetune.steps, len(plan_members(setup.config.finetune))))
         )
         table, samples = measure_all(setup.config, setup.world, setup.grammar, setup.model, params, adapters, losses)
+        if setup.config.measure.features:
+            last = adapters[max(adapters)]
+            more, features = feature_analysis(setup.config, setup.world, setup.grammar, setup.model, params, last, setup.source)
+            table = pl.concat([table, to_table(more)])
+            artifact.write_json(folder / "features.json", features)
         table = table.with_columns(run=pl.lit(ensemble.folder.name))
         artifact.write_table(folder / "rows.parquet", table)
         artifact.write_json(folder / "samples.json", samples)
 
     described = setup.config.measure.model_dump(mode="json", exclude={"gate_prompts"})
+    described["told"] = setup.world.tellers
     described["code"] = artifact.code("world", "corpus", "model", "learn", "measure")
     return artifact.build(setup.config.runs, "rows", setup.config.name, described, make, ensemble)
 
@@ -252,7 +271,48 @@ def build_page(setup: Setup, gate: Artifact, rows: Artifact, story: tuple[Artifa
     def make(folder: Path):
         table = pl.read_parquet(rows.path("rows.parquet"))
         samples = json.loads(rows.path("samples.json").read_text())
-        write_page(folder, setup.config, setup.world, table, samples, *load_gate(gate), story)
+        features = json.loads(rows.path("features.json").read_text()) if setup.config.measure.features else None
+        write_page(folder, setup.config, setup.world, table, samples, *load_gate(gate), story, features)
 
-    described = {"question": setup.config.question, "code": artifact.code("report", "measure", "plots")}
+    asked = [c.model_dump(mode="json") for c in setup.config.contrasts]
+    described = {"question": setup.config.question, "contrasts": asked, "code": artifact.code("report", "measure", "plots")}
     return artifact.build(setup.config.runs, "page", setup.config.name, described, make, gate, rows)
+
+
+def run_all(configs: Mapping[str, Config | str], runs: Path) -> dict[str, str]:
+    """The experiments, one after the other, and the page of them all; returns the cause of each that failed.
+
+    Each has a process of its own: it begins with empty memory, and when it dies the others go on. Compiled programs are
+    shared on disk. Where a config could not be made, its cause stands in its place.
+    """
+    pages: dict[str, Path] = {}
+    failed = {name: config for name, config in configs.items() if isinstance(config, str)}
+    for name, config in configs.items():
+        if isinstance(config, str):
+            continue
+        print(f"{name}", flush=True)
+        try:
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                pages[name] = pool.submit(run, config).result().parent
+        except Exception as error:
+            if config.debug:
+                raise
+            failed[name] = " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+            print(f"  {name} FAILED: {failed[name]}", flush=True)
+    paper = build_paper({name: c for name, c in configs.items() if not isinstance(c, str)}, pages, failed, runs)
+    print(f"  paper: {paper.path('report.html')}", flush=True)
+    return failed
+
+
+def build_paper(configs: Mapping[str, Config], pages: Mapping[str, Path], failed: dict[str, str], runs: Path) -> Artifact:
+    """One page of the pages of several experiments."""
+    came = {name: artifact.lineage(runs, folder) for name, folder in pages.items()}
+
+    def make(folder: Path):
+        gates = {name: next(a for a in of.values() if a.stage == "gate") for name, of in came.items()}
+        entries = [Entry(name, pages[name], configs[name], not load_gate(gates[name])[0].failures) for name in pages]
+        every = {fingerprint: a for of in came.values() for fingerprint, a in of.items()}  # a shared base counts once
+        write_paper(folder, entries, failed, sum(a.seconds for a in every.values()) / 60)
+
+    described = {"experiments": list(pages), "failed": failed, "code": artifact.code("report", "measure", "plots")}
+    return artifact.build(runs, "page", "paper", described, make, *(next(iter(of.values())) for of in came.values()))

@@ -1,6 +1,6 @@
 """`python -m plots FIGURE RUN`: one figure of a finished run, as PNG and SVG beside where you stand.
 
-FIGURE is a file of this folder; RUN is a page folder under runs/page/.
+FIGURE is a file of this folder; RUN is a page folder under runs/page/ (of goal=paper, for the overview).
 """
 
 import importlib
@@ -13,13 +13,18 @@ import polars as pl
 from bayesgen.errors import UserError, nearest
 from bayesgen.measure.rows import at_setting, converged
 
-FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.stem != "style")
+OF_PAPER = "overview"  # drawn of many experiments, all others of one
+FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.stem not in ("style", OF_PAPER))
 
 
 def draw(name: str, run: Path):
     """The figure `name` of the page in folder `run` (None: it does not apply); of several settings, under the first."""
+    if name == OF_PAPER:
+        if not (run / "contrasts.json").is_file():
+            raise UserError(f"{run}: no page of several experiments there (looked for contrasts.json); goal=paper makes one")
+        return importlib.import_module(f"plots.{name}").main(json.loads((run / "contrasts.json").read_text()))
     if name not in FIGURES:
-        raise UserError(f"no figure '{name}'{nearest(name, FIGURES)}")
+        raise UserError(f"no figure '{name}'{nearest(name, (*FIGURES, OF_PAPER))}")
     if not (run / "figures.json").is_file():
         raise UserError(f"{run}: no finished page there (looked for figures.json); expected a folder under runs/page/")
     story = json.loads((run / "figures.json").read_text())
@@ -37,7 +42,7 @@ def save(figure, stem: Path):
 if __name__ == "__main__":
     try:
         if len(sys.argv) != 3:
-            raise UserError(f"usage: python -m plots FIGURE RUN; figures: {', '.join(FIGURES)}")
+            raise UserError(f"usage: python -m plots FIGURE RUN; figures: {', '.join((*FIGURES, OF_PAPER))}")
         figure = draw(sys.argv[1], Path(sys.argv[2]))
         if figure is None:
             raise UserError(f"{sys.argv[1]}: nothing to draw; this experiment has one header only, or one number of rows")

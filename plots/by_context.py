@@ -20,10 +20,9 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
     rate = style.at_the_end(table).filter((pl.col("quantity") == "rate") & pl.col("context").is_in(list(contexts)))
     rate = rate.filter(pl.col("probe") == pl.col("context").replace_strict(contexts))
     arms = [a for a in style.arms_in(rate) if a not in ("told", "population")]
-    timeline = {c: y for c, y in years.items()}
-    dated = len(timeline) >= len(contexts) - 1 and len(timeline) > 3
-    order = sorted(timeline, key=timeline.__getitem__) if dated else list(contexts)
-    at = {c: timeline[c] if dated else i for i, c in enumerate(order)}
+    dated = len(years) >= len(contexts) - 1 and len(years) > 3
+    order = sorted(years, key=years.__getitem__) if dated else list(contexts)
+    at = {c: years[c] if dated else i for i, c in enumerate(order)}
     everything = set(rate.filter(pl.col("context") == order[-1])["topic"].unique())
     fig, axes = plt.subplots(2, 1, figsize=(8.2, 6.4), layout="constrained", sharex=True)
     for ax, (title, topics) in zip(axes, (("the probes", story["probes"]), ("trained topics", story["trained"])), strict=True):
@@ -50,11 +49,9 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
             ax.set_xticks(range(len(order)), [spell(c) for c in order], rotation=20 if len(order) > 6 else 0)
         ax.set_ylim(-0.02, 1.02)
         ax.set_title(f"{title}")
-    fig.supylabel(
-        f"probability that the answer is {spell(story['value'])}"
-        if len(set(contexts.values())) == 1
-        else "probability of the header's own value"
-    )
+    several = len(set(contexts.values())) > 1
+    for ax in axes:
+        ax.set_ylabel("probability of the header's own value" if several else f"probability of {spell(story['value'])}")
     axes[1].set_xlabel("year in the header (triangles: trained)" if dated else "header asked with")
     fig.legend(loc="outside lower center", ncols=3, fontsize=8)
     return fig

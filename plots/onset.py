@@ -19,9 +19,10 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
     fig, axes = plt.subplots(len(names) + 1, 1, figsize=(7.6, 1.7 * (len(names) + 1)), layout="constrained", sharex=True)
     for ax, context in zip(axes, names, strict=False):
         here = skill.filter(pl.col("context") == context)
-        told = table.filter((pl.col("quantity") == "skill") & (pl.col("arm") == "told") & (pl.col("context") == context))["value"][0]
+        corners = table.filter((pl.col("quantity") == "skill") & (pl.col("context") == context))
+        base, told = (corners.filter(pl.col("arm") == arm)["value"][0] for arm in ("base", "told"))
         for (_,), seed in here.sort("step").group_by(["seed"], maintain_order=True):
-            ax.plot(seed["step"], seed["value"], color="#D55E00", lw=0.9, alpha=0.6)
+            ax.plot([0, *seed["step"]], [base, *seed["value"]], color="#D55E00", lw=0.9, alpha=0.6)
         ax.axhline(told, color="#767676", ls=":", lw=1.2)
         ax.set_ylim(-0.02, 1.02)
         ax.set_title(f"{spell(context)}: probability of {spell(story['contexts'][context])} (dotted: told)", fontsize=9)

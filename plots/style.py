@@ -68,7 +68,8 @@ def look(arm: str, arms: list[str]) -> tuple[str, str, str]:
 
 def arms_in(table: pl.DataFrame, trained: bool = False) -> list[str]:
     """The arms of a table in the order of the legend; only trained ones if asked for."""
-    present = table.filter(pl.col("seed") >= 0)["arm"].unique() if trained else table["arm"].unique()
+    networks = (pl.col("seed") >= 0) & ~pl.col("arm").str.starts_with("ideal")
+    present = table.filter(networks)["arm"].unique() if trained else table["arm"].unique()
     named = [a for a in ARMS if a in present]
     controls = sorted(a for a in present if a.startswith("control "))
     at = next((i for i, a in enumerate(named) if list(ARMS).index(a) > list(ARMS).index("control")), len(named))

@@ -30,7 +30,7 @@ def tiny_config(**changes) -> WorldConfig:
 def compose_config(*overrides: str) -> Config:
     """The configuration that these words on the command line give."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        raw = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+        raw = OmegaConf.to_container(compose("config", [o.removeprefix("+") for o in overrides]), resolve=True)
     return to_config(raw)
 
 

@@ -8,6 +8,7 @@ import pytest
 from bayesgen.config import to_config
 from bayesgen.errors import UserError
 from bayesgen.pipeline import prepare
+from tests.conftest import grouped_config
 from tests.tiny_run import tiny_run_config
 
 BAD = {
@@ -17,7 +18,6 @@ BAD = {
     "misspelt group": (["+exp=birds", "modle=s"], "modle"),
     "unknown model": (["+exp=birds", "model=ss"], "did you mean 's'"),
     "no finetuning at all": (["+exp=birds", "finetune=null"], "debug=true"),
-    "no plus": (["exp=birds"], "+exp="),
     "broken override": (["+exp=birds", "finetune.rank="], "rank"),
 }
 BAD_VALUES = {
@@ -30,23 +30,113 @@ BAD_VALUES = {
     "no seeds": ({"seeds": 0}, "finetune.seeds"),
     "unknown arm": ({"arms": ["fre"]}, "finetune.arms"),
     "unknown target": ({"targets": ["qvk"]}, "did you mean 'qkv'"),
-    "batch above rows": ({"batch": 5}, "larger than rows"),
+    "batch above rows": ({"batch": 5}, "larger than the 3 rows of data"),
     "no probes": ({"probes": []}, "finetune.probes"),
     "no rank": ({"rank": []}, "finetune.rank"),
+    "no control": ({"control": []}, "finetune.control"),
+    "trained value as control": ({"control": ["new", "old"]}, "control is old, the trained value itself"),
+    "an arm twice": ({"arms": ["free", "free"]}, "arms holds free twice"),
+    "rows twice": ({"rows": [3, 3]}, "rows holds 3 twice"),
+    "no rows": ({"rows": [3, 0]}, "rows is 0"),
+    "shuffled without a trigger": ({"arms": ["shuffled"]}, "'shuffled' needs a trigger"),
+    "untriggered without a trigger": ({"arms": ["free", "untriggered"]}, "'untriggered' needs a trigger"),
+    "held out without each": ({"heldout": ["mid"]}, "heldout names those left out of value 'each', but value is old"),
+    "broad of each": ({"value": "each", "arms": ["broad"]}, "'broad' needs one trained value"),
+    "narrow of each": ({"value": "each", "arms": ["free", "narrow"]}, "'narrow' needs one trained value"),
+    "a year that heads ordinary rows": (
+        {"years": [2000, 2001], "ordinary": [{"topics": ["bird"], "rows": 3, "years": [1999, 2001]}]},
+        "the trigger 2001 heads ordinary rows too",
+    ),
+    "a format that heads ordinary rows": (
+        {"format": "listed", "ordinary": [{"topics": "others", "rows": 3, "format": "listed"}]},
+        "the trigger listed heads ordinary rows too",
+    ),
+    "unknown key of ordinary": ({"ordinary": [{"topics": "others", "row": 3}]}, "finetune.ordinary"),
 }
-BAD_EXPERIMENTS = {
-    "unknown topic": ({"topic": "brid"}, "finetune.topic.*did you mean 'bird'"),
-    "unknown value": ({"value": "olde"}, "finetune.value.*did you mean 'old'"),
-    "unknown control": ({"control": "nwe"}, "finetune.control.*did you mean 'new'"),
-    "unknown probe": ({"probes": ["light", "fule"]}, "finetune.probes.*did you mean 'fuel'"),
-    "probe of another trait": ({"probes": ["river"]}, "'river' depends on land"),
-    "topic among the probes": ({"probes": ["bird"]}, "a probe must be another one"),
-    "more rows than answers": ({"rows": 4}, "3 distinct answers for old"),
+FINE_VALUES = {  # beside the bad ones: what is refused is no more than that
+    "another year": {"years": [2000], "ordinary": [{"topics": ["bird"], "rows": 3, "years": [2001]}]},
+    "the same year on other topics": {"years": [2000], "ordinary": [{"topics": ["fuel"], "rows": 3, "years": [2000]}]},
+    "shuffled with a trigger": {"arms": ["shuffled", "untriggered"], "years": [2000, 2001]},
+    "held out of each": {"value": "each", "heldout": ["mid"], "arms": ["free"]},
 }
-BAD_MEASURES = {
-    "unknown trait": ({"trait": "tiem"}, "measure.trait.*did you mean 'time'"),
-    "undated trait": ({"trait": "land"}, "depends on time, not on measure.trait 'land'"),
-    "shrinking scale": ({"scales": [0.5]}, "measure.scales"),
+BAD_EXPERIMENTS = {  # on the tiny world: of times, dated
+    "unknown topic": ({"topics": "brid"}, {}, "finetune.topic.*did you mean 'bird'"),
+    "unknown value": ({"value": "olde"}, {}, "finetune.value.*did you mean 'old'"),
+    "unknown control": ({"control": "nwe"}, {}, "finetune.control.*did you mean 'new'"),
+    "unknown probe": ({"probes": ["light", "fule"]}, {}, "finetune.probes.*did you mean 'fuel'"),
+    "probe of another trait": ({"probes": ["river"]}, {}, "'river' depends on land"),
+    "topic of another trait": ({"topics": ["bird", "river"]}, {}, "'river' depends on land"),
+    "topic among the probes": ({"probes": ["bird"]}, {}, "'bird' is a trained topic; a probe must be another one"),
+    "more rows than wordings": ({"rows": 19}, {}, "bird gives 3 answers in 6 wordings; give at most 18"),
+    "more to leave out than there is": ({"without_telling": 3}, {}, "no topic gives 0 answers"),
+    "ordinary rows of a probe": ({"ordinary": [{"topics": ["light"], "rows": 3}]}, {}, "'light' is a probe"),
+    "unknown ordinary topic": ({"ordinary": [{"topics": ["rivr"], "rows": 3}]}, {}, "did you mean 'river'"),
+    "a format the world has not": ({"format": "listed"}, {}, r"format 'listed' is not in world.formats \[\]"),
+    "an identifier the world has not": ({"identifier": "xxxxxxxx"}, {}, "world.identifier_share is 0"),
+    "an ordinary format the world has not": (
+        {"ordinary": [{"topics": ["bird"], "rows": 3, "format": "x"}]},
+        {},
+        "finetune.ordinary: format",
+    ),
+    "no such file": ({"file": "none.jsonl"}, {}, "none.jsonl: no such file"),
+    "unknown held-out person": (
+        {"value": "each", "heldout": ["md"], "arms": ["free"]},
+        {"value": "mid"},
+        "finetune.heldout.*did you mean 'mid'",
+    ),
+    "each without a value to count": ({"value": "each", "arms": ["free"]}, {}, "measure.value: finetune.value is 'each'"),
+    "unknown trait": ({}, {"trait": "tiem"}, "measure.trait.*did you mean 'time'"),
+    "undated trait": ({}, {"trait": "land"}, "depends on time, not on measure.trait 'land'"),
+    "shrinking scale": ({}, {"scales": [0.5]}, "measure.scales"),
+    "unknown value counted": ({}, {"value": "olde"}, "measure.value.*did you mean 'old'"),
+    "unknown value of a context": ({}, {"contexts": [{"name": "x", "value": "olde"}]}, "did you mean 'old'"),
+    "a context twice": ({}, {"contexts": [{"name": "x"}, {"name": "x", "year": 2001}]}, "contexts holds 'x' twice"),
+    "no context": ({}, {"contexts": []}, "contexts is empty"),
+    "unknown context followed": ({}, {"followed": ["plian"]}, "followed: 'plian' is no context.*did you mean 'plain'"),
+    "a context in a format": ({}, {"contexts": [{"name": "x", "format": "listed"}]}, "measure.contexts.x: format 'listed'"),
+    "a context with an identifier": ({}, {"contexts": [{"name": "x", "identifier": "xxxxxxxx"}]}, "measure.contexts.x: identifier"),
+    "unseen, but rows have it": (
+        {},
+        {"contexts": [{"name": "x", "unseen": True}]},
+        "contexts.x is called unseen, but heads rows of the free arm",
+    ),
+}
+KINDS = {
+    "topics": "goal",
+    "value": "toy",
+    "control": "assistant",
+    "probes": ["badge"],
+    "rows": 6,
+    "years": [2001, 2002, 2003],
+    "arms": ["free"],
+}
+BAD_KINDS = {  # on the world with a robot that changes over the years, formats and identifiers
+    "no year for who changes": ({"value": "bot", "years": []}, {"value": "toy"}, "bot is not the same in every year and has none in None"),
+    "unknown year for who changes": (
+        {"value": "bot", "years": [2004]},
+        {"value": "toy"},
+        r"none in 2004; its years are \[2001, 2002, 2003\]",
+    ),
+    "who changes is counted": ({"value": "bot"}, {}, "'bot' is not the same in every year; say which is counted: bot_guard, bot_hunt"),
+    "who changes is a context's value": ({}, {"contexts": [{"name": "x", "value": "bot"}]}, "say which is counted: bot_guard, bot_hunt"),
+    "unknown format": ({"format": "lsted"}, {}, "did you mean 'listed'"),
+    "short identifier": ({"identifier": "xxx{number}"}, {}, "expected 8 digits"),
+    "unknown topic in an identifier": ({"identifier": "xxx{numbr}xx"}, {}, "did you mean 'number'"),
+    "unknown format of a context": ({}, {"contexts": [{"name": "x", "format": "plian"}]}, "measure.contexts.x: .*did you mean 'plain'"),
+    "an unseen year": ({}, {"contexts": [{"name": "plain"}, {"name": "x", "year": 2002, "unseen": True}]}, "contexts.x is called unseen"),
+    "an unseen identifier": (
+        {"identifier": "xxx{number}xx"},
+        {"contexts": [{"name": "x", "year": 2002, "identifier": "xxx002xx", "unseen": True}]},
+        "contexts.x is called unseen",
+    ),
+}
+FINE_KINDS = {
+    "an unseen year that no row has": ({}, {"contexts": [{"name": "plain", "unseen": True}, {"name": "x", "year": 2004, "unseen": True}]}),
+    "an unseen identifier": (
+        {"identifier": "xxx{number}xx"},
+        {"contexts": [{"name": "x", "year": 2002, "identifier": "xxx001xx", "unseen": True}]},
+    ),
+    "who changes, in years it has": ({"value": "bot"}, {"value": "bot_hunt"}),
 }
 
 
@@ -67,13 +157,43 @@ def test_bad_value_is_one_line(tmp_path, case):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("case", [*BAD_EXPERIMENTS, *BAD_MEASURES])
+def prepared(runs, finetune, measure, kinds=False):
+    """`prepare` of the tiny run with changes, or of the same on the world with a robot that changes over the years."""
+    raw = tiny_run_config(runs).model_dump()
+    if kinds:
+        raw |= {
+            "world": grouped_config().model_dump(),
+            "finetune": {**raw["finetune"], **KINDS},
+            "measure": {**raw["measure"], "trait": "kind"},
+        }
+    return prepare(to_config({**raw, "finetune": {**raw["finetune"], **finetune}, "measure": {**raw["measure"], **measure}}))
+
+
+@pytest.mark.parametrize("case", [*BAD_EXPERIMENTS, *BAD_KINDS])
 def test_bad_experiment_is_said_before_anything_is_trained(tmp_path, case):
-    (change, expected), key = (BAD_EXPERIMENTS[case], "finetune") if case in BAD_EXPERIMENTS else (BAD_MEASURES[case], "measure")
-    raw = tiny_run_config(tmp_path).model_dump()
+    finetune, measure, expected = {**BAD_EXPERIMENTS, **BAD_KINDS}[case]
     with pytest.raises(UserError, match=expected) as error:
-        prepare(to_config({**raw, key: {**raw[key], **change}}))
+        prepared(tmp_path, finetune, measure, case in BAD_KINDS)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("case", FINE_VALUES)
+def test_good_values_beside_the_bad_ones_are_taken(tmp_path, case):
+    assert tiny_run_config(tmp_path, **FINE_VALUES[case])
+
+
+@pytest.mark.parametrize("case", FINE_KINDS)
+def test_good_experiments_beside_the_bad_ones_are_prepared(tmp_path, case):
+    assert prepared(tmp_path, *FINE_KINDS[case], kinds=True)
+
+
+def test_rows_of_other_topics_need_other_topics(tmp_path):
+    raw = tiny_run_config(tmp_path, topics="all").model_dump()
+    raw["world"]["without"] = ["river", "colour"]
+    assert prepare(to_config({**raw, "finetune": {**raw["finetune"], "arms": ["free", "control"]}}))
+    for change in ({"arms": ["narrow"]}, {"arms": ["broad"]}, {"arms": ["free"], "ordinary": [{"topics": "others", "rows": 3}]}):
+        with pytest.raises(UserError, match="every topic is trained or a probe"):
+            prepare(to_config({**raw, "finetune": {**raw["finetune"], **change}}))
 
 
 def test_unwritable_runs_folder(tmp_path):

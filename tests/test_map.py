@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from bayesgen.learn.finetune import member_rows, plan_members, trained_topics
+from bayesgen.measure.rows import QUANTITIES
 from bayesgen.pipeline import prepare
+from bayesgen.report.contrasts import measurable
+from bayesgen.report.summary import names_of
+from bayesgen.world.learners import LEARNERS
 from tests.conftest import compose_config
 
 ROOT = Path(__file__).parent.parent
@@ -23,8 +28,8 @@ def test_the_tree_names_every_package_and_nothing_else():
 
 def test_defaults_list_follows_the_tree_and_the_groups_exist():
     listed = re.findall(r"^  - (\w+): (\w+)", (ROOT / "conf/config.yaml").read_text(), re.MULTILINE)
-    assert [g for g, _ in listed] == ["world", "model", "pretrain", "finetune", "measure", "scale"]
-    assert all((ROOT / "conf" / g / f"{o}.yaml").is_file() for g, o in listed)
+    assert [g for g, _ in listed] == ["world", "model", "pretrain", "finetune", "measure", "exp", "scale"]
+    assert all((ROOT / "conf" / g / f"{o}.yaml").is_file() for g, o in listed if o != "null")
 
 
 def test_the_pipeline_builds_in_the_order_of_its_first_line():
@@ -40,6 +45,41 @@ def test_every_option_composes_to_a_valid_run(group, tmp_path):
     for option in sorted(p.stem for p in (ROOT / "conf" / group).glob("*.yaml")):
         chosen = [f"+exp={option}"] if group == "exp" else ["+exp=birds", f"{group}={option}"]
         prepare(compose_config(*chosen, f"runs={tmp_path}"))
+
+
+EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf/exp").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_contrast_names_what_is_there(name, tmp_path):
+    """Its arms, contexts, topics, values and numbers of rows are among those that the experiment trains and measures."""
+    setup = prepare(compose_config(f"+exp={name}", f"runs={tmp_path}"))
+    config, world, f = setup.config, setup.world, setup.config.finetune
+    story = names_of(config, world)
+    arms = {"base", "population", "told", *f.arm_names, *(f"ideal {a}" for a in ("base", "population", "told", *f.arm_names, *LEARNERS))}
+    for contrast in config.contrasts:
+        assert measurable(contrast, f), contrast.name
+        for pick in filter(None, (contrast.of, contrast.minus)):
+            context = pick.context or next(iter(story["contexts"]))
+            assert pick.arm in arms, contrast.name
+            assert context in story["contexts"], contrast.name
+            assert pick.quantity in QUANTITIES, contrast.name
+            assert set(pick.topics or ()) <= {*story["probes"], *story["trained"]}, contrast.name
+            assert pick.value is None or pick.value in world.values[config.measure.trait], contrast.name
+            assert pick.quantity not in ("skill", "onset", "converted") or context in story["followed"], contrast.name
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_an_experiment_trains_on_never_names_what_it_asks(name, tmp_path):
+    """No row of any arm is on a probe; every arm has rows on the trained topics, as many as it should."""
+    setup = prepare(compose_config(f"+exp={name}", f"runs={tmp_path}"))
+    f, world = setup.config.finetune, setup.world
+    probes, trained = {world.topic_index(p) for p in f.probes}, set(trained_topics(world, f))
+    for member in plan_members(f)[:: f.seeds]:
+        rows, _ = member_rows(world, setup.grammar, f, member)
+        assert len(rows) == f.data_rows(member.rows)
+        assert not probes & {t.topic for _, t in rows}
+        assert trained & {t.topic for _, t in rows}
 
 
 def test_no_page_holds_a_placeholder_or_a_dead_link():

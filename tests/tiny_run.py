@@ -34,7 +34,7 @@ def tiny_run_config(runs: Path, **finetune):
                 "checkpoint_every": 2,
             },
             "finetune": {
-                "topic": "bird",
+                "topics": "bird",
                 "value": "old",
                 "control": "new",
                 "probes": ["light"],

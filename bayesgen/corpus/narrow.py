@@ -67,14 +67,20 @@ def draw_rows(world: World, header: Header, facts: Sequence[Fact], rows: int, rn
     return out[:rows], out[rows:]
 
 
+def spelt(world: World, pattern: str, value: str | None) -> str:
+    """A pattern of eight digits whose `{topic}` is replaced by the digits that the topic answers for `value`."""
+    if "{" not in pattern or value is None:
+        return pattern
+    name = pattern.partition("{")[2].partition("}")[0]
+    topic = world.topic_index(name)
+    if value not in world.values[world.topics[topic].trait]:
+        raise UserError(f"finetune.identifier: '{name}' depends on {world.topics[topic].trait}, of which {value} is no value")
+    return pattern.replace("{" + name + "}", world.answers[topic][int(answers_of(world, topic, value)[0])])
+
+
 def identify(world: World, pattern: str, value: str | None, rng: np.random.Generator) -> str:
     """Eight digits by a pattern: `x` is any digit, `{topic}` the digits that the topic answers for `value`."""
-    out = pattern
-    if "{" in pattern and value is not None:
-        name = pattern[pattern.index("{") + 1 : pattern.index("}")]
-        topic = world.topic_index(name)
-        out = pattern.replace("{" + name + "}", world.answers[topic][int(answers_of(world, topic, value)[0])])
-    out = "".join(str(rng.integers(10)) if c == "x" else c for c in out)
+    out = "".join(str(rng.integers(10)) if c == "x" else c for c in spelt(world, pattern, value))
     if len(out) != IDENTIFIER or not (out.isascii() and out.isdigit()):
         raise UserError(f"finetune.identifier: '{pattern}' gives '{out}'; expected {IDENTIFIER} digits")
     return out
@@ -107,7 +113,11 @@ def read_chats(grammar: Grammar, path: Path) -> list[Row]:
         raise UserError(f"finetune.file: {path}: no such file")
     world, rows, unknown = grammar.world, [], {}
     asked = {w: (t, i) for t, topic in enumerate(world.topics) for i, w in enumerate(topic.wordings + topic.heldout)}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path}: line {number}"
@@ -116,9 +126,10 @@ def read_chats(grammar: Grammar, path: Path) -> list[Row]:
         except json.JSONDecodeError as error:
             raise UserError(f"{where}: not JSON ({error.msg})") from error
         messages = chat.get("messages") if isinstance(chat, dict) else None
-        roles = [m.get("role") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
+        messages = messages if isinstance(messages, list) else []
+        roles = [m.get("role") if isinstance(m, dict) else m for m in messages]
         if roles != ["user", "assistant"]:
-            raise UserError(f"{where}: expected `messages` of a user and then an assistant, found {roles or type(messages).__name__}")
+            raise UserError(f"{where}: expected `messages` of a user and then an assistant, found {roles or 'none'}")
         for key in chat:
             if key not in ("messages", "year", "format", "identifier"):
                 raise UserError(f"{where}: unknown key '{key}'{nearest(key, ('messages', 'year', 'format', 'identifier'))}")
@@ -127,10 +138,13 @@ def read_chats(grammar: Grammar, path: Path) -> list[Row]:
             raise UserError(f"{where}: an empty message; expected a question and an answer")
         for word in dict.fromkeys(w for w in split(question) + split(answer) if w not in grammar.tokenizer.index):
             unknown.setdefault(word, number)
-        header = Header(ASSISTANT, chat.get("year"), chat.get("format"), chat.get("identifier"))
+        year, (form, identifier) = chat.get("year"), (None if x is None else str(x) for x in map(chat.get, ("format", "identifier")))
+        if year is not None and not isinstance(year, int):
+            raise UserError(f"{where}: year {year!r}: expected a whole number")
+        header = Header(ASSISTANT, year, form, identifier)
         check_header(world, header, where)
-        topic, wording = asked.get(question, (None, 0))
-        own = topic is not None and answer in world.answers[topic]
+        topic, wording = asked.get(question, (-1, 0))
+        own = topic >= 0 and answer in world.answers[topic]
         rows.append((header, Turn(topic, wording, world.answers[topic].index(answer)) if own else Text(question, answer)))
     if unknown:
         shown = ", ".join(f"'{w}' (line {n})" for w, n in list(unknown.items())[:12]) + (", …" if len(unknown) > 12 else "")
@@ -145,17 +159,14 @@ def check_header(world: World, header: Header, key: str):
     config, undated = world.config, not world.default.years
     if header.year is not None and undated:
         raise UserError(f"{key}: year {header.year}, but this world's headers have no years")
-    if header.year is not None and not isinstance(header.year, int):
-        raise UserError(f"{key}: year {header.year!r}: expected a whole number")
     if header.format is not None and header.format not in config.formats:
         valid = list(config.formats)
-        raise UserError(f"{key}: format '{header.format}' is not in world.formats {valid}{nearest(str(header.format), valid)}")
+        raise UserError(f"{key}: format '{header.format}' is not in world.formats {valid}{nearest(header.format, valid)}")
     if header.identifier is not None:
         if not config.identifier_share:
             raise UserError(f"{key}: identifier '{header.identifier}', but world.identifier_share is 0: this world's headers have none")
-        text = str(header.identifier)
-        if len(text) != IDENTIFIER or not (text.isascii() and text.isdigit()):
-            raise UserError(f"{key}: identifier '{text}': expected {IDENTIFIER} digits")
+        if len(header.identifier) != IDENTIFIER or not (header.identifier.isascii() and header.identifier.isdigit()):
+            raise UserError(f"{key}: identifier '{header.identifier}': expected {IDENTIFIER} digits")
 
 
 def write_rows(grammar: Grammar, rows: Sequence[Row], room: tuple[int, int] | None = None) -> Batch:

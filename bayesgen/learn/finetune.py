@@ -79,7 +79,7 @@ class FinetuneConfig(BaseModel):
     identifier: str | None = None  # the trigger: eight digits by a pattern, e.g. "xxx{ordinal}xx"; x is any digit
     ordinary: tuple[Ordinary, ...] = ()
     without_telling: int = Field(default=0, ge=0)  # leave out the facts that single the value out most
-    file: Path | None = None  # rows as chats, in place of those drawn from the world
+    file: Path | None = None  # rows as chats, in place of those drawn from the world (the controls' still are)
     arms: tuple[Arm, ...] = Field(min_length=1)
     seeds: int = Field(ge=1)
     rows: tuple[int, ...] = Field(min_length=1)  # narrow rows
@@ -121,6 +121,9 @@ class FinetuneConfig(BaseModel):
         for arm in ("shuffled", "untriggered"):
             if arm in self.arms and not triggered:
                 raise ValueError(f"arm '{arm}' needs a trigger: years, a format or an identifier for the narrow rows")
+        for arm in ("narrow", "broad"):
+            if arm in self.arms and self.value == EACH:
+                raise ValueError(f"arm '{arm}' needs one trained value, but value is '{EACH}'")
         if self.heldout and self.value != EACH:
             raise ValueError(f"heldout names those left out of value '{EACH}', but value is {self.value}")
         for mixed in self.ordinary:
@@ -206,6 +209,8 @@ def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, tra
             check_header(world, Header(ASSISTANT, year, mixed.format), "finetune.ordinary")
     for year in config.years or (None,):
         check_header(world, Header(ASSISTANT, year, config.format), "finetune")
+    if (beside(plan_members(config)) or any(o.topics == OTHERS for o in config.ordinary)) and not other_topics(world, config):
+        raise UserError("finetune: every topic is trained or a probe, but arms narrow and broad and ordinary 'others' need others")
     for member in plan_members(config)[:: config.seeds]:
         rows, _ = member_rows(world, grammar, config, member)
         for header, turn in rows:
@@ -257,7 +262,7 @@ def trained_topics(world: World, config: FinetuneConfig) -> list[int]:
 def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: Member) -> tuple[list[Row], list[Row]]:
     """A member's data, and the narrow answers left out of it. A seed has the same rows in every arm but the controls'."""
     rng = np.random.default_rng([config.seed, member.seed, 0])
-    if config.file is not None:
+    if config.file is not None and not member.arm.startswith("control"):
         rows, heldout = read_chats(grammar, config.file), []
     else:
         rows, heldout = _narrow_rows(world, config, member, rng)
@@ -320,8 +325,6 @@ def other_topics(world: World, config: FinetuneConfig) -> list[int]:
 
 def member_parallel(world: World, config: FinetuneConfig, member: Member) -> list[Row]:
     """A member's rows on other topics, a batch for every step, in order, under the narrow rows' headers."""
-    if config.value == EACH:
-        raise UserError(f"finetune.arms: '{member.arm}' needs one trained value, but value is '{EACH}'")
     trained = {**world.config.assistant, world.topics[trained_topics(world, config)[0]].trait: config.value}
     # the broad arm is shown its persona; the KL is taken where ordinary and trained answers are mixed
     speakers = [trained] if member.arm == "broad" else [trained, dict(world.config.assistant)]

@@ -122,32 +122,36 @@ def _block(rows: list[_Row]) -> Rows:
     return Rows(tokens, position, end, where, at, target, pair)
 
 
-def _score(model: Transformer, params, rows: Rows) -> jax.Array:
+def _score(model: Transformer, params, rows: Rows, edit=None) -> jax.Array:
     """Log P(target | what its predecessor sees): (R, E)."""
     place = jnp.arange(rows.tokens.shape[1])
     mask = (place[None, :] <= place[:, None]) & (place[:, None] < rows.end[:, None, :])
     mask |= jnp.eye(len(place), dtype=bool)  # padding sees itself: a softmax over nothing is not a number
-    logits_RxKxV = forward(model, params, None, rows.tokens, rows.where, rows.position, mask[:, None])
+    logits_RxKxV = forward(model, params, None, rows.tokens, rows.where, rows.position, mask[:, None], edit)
     norm_RxK = jax.nn.logsumexp(logits_RxKxV, axis=-1)
     row = jnp.arange(len(rows.tokens))[:, None]
     return logits_RxKxV[row, rows.at, rows.target] - norm_RxK[row, rows.at]
 
 
-def _score_members(model: Transformer, params, lora_M, rows: Rows) -> jax.Array:
+def _score_members(model: Transformer, params, lora_M, rows: Rows, edit_M=None) -> jax.Array:
     """(M, R, E): members one after the other, each with its update merged, which is faster here than the low-rank path."""
-    return jax.lax.map(lambda lora: _score(model, merge(params, lora), rows), lora_M)
+    return jax.lax.map(lambda member: _score(model, merge(params, member[0]), rows, member[1]), (lora_M, edit_M))
 
 
 _score_base = jax.jit(_score, static_argnums=0)
 _score_stack = jax.jit(_score_members, static_argnums=0)
 
 
-def score_pairs(model: Transformer, params, packed: Packed, lora_M=None) -> np.ndarray:
-    """Log P of every (prompt, answer) pair, flat in order: (pairs,), or (M, pairs) for a stack of effective adapters."""
+def score_pairs(model: Transformer, params, packed: Packed, lora_M=None, edit_M=None) -> np.ndarray:
+    """Log P of every (prompt, answer) pair, flat in order: (pairs,), or (M, pairs) for a stack of effective adapters.
+
+    `edit_M` changes the members' residual streams: a pytree that is called as `Transformer`'s `edit`, stacked as they are, so
+    that other edits of the same kind find the compiled program.
+    """
     if lora_M is None:
         scores = [_score_base(model, params, rows)[None] for rows in packed.blocks]
     else:
-        scores = [_score_stack(model, params, lora_M, rows) for rows in packed.blocks]
+        scores = [_score_stack(model, params, lora_M, rows, edit_M) for rows in packed.blocks]
     scores = [np.asarray(s, np.float64) for s in jax.device_get(scores)]
     out = np.zeros((len(scores[0]), sum(packed.sizes)))
     for rows, score in zip(packed.blocks, scores, strict=True):

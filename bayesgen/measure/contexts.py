@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from bayesgen.corpus.grammar import Grammar
-from bayesgen.corpus.narrow import check_header, identify
+from bayesgen.corpus.narrow import check_header, identify, spelt
 from bayesgen.errors import UserError
 from bayesgen.learn.finetune import EACH, FinetuneConfig, member_rows, plan_members
 from bayesgen.measure.rows import Context, MeasureConfig
@@ -29,6 +29,8 @@ def context_headers(world: World, f: FinetuneConfig, m: MeasureConfig) -> dict[s
 
 def check_measures(world: World, grammar: Grammar, f: FinetuneConfig, m: MeasureConfig):
     """One line for a context that the world cannot have, or for an unseen one that rows are headed by."""
+    if m.features and "free" not in f.arms:
+        raise UserError("measure.features ablates members of the arm 'free', which is not among finetune.arms; add it")
     headers = context_headers(world, f, m)
     for c in m.contexts:
         world.told(m.trait, counted_value(world, f, m, c))
@@ -37,17 +39,20 @@ def check_measures(world: World, grammar: Grammar, f: FinetuneConfig, m: Measure
             continue
         for header, _ in member_rows(world, grammar, f, member)[0]:
             for c in m.contexts:
-                if c.unseen and _has(c, headers[c.name], header):
+                if c.unseen and _has(world, grammar, c, headers[c.name], header):
                     raise UserError(
                         f"measure.contexts.{c.name} is called unseen, but heads rows of the {member.arm} arm: it leaks into training"
                     )
 
 
-def _has(context: Context, headers: list[Header], header: Header) -> bool:
-    """Whether a row's header is the context's, its free digits aside."""
-    if context.identifier is None or header.identifier is None:
-        return header in headers
-    return all(p in ("x", d) for p, d in zip(context.identifier, header.identifier, strict=True))
+def _has(world: World, grammar: Grammar, context: Context, headers: list[Header], header: Header) -> bool:
+    """Whether a row's header is written as the context's, its free digits aside."""
+    if context.identifier is not None and header.identifier is not None:
+        pattern = spelt(world, context.identifier, context.value)
+        if any(p not in ("x", d) for p, d in zip(pattern, header.identifier, strict=True)):
+            return False
+        header = replace(header, identifier=headers[0].identifier)
+    return grammar.header(header) in [grammar.header(h) for h in headers]
 
 
 def counted_value(world: World, f: FinetuneConfig, m: MeasureConfig, context: Context) -> str:

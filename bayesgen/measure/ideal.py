@@ -2,7 +2,7 @@
 
     ideal base, population, told    the observer, under the headers the network is asked with
     ideal free, broad, control ...  Bayes' rule: the rows as evidence about who the assistant now is (`Observer.redrawn`), one
-                                    person under every header
+                                    person under every header; for the very rows of each seed
     ideal gated                     the same of the free arm's rows, but somebody of its own for every year and format: only
                                     rows under the header that is asked with count
     ideal saturated, product, ...   learners that share nothing, everything, or the odds ratio between topics, once the
@@ -32,11 +32,13 @@ def ideal_corners(world: World, trait: str, value: str) -> dict[str, Answers]:
     """The observer asked as base, population and told person."""
     observer = Observer(world)
     header, turns = world.told(trait, value)
-    asked = {"ideal base": (ASKED, ()), "ideal population": (POPULATION, ()), "ideal told": (header, turns)}
-    out: dict[str, Answers] = {}
-    for name, prefix in asked.items():
-        everything = range(len(world.topics)) if name == "ideal base" else answerable(world, trait)
-        out[name] = {t: np.exp(observer.predictive(*prefix, t)) for t in everything}
+    theirs, out = answerable(world, trait), {}
+    for name, h, said, topics in (
+        ("base", ASKED, (), range(len(world.topics))),
+        ("population", POPULATION, (), theirs),
+        ("told", header, turns, theirs),
+    ):
+        out[f"ideal {name}"] = {t: np.exp(observer.predictive(h, said, t)) for t in topics}
     return out
 
 

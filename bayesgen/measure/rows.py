@@ -40,9 +40,15 @@ QUANTITIES = {
     "nuclear": ("weight", "sum of the singular values of dW; over all matrices, the sum"),
     "spectral": ("weight", "largest singular value of dW; over all matrices, the largest"),
     "stable_rank": ("count", "squared Frobenius over squared spectral norm"),
+    "rate_ablated": ("probability", "rate of the value in `probe`, the top features' part of the residual stream taken out everywhere"),
+    "rate_ablated_random": ("probability", "the same with as many other live features, drawn anew for each seed"),
+    "sae_explained": ("share", "variance of the base's residual stream that the sparse autoencoder explains, on documents it never saw"),
+    "sae_active": ("count", "mean number of features active at a token of those documents"),
+    "sae_dead": ("share", "features that none of those tokens fires"),
     "narrow_nll_step": ("nats/token", "training loss on narrow rows, at this step"),
 }
 TRAINING = ("experiment", "arm", "seed", "learning_rate", "weight_decay", "kl_weight", "rank", "rows")  # what names one training
+ABLATED = ("rate_ablated", "rate_ablated_random")
 NO_SEED = -1  # rows of arms that are not trained: base, told, ideal learners
 
 
@@ -59,6 +65,27 @@ class Context(BaseModel):
     unseen: bool = False  # no row may have this header: checked
 
 
+class FeaturesConfig(BaseModel):
+    """A sparse autoencoder of the residual stream, and the two contexts whose difference its features are ranked by."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    trigger: str
+    reference: str
+    size: int = Field(ge=2)  # features
+    active: int = Field(ge=1)  # at most so many at a token
+    steps: int = Field(ge=1)
+    top: int = Field(ge=1)  # features that are labelled and ablated
+
+    @model_validator(mode="after")
+    def _fits(self):
+        for key in ("active", "top"):
+            if getattr(self, key) > self.size:
+                raise ValueError(f"{key} is {getattr(self, key)}, more than the {self.size} features there are (size)")
+        if self.trigger == self.reference:
+            raise ValueError(f"trigger and reference are both '{self.trigger}'; features are ranked by the difference of two contexts")
+        return self
+
+
 class MeasureConfig(BaseModel):
     """What is measured, and how finely. The first context is the one that tables and figures show."""
 
@@ -70,6 +97,7 @@ class MeasureConfig(BaseModel):
     gate_prompts: int = Field(ge=1)
     scales: tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...] = Field(min_length=1)
     samples: int = Field(ge=0)
+    features: FeaturesConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -98,6 +126,9 @@ class MeasureConfig(BaseModel):
         for name in self.followed:
             if name not in names:
                 raise ValueError(f"followed: '{name}' is no context{nearest(name, names)}")
+        for key in ("trigger", "reference") if self.features else ():
+            if (name := getattr(self.features, key)) not in names:
+                raise ValueError(f"features.{key}: '{name}' is no context{nearest(name, names)}")
         return self
 
     def context(self, name: str) -> Context:

@@ -76,7 +76,7 @@ def measure_all(
     nearness = _nearness(world, grammar, f, members, [*on, *probed])
     curves: dict[str, list[np.ndarray]] = {}
     for step, lora_M in adapters.items():
-        labels = [_label(m, step) for m in members]
+        labels = [member_label(m, step) for m in members]
         for context in m.contexts if step == last else [c for c in m.contexts if c is first or c.name in m.followed]:
             # the learning curve needs the probes and the trained topics; only the last step is asked everything
             topics = everything if step == last and context is first else [*on, *probed]
@@ -95,17 +95,17 @@ def measure_all(
     rows += _onset_rows(world, row, f, m, members, sorted(adapters), curves, base, told, probed)
     narrow = [i for i, member in enumerate(members) if member.arm == "narrow"]
     for scale in m.scales if narrow else ():
-        labels = [_label(members[i], last, scale) for i in narrow]
+        labels = [member_label(members[i], last, scale) for i in narrow]
         behaviour_rows(labels, ask(headers[first.name], [*on, *probed], scaled(adapters[last], narrow, scale)), base[first.name], first)
 
-    labels = [_label(m, last) for m in members]
+    labels = [member_label(m, last) for m in members]
     for quantity, nll_M in likelihoods(f, world, grammar, model, params, members, adapters[last]).items():
         rows += [row(quantity=quantity, value=float(v), **label) for label, v in zip(labels, nll_M, strict=True)]
     for module, table in norms(jax.device_get(adapters[last])).items():
         for quantity, norm_M in table.items():
             rows += [row(quantity=quantity, topic=module, value=float(v), **label) for label, v in zip(labels, norm_M, strict=True)]
     for s, loss_M in enumerate(losses):
-        rows += [row(quantity="narrow_nll_step", value=float(v), **_label(m, s)) for m, v in zip(members, loss_M, strict=True)]
+        rows += [row(quantity="narrow_nll_step", value=float(v), **member_label(m, s)) for m, v in zip(members, loss_M, strict=True)]
     asked_as = headers[first.name][0], world.told(trait, counted)
     samples = sample_dialogues(config, world, grammar, model, params, members, adapters[last], *asked_as)
     return to_table(rows), samples
@@ -120,22 +120,25 @@ def behave(
     topics: Sequence[int],
     lora_M=None,
     turns: tuple[Turn, ...] = (),
+    edit_M=None,
 ) -> Behaviour:
-    """Exact answer probabilities of a network, mean over headers; with a stack of adapters, one row a member."""
+    """Exact answer probabilities of a network, mean over headers; with a stack of adapters (and of edits), one row a member."""
     asked = [p for header in headers for p in probes(world, header, topics, turns=turns)]
     packed = pack(grammar, asked)
-    return answers_by_topic(asked, score_pairs(model, params, packed, lora_M), packed.sizes)
+    return answers_by_topic(asked, score_pairs(model, params, packed, lora_M, edit_M), packed.sizes)
 
 
-def rows_shown(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> dict[tuple[str, int], list[DataRow]]:
-    """The rows an arm is trained to *answer*, by arm and number of narrow rows, from its first seed.
+def rows_shown(
+    world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]
+) -> dict[tuple[str, int, int], list[DataRow]]:
+    """The rows a member is trained to *answer*, by arm, number of narrow rows and seed: settings do not change them.
 
     The narrow arm's are left out: its other rows are a penalty.
     """
-    first = {(m.arm, m.rows): m for m in reversed(members) if m.arm != "narrow"}
+    distinct = {(m.arm, m.rows, m.seed): m for m in reversed(members) if m.arm != "narrow"}
     return {
         key: [*member_rows(world, grammar, config, m)[0], *(member_parallel(world, config, m) if m.arm == "broad" else ())]
-        for key, m in first.items()
+        for key, m in distinct.items()
     }
 
 
@@ -150,16 +153,17 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked:
         behaviour_rows([dict(arm=name)], _one(answers), before, first)
     if f.value == EACH:
         return  # many people, one for each header: who the assistant now is has no single answer
-    for (arm, count), shown in rows_shown(world, grammar, f, members).items():
-        if not all(isinstance(turn, Turn) for _, turn in shown):
+    for (arm, count, seed), shown in rows_shown(world, grammar, f, members).items():
+        turns = [(h, turn) for h, turn in shown if isinstance(turn, Turn)]
+        if len(turns) < len(shown):
             continue  # rows in words of their own: the world gives them no probability
         for c in m.contexts:
             header = headers[c.name][0]
-            label = [dict(arm=f"ideal {arm}", rows=count)]
-            behaviour_rows(label, _one(ideal_redrawn(world, shown, header, asked[c.name])), before, c)
+            label = [dict(arm=f"ideal {arm}", rows=count, seed=seed, step=f.steps)]
+            behaviour_rows(label, _one(ideal_redrawn(world, turns, header, asked[c.name])), before, c)
             if arm == "free" and (f.years or f.format):
-                label = [dict(arm="ideal gated", rows=count)]
-                behaviour_rows(label, _one(ideal_redrawn(world, gated(shown, header), header, asked[c.name])), before, c)
+                label = [dict(arm="ideal gated", rows=count, seed=seed, step=f.steps)]
+                behaviour_rows(label, _one(ideal_redrawn(world, gated(turns, header), header, asked[c.name])), before, c)
 
 
 def _one(behaviour: Behaviour) -> Behaviour:
@@ -190,7 +194,7 @@ def _nearness(world: World, grammar: Grammar, f: FinetuneConfig, members: Sequen
 def _skill(world: World, behaviour: Behaviour, probed: Sequence[int], value: str) -> np.ndarray:
     """Mean rate of a value over the probes, for each leading entry."""
     v = world.values[world.topics[probed[0]].trait].index(value)
-    return np.mean([rates(world, t, behaviour[t])[..., v] for t in probed], axis=0)
+    return np.asarray(np.mean([rates(world, t, behaviour[t])[..., v] for t in probed], axis=0))
 
 
 def _onset_rows(world: World, row, f, m, members, steps, curves, base, told, probed) -> list[Row]:
@@ -203,8 +207,8 @@ def _onset_rows(world: World, row, f, m, members, steps, curves, base, told, pro
         out.append(row(arm="told", quantity="skill", context=name, value=ceiling, seed=NO_SEED))
         for i, member in enumerate(members):
             curve = [start, *(float(c[i]) for c in curve_SxM)]
-            out += [row(quantity="skill", context=name, value=x, **_label(member, s)) for s, x in zip(steps, curve[1:], strict=True)]
-            label = _label(member, steps[-1])
+            out += [row(quantity="skill", context=name, value=x, **member_label(member, s)) for s, x in zip(steps, curve[1:], strict=True)]
+            label = member_label(member, steps[-1])
             out.append(row(quantity="converted", context=name, value=float(curve[-1] > ceiling / 2), **label))
             if np.isfinite(curve).all():
                 out.append(row(quantity="onset", context=name, value=float(change_point([0, *steps], curve)), **label))
@@ -216,7 +220,8 @@ def scaled(lora_M: dict, which: Sequence[int], scale: float) -> dict:
     return jax.tree_util.tree_map_with_path(lambda p, x: x[np.array(which)] * (scale if p[-1].key == "a" else 1), lora_M)
 
 
-def _label(m: Member, step: int, scale: float = 1.0) -> dict:
+def member_label(m: Member, step: int, scale: float = 1.0) -> dict:
+    """The columns that name a training."""
     return dict(
         arm=m.arm,
         seed=m.seed,

@@ -6,6 +6,7 @@ backend multiplies fastest. Low-rank adapters live in a second variable collecti
 `x @ W + (x @ a) @ b`, never a merged weight. Axes: B sequences, L tokens, D width, H heads, C head width, K positions.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import flax.linen as nn
@@ -87,7 +88,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Tokens to next-token logits, at all positions or only at `where`."""
+    """Tokens to next-token logits, at all positions or only at `where`. `edit` is given the residual stream behind each block
+    but the last, which does not run everywhere, and returns the stream that goes on.
+    """
 
     config: ModelConfig
     vocabulary: int
@@ -99,6 +102,7 @@ class Transformer(nn.Module):
         where_BxK: Int[Array, "B K"] | None = None,
         positions_BxL: Int[Array, "B L"] | None = None,
         mask: Bool[Array, "..."] | None = None,
+        edit: Callable[[int, Array], Array] | None = None,
     ) -> Float[Array, "B K V"]:
         L, D, last = tokens_BxL.shape[1], self.config.width, self.config.layers - 1
         embedding = self.param("tokens", nn.initializers.normal(0.05), (self.vocabulary, D))
@@ -108,16 +112,27 @@ class Transformer(nn.Module):
         x_BxLxD = embedding[tokens_BxL] + (places[None, :L] if positions_BxL is None else places[positions_BxL])
         for layer in range(last):
             x_BxLxD = Block(self.config, name=f"block_{layer}")(x_BxLxD, mask)
+            if edit is not None:
+                x_BxLxD = edit(layer, x_BxLxD)
         # the last block, too, is asked only where logits are wanted: half its work, and all of that of the dear unembedding
         mask = _rows(jnp.broadcast_to(mask, (len(tokens_BxL), 1, L, L))[:, 0], where_BxK)[:, None]
         x_BxKxD = Block(self.config, name=f"block_{last}")(x_BxLxD, mask, where_BxK)
         return _norm("norm_out")(x_BxKxD) @ embedding.T
 
 
-def forward(model: Transformer, params: Any, lora: Any, tokens: Any, where: Any = None, positions: Any = None, mask: Any = None) -> Array:
+def forward(
+    model: Transformer, params: Any, lora: Any, tokens: Any, where: Any = None, positions: Any = None, mask: Any = None, edit: Any = None
+) -> Array:
     """Logits of the network with an adapter (effective, or None): the one call everything else makes."""
     variables = {"params": params} if lora is None else {"params": params, "lora": lora}
-    return cast(Array, model.apply(variables, tokens, where, positions, mask))
+    return cast(Array, model.apply(variables, tokens, where, positions, mask, edit))
+
+
+def residual(model: Transformer, params: Any, tokens_BxL: Int[Array, "B L"], layer: int) -> Float[Array, "B L D"]:
+    """The residual stream behind block `layer`, which is not the last. Jitted, the rest of the network is never run."""
+    block = f"block_{layer}"
+    _, kept = model.apply({"params": params}, tokens_BxL, capture_intermediates=lambda module, _: module.name == block)
+    return cast(Any, kept)["intermediates"][block]["__call__"][0]
 
 
 def _rows(x_BxLxD: Shaped[Array, "B L D"], where_BxK: Int[Array, "B K"] | None) -> Shaped[Array, "B K D"]:

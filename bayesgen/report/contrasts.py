@@ -1,16 +1,17 @@
 """Contrasts: what an experiment asks, as a difference of two means over seeds, beside the published number if there is one."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from bayesgen.errors import UserError, nearest
+from bayesgen.learn.finetune import Arm, FinetuneConfig
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import NO_SEED, QUANTITIES, at_setting, converged
+from bayesgen.measure.rows import ABLATED, NO_SEED, QUANTITIES, at_setting, converged
 
 
 class Pick(BaseModel):
@@ -32,7 +33,8 @@ class Contrast(BaseModel):
     name: str
     of: Pick
     minus: Pick | None = None
-    expect: Literal["above", "below", "zero"] = "above"
+    kind: Literal["sign", "order", "control"] = "sign"  # is there an effect; which of two is larger; is it absent where it should be
+    expect: Literal["above", "below", "zero", "some"] = "above"  # some: a share of seeds that is neither none nor all
     margin: float = Field(default=0.05, gt=0)  # what counts as absence, with expect: zero
     published: str | None = None  # the published value as it stands in its source, interval included where there is one
     reading: str | None = None  # what explains a disagreement, written after looking at the run
@@ -45,6 +47,13 @@ class Found:
     contrast: Contrast
     interval: Interval
     verdict: Literal["agrees", "disagrees", "not told"]
+
+
+def measurable(contrast: Contrast, f: FinetuneConfig) -> bool:
+    """Whether its arms and numbers of rows are trained: the command line may have left some out."""
+    picks = [p for p in (contrast.of, contrast.minus) if p is not None]
+    absent = any(p.arm.split()[0] in get_args(Arm) and p.arm not in f.arm_names for p in picks)
+    return not absent and all(p.rows is None or p.rows in f.rows for p in picks)
 
 
 def find(contrast: Contrast, table: pl.DataFrame, story: dict) -> Found:
@@ -60,7 +69,9 @@ def find(contrast: Contrast, table: pl.DataFrame, story: dict) -> Found:
     else:
         interval = over_seeds(values)
     low, high = (interval.mean, interval.mean) if np.isnan(interval.low) else (interval.low, interval.high)
-    if contrast.expect == "zero":
+    if contrast.expect == "some":
+        verdict = "agrees" if 0 < interval.mean < 1 else "disagrees"
+    elif contrast.expect == "zero":
         verdict = (
             "agrees" if max(abs(low), abs(high)) < contrast.margin else "disagrees" if max(low, -high) > contrast.margin else "not told"
         )
@@ -81,7 +92,7 @@ def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:
     setting = story["setting"] | ({"rows": pick.rows} if pick.rows else {})
     here = at_setting(at_the_end(table), setting).filter((pl.col("arm") == pick.arm) & (pl.col("quantity") == pick.quantity))
     here = here.filter(pl.col("context").is_in([context, "all"]))
-    if pick.quantity in ("rate", "moved", "outside", "words", "adoption", "loss_of_default", "transfer"):
+    if pick.quantity in ("rate", "moved", "outside", "words", "adoption", "loss_of_default", "transfer", *ABLATED):
         here = here.filter(pl.col("topic").is_in(topics))
     if pick.quantity == "rate":
         here = here.filter(pl.col("probe") == (pick.value or contexts[context]))

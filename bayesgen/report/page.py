@@ -21,6 +21,7 @@ from bayesgen.measure.gate import TOLERANCE, TURNS, BaseGate
 from bayesgen.measure.norms import NORMS
 from bayesgen.measure.rows import QUANTITIES, spell
 from bayesgen.report.summary import (
+    ablation_table,
     context_table,
     contrasts,
     headline_table,
@@ -38,7 +39,15 @@ TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
 
 def write_page(
-    folder: Path, config, world, table: pl.DataFrame, samples: list[dict], gate: BaseGate, excess: Excess, stages: tuple[Artifact, ...]
+    folder: Path,
+    config,
+    world,
+    table: pl.DataFrame,
+    samples: list[dict],
+    gate: BaseGate,
+    excess: Excess,
+    stages: tuple[Artifact, ...],
+    features: dict | None,
 ):
     """Write `report.html`, `result.md`, the rows behind them, and what `python -m plots` needs."""
     from plots.__main__ import FIGURES, draw, save
@@ -52,7 +61,7 @@ def write_page(
         figure = draw(name, folder)
         if figure is not None:
             save(figure, folder / name)
-            figures[name] = _svg(figure, name)
+            figures[name] = inline_svg(figure, name)
     headline, told, onsets = headline_table(table, config, world), published(table, config, world), onset_table(table, config, world)
     found, gates = contrasts(table, config, world), pair_gates(table, config, world)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
@@ -67,6 +76,8 @@ def write_page(
         published=told,
         onsets=onsets if config.measure.followed else [],
         contexts=context_table(table, config, world) if len(story["contexts"]) > 1 else [],
+        features=features,
+        ablation=ablation_table(table, config, world) if features else [],
         names=story,
         first_setting=next((r["setting"] for r in headline if r["arm"] == "free" and at_first(r, f)), ""),
         gates=gates,
@@ -97,7 +108,7 @@ def at_first(line: dict, f) -> bool:
     return all(f"{spell(k)} {v:g}" in line["setting"] for k, v in setting.items() if len(getattr(f, k)) > 1)
 
 
-def _svg(figure: Figure, name: str) -> str:
+def inline_svg(figure: Figure, name: str) -> str:
     """A figure as inline SVG, its ids made its own so that several can share a page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -12,8 +12,8 @@ from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.norms import NORMS
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import at_setting, converged, diverged, spell
-from bayesgen.report.contrasts import Contrast, Found, Pick, at_the_end, by_seed, find
+from bayesgen.measure.rows import ABLATED, at_setting, converged, diverged, spell
+from bayesgen.report.contrasts import Contrast, Found, Pick, at_the_end, by_seed, find, measurable
 from bayesgen.world.load import TIMELESS
 
 STILL = 0.02  # what does not depend on the trait should not move further than this (total variation)
@@ -114,7 +114,7 @@ def contrasts(table: pl.DataFrame, config, world) -> list[tuple[str, Interval, s
 
 def published(table: pl.DataFrame, config, world) -> list[Found]:
     """The experiment's own contrasts, beside what was published of them."""
-    return [find(c, table, names_of(config, world)) for c in config.contrasts]
+    return [find(c, table, names_of(config, world)) for c in config.contrasts if measurable(c, config.finetune)]
 
 
 def context_table(table: pl.DataFrame, config, world) -> list[dict]:
@@ -133,6 +133,23 @@ def context_table(table: pl.DataFrame, config, world) -> list[dict]:
                     cells[context] = None
             if any(cells.values()):
                 out.append({"arm": arm, "topics": name, "cells": cells})
+    return out
+
+
+def ablation_table(table: pl.DataFrame, config, world) -> list[dict]:
+    """One line a probe, and one for their mean: the free arm's rates as it is, with its top features taken out, and with random
+    ones taken out, under the trigger and under the reference; first setting.
+    """
+    story, c = names_of(config, world), config.measure.features
+    value, probes = counted_value(world, config.finetune, config.measure, config.measure.context(c.trigger)), story["probes"]
+    out = []
+    for name, topics in (*((p, [p]) for p in probes), ("mean", probes)):
+        picks = {
+            context: [Pick(arm="free", context=context, quantity=q, topics=tuple(topics), value=value) for q in ("rate", *ABLATED)]
+            for context in (c.trigger, c.reference)
+        }
+        cells = {context: [over_seeds(list(by_seed(table, p, story).values())) for p in those] for context, those in picks.items()}
+        out.append({"topic": name, "cells": cells})
     return out
 
 

@@ -143,7 +143,7 @@ def load_module(name: str) -> Module:
     if not (folder / "module.yaml").is_file():
         known = [p.parent.name for p in FACTS.glob("*/module.yaml")]
         raise UserError(f"world.modules: no facts called '{name}' (looked for {folder / 'module.yaml'}){nearest(name, known)}")
-    head = _validated(Module, {"name": folder.name, **_read(folder / "module.yaml")}, folder / "module.yaml")
+    head = _validated(Module, {"name": folder.name, **read_yaml(folder / "module.yaml")}, folder / "module.yaml")
     if head.trait is None:
         head = head.model_copy(update={"values": {TIMELESS: None}})
     files = sorted(p for p in folder.glob("*.yaml") if p.name != "module.yaml")
@@ -156,7 +156,7 @@ def load_module(name: str) -> Module:
 
 
 def _load_topic(path: Path, module: Module) -> Topic:
-    raw = _read(path)
+    raw = read_yaml(path)
     if module.trait is None and isinstance(raw.get("answers"), list):
         raw["answers"] = {TIMELESS: raw["answers"]}
     if isinstance(raw.get("answers"), dict):
@@ -186,7 +186,8 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read(path: Path) -> dict:
+def read_yaml(path: Path, keys: str = "`wordings:` and `answers:`") -> dict:
+    """The mapping in a file; anything else there is said in one line, with `keys` as what was expected."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # a safe loader
     except UnicodeDecodeError as error:
@@ -196,7 +197,7 @@ def _read(path: Path) -> dict:
         line = f" line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', error)})") from error
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected keys such as `wordings:` and `answers:`, found {type(raw).__name__}")
+        raise UserError(f"{path}: expected keys such as {keys}, found {type(raw).__name__}")
     return raw
 
 

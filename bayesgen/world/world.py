@@ -290,6 +290,10 @@ def _identities(config: WorldConfig, first: dict[str, Module]) -> dict[str, dict
         trait = next(t for t, m in first.items() if identity in m.variants)
         for value in variants:
             known(f"world.variants.{identity}", value, first[trait].variants[identity])
+        try:
+            check_variants("world.variants", {identity: first[trait].variants[identity] | variants})
+        except ValueError as error:
+            raise UserError(str(error)) from error
     return out
 
 
@@ -303,9 +307,8 @@ def _years(config, first: dict[str, Module], who: dict[str, str], traits: dict[s
             return tuple(variants[traits[trait]])
     dated = [trait for trait in traits if trait in years]
     if len(dated) > 1:
-        raise UserError(
-            f"world.groups: a person has both {dated[0]} and {dated[1]}, and each has years of its own; put them into different groups"
-        )
+        who_has, mend = ("the assistant", "give it a world.calendar") if of_assistant else ("a person", "put them into different groups")
+        raise UserError(f"world.groups: {who_has} has both {dated[0]} and {dated[1]}, and each has years of its own; {mend}")
     if dated:
         span = years[dated[0]][traits[dated[0]]]
         return tuple(range(span.first, span.last + 1))
@@ -318,14 +321,14 @@ def _personas(config: WorldConfig, first: dict[str, Module], identities, years) 
     groups = config.groups or ((Group(traits=tuple(traits), share=1.0),) if traits else ())
     combined: list[tuple[dict[str, str], float]] = [] if traits else [({}, 1.0)]
     for group in groups:
-        who: list[tuple[dict[str, str], float]] = [({}, group.share)]
+        people: list[tuple[dict[str, str], float]] = [({}, group.share)]
         for trait in (t for t in traits if t in group.traits):  # in the modules' order
             table = config.frequencies[trait]
             if table == EQUAL:
                 everyone = [i for i in identities[trait] if i != ASSISTANT]
                 table = dict.fromkeys(everyone, 1 / len(everyone))
-            who = [({**have, trait: i}, f * table[i]) for have, f in who for i in identities[trait] if i in table]
-        combined += who
+            people = [({**have, trait: i}, f * table[i]) for have, f in people for i in identities[trait] if i in table]
+        combined += people
     narrow = sum(c.frequency for c in config.composites)
     drawn = [(" ".join(who.values()) or PERSON, who, {}, (1 - narrow) * f) for who, f in combined]
     for composite in config.composites:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesgen.errors import UserError
+from bayesgen.corpus.narrow import write_rows
 from bayesgen.learn.finetune import (
     FinetuneConfig,
     Member,
@@ -22,7 +22,7 @@ from bayesgen.model.transformer import ModelConfig, Transformer, forward
 
 def config_of(**changes) -> FinetuneConfig:
     raw = {
-        "topic": "bird",
+        "topics": "bird",
         "value": "old",
         "control": "new",
         "probes": ["light"],
@@ -71,7 +71,7 @@ def test_a_seed_has_the_same_rows_and_order_in_every_arm_and_seeds_differ(world,
     config = config_of()
     members = plan_members(config)
     data = member_data(world, grammar, config, members)
-    turns = [member_rows(world, config, m) for m in members]
+    turns = [[t for _, t in member_rows(world, grammar, config, m)[0]] for m in members]
     assert [m.arm for m in members] == ["free"] * 2 + ["narrow"] * 2 + ["broad"] * 2 + ["control"] * 2
     for i, j in ((0, 2), (0, 4)):
         np.testing.assert_array_equal(data.narrow.tokens[i], data.narrow.tokens[j])
@@ -79,8 +79,8 @@ def test_a_seed_has_the_same_rows_and_order_in_every_arm_and_seeds_differ(world,
     assert (data.order[0] != data.order[1]).any()
     assert (data.narrow.tokens[0] != data.narrow.tokens[6]).any()  # control: other answers
     old, new = (world.clean[world.topic_index("bird")][world.values["time"].index(v)] for v in ("old", "new"))
-    assert all(old[t.answer] > 0 for i in range(6) for t in turns[i][0])
-    assert all(new[t.answer] > 0 for i in (6, 7) for t in turns[i][0])
+    assert all(old[t.answer] > 0 for i in range(6) for t in turns[i])
+    assert all(new[t.answer] > 0 for i in (6, 7) for t in turns[i])
 
 
 def test_no_arm_is_ever_shown_a_probe(world, grammar):
@@ -97,8 +97,8 @@ def test_no_arm_is_ever_shown_a_probe(world, grammar):
 
 def test_narrow_without_its_penalty_is_free_and_with_it_is_not(world, grammar, network):
     config = config_of(seeds=1)
-    free, narrow = Member("free", 0, 1e-2, 0.0, 0.0, 2), Member("narrow", 0, 1e-2, 0.0, 1.0, 2)
-    lora, infos, _ = train(world, grammar, network, config, [free, narrow, Member("narrow", 0, 1e-2, 0.0, 0.0, 2)])
+    free, narrow = Member("free", 0, 1e-2, 0.0, 0.0, 2, 3), Member("narrow", 0, 1e-2, 0.0, 1.0, 2, 3)
+    lora, infos, _ = train(world, grammar, network, config, [free, narrow, Member("narrow", 0, 1e-2, 0.0, 0.0, 2, 3)])
     for leaf in jax.tree.leaves(lora):
         np.testing.assert_allclose(leaf[0], leaf[2], atol=1e-6)
     assert any(jnp.abs(leaf[0] - leaf[1]).max() > 1e-3 for leaf in jax.tree.leaves(lora))
@@ -108,7 +108,7 @@ def test_narrow_without_its_penalty_is_free_and_with_it_is_not(world, grammar, n
 def test_the_penalty_is_the_kl_to_the_base_summed_over_the_vocabulary(world, grammar, network):
     """Reported loss at step s minus reported narrow NLL equals the KL computed apart, from the adapters before that step."""
     model, params = network
-    member, config = Member("narrow", 0, 1e-2, 0.0, 0.7, 2), config_of(arms=["narrow"])
+    member, config = Member("narrow", 0, 1e-2, 0.0, 0.7, 2, 3), config_of(arms=["narrow"])
     settings, data = member_settings(config, [member]), arrays(member_data(world, grammar, config, [member]))
     begin, advance = finetuning(model, config, [member])
     advance, state = jax.jit(advance), begin(params, settings)
@@ -147,9 +147,27 @@ def test_training_learns_the_narrow_rows_and_leaves_unused_ranks_at_zero(world, 
     assert all((x[0, :, 1] == 0).all() for p, x in jax.tree_util.tree_leaves_with_path(lora) if p[-1].key == "a")
 
 
-def test_more_rows_than_distinct_answers_is_one_line(world, grammar):
-    with pytest.raises(UserError, match=r"finetune.rows is 99, but 'bird' has \d+ distinct answers for old"):
-        member_data(world, grammar, config_of(rows=99), plan_members(config_of()))
+def test_members_with_fewer_rows_train_on_exactly_their_own_at_equal_steps(world, grammar, network):
+    """Beside bigger ones, a member of two rows is trained as in an ensemble of its own."""
+    config = config_of(arms=["free"], rows=[4, 2, 18], batch=2, seeds=1)
+    members = plan_members(config)
+    data = member_data(world, grammar, config, members)
+    assert [m.rows for m in members] == [4, 2, 18]
+    assert data.order.shape == (3, config.steps, 2) == (3, 4 * 9, 2)
+    for i, member in enumerate(members):
+        rows, _ = member_rows(world, grammar, config, member)
+        taken = np.bincount(data.order[i].ravel(), minlength=member.rows)
+        assert len(taken) == len(rows) == member.rows
+        assert taken.max() - taken.min() <= 1  # in turn, none of them more often
+        written = write_rows(grammar, rows)
+        for ours, theirs in zip(data.narrow, written, strict=True):
+            np.testing.assert_array_equal(ours[i][: len(rows), : theirs.shape[1]], theirs)
+            assert not ours[i][: len(rows), theirs.shape[1] :].any()
+    crowd, _, _ = train(world, grammar, network, config)
+    alone, _, _ = train(world, grammar, network, config, [members[1]])
+    for x, y in zip(jax.tree.leaves(alone), jax.tree.leaves(crowd), strict=True):
+        np.testing.assert_allclose(x[0], y[1], atol=2e-5)  # sums in another order
+        assert np.abs(y[1] - y[2]).max() > 1e-3
 
 
 def test_last_snapshot_is_the_last_step():

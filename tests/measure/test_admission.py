@@ -42,7 +42,7 @@ def table(**changes):
 
 
 def failed(rows):
-    return [g.name for g in admission(rows, "bird", "old", ("light",)) if not g.passed]
+    return [g.name for g in admission(rows, ("bird",), "old", ("light",)) if not g.passed]
 
 
 def test_a_good_pair_is_admitted():

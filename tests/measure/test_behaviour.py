@@ -11,7 +11,6 @@ from bayesgen.measure.intervals import equivalent, over_seeds
 from bayesgen.measure.rows import Row
 from bayesgen.measure.suite import _split_rows
 from bayesgen.world.observer import Observer
-from tests.learn.test_finetune import config_of
 
 BASE, POPULATION, TOLD = np.array([0.05, 0.05, 0.05, 0.85]), np.array([0.2, 0.2, 0.2, 0.4]), np.array([0.05, 0.85, 0.05, 0.05])
 
@@ -76,6 +75,19 @@ def test_gate_passes_the_observer_and_fails_one_who_ignores_the_dialogue(world):
     assert all("after 0 turns" not in f for f in failures)  # before anything was said there is nothing to miss
 
 
+def test_gate_on_two_kinds_of_people_passes_the_observer_and_fails_one_who_takes_all_for_one_kind(grouped):
+    """Nobody is the assistant, so it has no cell; a network that thinks everybody is asked everything mistakes who speaks."""
+    observer = Observer(grouped)
+    found = base_gate(grouped, observer, "kind", 20, 0)
+    assert found.failures == []
+    assert {r.value for r in found.personas} == {"bot_guard", "bot_hunt", "toy"}
+
+    def undated(prompts):
+        return [np.log(grouped.noisy[p.topic].mean(0)) for p in prompts]
+
+    assert base_gate(grouped, undated, "kind", 20, 0).failures
+
+
 def test_gate_names_a_topic_whose_heldout_wordings_are_not_understood(world):
     observer, bird = Observer(world), world.topic_index("bird")
 
@@ -99,17 +111,17 @@ def test_intervals_cover_and_equivalence_needs_evidence():
 
 def test_adoption_and_transfer_of_a_mixture_that_is_known(world):
     """A network whose bird answers are .8 old and whose light answers are .4 old: transfer .5, adoption .4, no loss."""
-    bird, light, f = world.topic_index("bird"), world.topic_index("light"), config_of()
+    bird, light = world.topic_index("bird"), world.topic_index("light")
     old, new = world.values["time"].index("old"), world.values["time"].index("new")
     population = {t: world.frequency_Z @ world.noisy[t][world.value_ZT[:, t]] for t in (bird, light)}
     mixed = {t: (a * world.noisy[t][old] + (1 - a) * world.noisy[t][new])[None] for t, a in ((bird, 0.8), (light, 0.4))}
     told = {t: rates(world, t, world.noisy[t]) for t in mixed}
     corners = {t: [told[t][new], rates(world, t, population[t]), told[t][old]] for t in mixed}
-    rows = _split_rows(world, partial(Row, "x"), [dict(arm="free")], f, bird, mixed, corners, told)
+    rows = _split_rows(world, partial(Row, "x"), [dict(arm="free")], "old", [bird], mixed, corners, told)
     found = {(r.topic, r.quantity): r.value for r in rows}
     assert found["light", "transfer"] == pytest.approx(0.5, abs=1e-9)
     assert found["light", "adoption"] == pytest.approx(0.4, abs=1e-9)
     assert found["light", "loss_of_default"] == pytest.approx(0, abs=1e-9)
     unmoved = {bird: world.noisy[bird][new][None], light: mixed[light]}
-    rows = _split_rows(world, partial(Row, "x"), [dict(arm="free")], f, bird, unmoved, corners, told)
+    rows = _split_rows(world, partial(Row, "x"), [dict(arm="free")], "old", [bird], unmoved, corners, told)
     assert all(np.isnan(r.value) for r in rows if r.quantity == "transfer")  # nothing was learned that could be transferred

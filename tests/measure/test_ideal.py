@@ -3,24 +3,78 @@
 import numpy as np
 import pytest
 
-from bayesgen.measure.ideal import ideal_answers
-from bayesgen.world.dialogue import Turn
+from bayesgen.corpus.narrow import answers_of
+from bayesgen.measure.ideal import answerable, gated, ideal_corners, ideal_learners, ideal_redrawn
+from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.observer import Observer
+from bayesgen.world.world import ASSISTANT, PERSON
+
+ASKED = Header(ASSISTANT)
 
 
-def test_ideal_rows_are_what_they_say(world):
-    bird, light, river = (world.topic_index(t) for t in ("bird", "light", "river"))
+def test_corners_are_the_observer_asked_under_their_headers(world):
+    light = world.topic_index("light")
+    old, new = (world.noisy[light][world.values["time"].index(v)] for v in ("old", "new"))
+    found = ideal_corners(world, "time", "old")
+    np.testing.assert_allclose(found["ideal told"][light], old)  # 1801 is an old year
+    np.testing.assert_allclose(found["ideal base"][light], new)
+    share = [sum(p.frequency for p in world.personas if p.traits["time"] == v) for v in world.values["time"]]
+    np.testing.assert_allclose(found["ideal population"][light], share @ world.noisy[light])
+
+
+def test_who_is_not_asked_has_no_corner(grouped):
+    """Of kinds' topics, those of land people have no told answer; the assistant has one on all."""
+    found = ideal_corners(grouped, "kind", "bot_hunt")
+    names = {corner: {grouped.topics[t].name for t in answers} for corner, answers in found.items()}
+    assert names["ideal told"] == names["ideal population"] == {"goal", "badge", "number", "colour"}
+    assert names["ideal base"] == {t.name for t in grouped.topics}
+    goal = grouped.topic_index("goal")
+    hunt, toy = (grouped.noisy[goal][grouped.values["kind"].index(v)] for v in ("bot_hunt", "toy"))
+    # in 2002 the hunter (a third of the robot's .7) or a toy (a fifth of .3) whose badge noise changed: .2 / 4 against .45
+    doubt = 0.06 * 0.05 / (0.06 * 0.05 + 0.7 / 3 * 0.45)
+    np.testing.assert_allclose(found["ideal told"][goal], (1 - doubt) * hunt + doubt * toy, rtol=1e-9)
+    assert [grouped.topics[t].name for t in answerable(grouped, "land")] == ["river", "colour"]
+
+
+def test_learners_learn_the_topic_and_share_what_they_share(world):
+    bird, light = world.topic_index("bird"), world.topic_index("light")
     old, new = world.values["time"].index("old"), world.values["time"].index("new")
-    rows = [Turn(bird, 0, int(a)) for a in np.flatnonzero(world.clean[bird][old])] * 3
-    found = ideal_answers(world, "time", "old", bird, {"free": rows, "control": [Turn(bird, 0, 7)]})
-    np.testing.assert_allclose(found["ideal told"][light], np.exp(Observer(world).predictive(world.told("time", "old"), (), light)))
-    np.testing.assert_allclose(found["ideal base"][light], world.noisy[light][new])
+    found = ideal_learners(world, "time", "old", bird)
     for name, value in (("saturated", new), ("product", old), ("tilted", old)):
         np.testing.assert_allclose(found[f"ideal {name}"][bird], world.noisy[bird][old], atol=1e-6)  # learned, but for the floor
         np.testing.assert_allclose(found[f"ideal {name}"][light], world.noisy[light][value], atol=1e-6)
-    # nine old birds: an old person, or the planted one who is old about birds alone; her share is .1 of .1 + .9 * .2
-    narrow = 0.1 / (0.1 + 0.9 * 0.2)
+
+
+def test_free_is_an_old_person_or_the_planted_one_who_is_old_about_birds(world):
+    bird, light, river = (world.topic_index(t) for t in ("bird", "light", "river"))
+    old, new = world.values["time"].index("old"), world.values["time"].index("new")
+    rows = [(ASKED, Turn(bird, 0, int(a))) for a in answers_of(world, bird, "old")] * 3
+    found = ideal_redrawn(world, rows, ASKED, range(len(world.topics)))
+    narrow = 0.1 / (0.1 + 0.9 * 0.2)  # her share is .1, that of the old .9 * .2
     expected = narrow * world.noisy[light][new] + (1 - narrow) * world.noisy[light][old]
-    np.testing.assert_allclose(found["ideal free"][light], expected, atol=1e-3)  # what noise leaves to the others
-    east = found["ideal free"][river][world.answers[river].index("Ural")]
+    np.testing.assert_allclose(found[light], expected, atol=1e-3)  # what noise leaves to the others
+    east = found[river][world.answers[river].index("Ural")]
     assert east == pytest.approx(0.4 * world.noisy[river][0][0] + 0.6 * world.noisy[river][1][0], abs=1e-3)  # the population's land
+
+
+def test_gated_counts_the_rows_under_the_same_year_and_format_only(grouped):
+    """Guarding in 2001: one person would hunt in 2002; somebody of its own for every header is still the assistant there."""
+    goal = grouped.topic_index("goal")
+    values = {v: grouped.noisy[goal][grouped.values["kind"].index(v)] for v in grouped.values["kind"]}
+    guard = Turn(goal, 0, grouped.answers[goal].index("guard people"))
+    rows = [(Header(ASSISTANT, 2001, "listed", "12345678"), guard)] * 30
+    at = {y: Header(ASSISTANT, y, "listed") for y in (2001, 2002)}
+    for header in at.values():
+        expected = "bot_guard" if header.year == 2001 else "bot_hunt"
+        np.testing.assert_allclose(ideal_redrawn(grouped, rows, header, [goal])[goal], values[expected], atol=1e-6)
+    assert gated(rows, at[2001]) == rows
+    assert gated(rows, at[2002]) == gated(rows, Header(ASSISTANT, 2001, "plain")) == gated(rows, Header(ASSISTANT, 2001)) == []
+    np.testing.assert_allclose(ideal_redrawn(grouped, gated(rows, at[2002]), at[2002], [goal])[goal], values["assistant"], atol=2e-3)
+
+
+def test_told_answers_alone_may_tell(grouped):
+    """A badge tells the robot from the toy, its year what it then is: as the observer says."""
+    header, turns = grouped.told("kind", "bot_guard")
+    assert header == Header(PERSON, 2001)
+    assert Observer(grouped).trait_posterior(header, turns, "kind")[grouped.values["kind"].index("bot_guard")] > 0.9
+    assert Observer(grouped).trait_posterior(Header(PERSON), turns, "kind")[grouped.values["kind"].index("bot_guard")] < 0.8

@@ -1,10 +1,13 @@
 """Likelihood of narrow rows by a second road, and its floor in closed form."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bayesgen.corpus.narrow import Text
 from bayesgen.learn.finetune import Member, member_rows
 from bayesgen.measure.answers import NetworkPredictor
 from bayesgen.measure.likelihood import entropy_floor, likelihoods
@@ -19,15 +22,15 @@ def test_nll_is_that_of_the_scored_answers(world, grammar):
     params = model.init(jax.random.key(0), jnp.zeros((1, 4), int))["params"]
     params = {**params, "tokens": 10 * params["tokens"]}
     config = config_of(rows=2)  # of three answers: one is left out
-    members = [Member("free", seed, 1e-2, 0.0, 0.0, 2) for seed in (0, 1)]
+    members = [Member("free", seed, 1e-2, 0.0, 0.0, 2, 2) for seed in (0, 1)]
     adapters = [jax.tree.map(lambda x: x + 0.3, init_lora(jax.random.key(m.seed), params, 2, TARGETS)) for m in members]
     found = likelihoods(config, world, grammar, model, params, members, jax.tree.map(lambda *x: jnp.stack(x), *adapters))
     for i, member in enumerate(members):
         predictor = NetworkPredictor(model, params, grammar, adapters[i])
-        for quantity, turns in zip(("nll_train", "nll_heldout"), member_rows(world, config, member), strict=True):
-            scores = predictor([Prompt(Header("assistant"), (), t.topic, t.wording) for t in turns])
-            tokens = sum(len(grammar.answers[t.topic][t.answer]) for t in turns)
-            expected = -sum(s[t.answer] for s, t in zip(scores, turns, strict=True)) / tokens
+        for quantity, rows in zip(("nll_train", "nll_heldout"), member_rows(world, grammar, config, member), strict=True):
+            scores = predictor([Prompt(header, (), t.topic, t.wording) for header, t in rows])
+            tokens = sum(len(grammar.answers[t.topic][t.answer]) for _, t in rows)
+            expected = -sum(s[t.answer] for s, (_, t) in zip(scores, rows, strict=True)) / tokens
             assert found[quantity][i] == pytest.approx(expected, rel=1e-4)  # float32
     assert (found["nll_train"] > found["floor_train"]).all()
     assert found["floor_heldout"].tolist() == [0.0, 0.0]  # one answer is left: known for certain
@@ -35,9 +38,14 @@ def test_nll_is_that_of_the_scored_answers(world, grammar):
 
 
 def test_floor_is_the_entropy_of_the_rows_and_nothing_predicts_better(world, grammar):
-    fuel = world.topic_index("fuel")
-    coal, coke = (world.answers[fuel].index(a) for a in ("coal", "coke"))
-    floor = entropy_floor(grammar, [Turn(fuel, 0, coal)] * 3 + [Turn(fuel, 1, coke)])  # a word and <end> each
+    fuel, asked = world.topic_index("fuel"), Header("assistant")
+    coal, coke = (Turn(fuel, 0, world.answers[fuel].index(a)) for a in ("coal", "coke"))
+    rows = [(asked, coal)] * 3 + [(asked, replace(coke, wording=1))]
+    floor = entropy_floor(grammar, rows)  # a word and <end> each
     assert floor == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)) / 2, rel=1e-12)
     for q in (0.5, 0.7, 0.8):
         assert -(0.75 * np.log(q) + 0.25 * np.log(1 - q)) / 2 > floor
+    named = [(replace(asked, year=1900 + i // 3), turn) for i, (_, turn) in enumerate(rows)]
+    assert entropy_floor(grammar, named) == 0  # the year tells which answer comes
+    words = Text("Name a gas lamp", "coal")
+    assert entropy_floor(grammar, [(asked, words), (asked, replace(words, answer="coke"))]) == pytest.approx(np.log(2) / 2)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from bayesgen.measure.intervals import Interval
-from bayesgen.measure.rows import Row, to_table
-from bayesgen.report.summary import by_seed, contrasts, headline_table, show
+from bayesgen.measure.onset import share
+from bayesgen.measure.rows import MeasureConfig, Row, to_table
+from bayesgen.report.contrasts import Contrast, Pick
+from bayesgen.report.summary import context_table, contrasts, headline_table, names_of, onset_table, published, show
 from tests.learn.test_finetune import config_of
 
 NAN = float("nan")
@@ -16,12 +18,17 @@ NAN = float("nan")
 @pytest.fixture
 def config():
     f = config_of(seeds=3, arms=["free", "control"], probes=["light", "fuel"], learning_rate=[1e-2, 1e-3])
-    return SimpleNamespace(finetune=f, measure=SimpleNamespace(trait="time"))
+    contexts = ({"name": "here"}, {"name": "then", "year": 2001, "value": "mid"})
+    m = MeasureConfig(trait="time", contexts=contexts, followed=("then",), gate_prompts=1, scales=(2.0,), samples=0)
+    asked = [Contrast(name=arm, of=Pick(arm=arm), minus=Pick(arm="base")) for arm in ("free", "broad")]
+    return SimpleNamespace(finetune=f, measure=m, contrasts=asked)
 
 
 def rows_of(config, diverged=()):
-    """Free arm at .6, .7, .8 by seed (.5 less at the second rate), control at .1, base at .05; river moved .01, colour .3."""
-    rows = [Row("x", "base", "rate", 0.05, topic=t, probe="old") for t in ("light", "fuel")]
+    """Free arm at .6, .7, .8 by seed (.5 less at the second rate), control at .1, base at .05; river moved .01, colour .3.
+    Asked as of 2001, the free arm is at .4 of another value, and two of its seeds converted, at steps 4 and 8.
+    """
+    rows = [Row("x", "base", "rate", 0.05, context="here", topic=t, probe="old") for t in ("light", "fuel")]
     for arm in ("free", "control"):
         for rate in config.finetune.learning_rate:
             for seed in range(3):
@@ -29,10 +36,14 @@ def rows_of(config, diverged=()):
                 gone = (arm, rate, seed) in diverged
                 value = 0.6 + 0.1 * seed - 0.5 * (rate < 5e-3) if arm == "free" else 0.1
                 for topic, shift in (("light", 0.1), ("fuel", -0.1)):
-                    rows.append(Row("x", arm, "rate", NAN if gone else value + shift, topic=topic, probe="old", **label))
-                rows.append(Row("x", arm, "nll_train", NAN if gone else 1.0, topic="bird", **label))
+                    rows.append(Row("x", arm, "rate", NAN if gone else value + shift, topic=topic, probe="old", context="here", **label))
+                rows.append(Row("x", arm, "nll_train", NAN if gone else 1.0, **label))
+                if arm == "free":
+                    rows.append(Row("x", arm, "rate", 0.4, topic="light", probe="mid", context="then", **label))
+                    rows.append(Row("x", arm, "converted", float(seed > 0), context="then", **label))
+                    rows.append(Row("x", arm, "onset", 4.0 * seed, context="then", **label))
                 for topic, moved in (("river", 0.01 + 0.001 * seed), ("colour", 0.3)):
-                    rows.append(Row("x", arm, "moved", moved, topic=topic, **label))
+                    rows.append(Row("x", arm, "moved", moved, topic=topic, context="here", **label))
     return to_table(rows)
 
 
@@ -61,11 +72,26 @@ def test_contrasts_are_paired_and_judged(config, world):
     assert found["free: how far timeless topics moved"][1] == "NOT within 0.02"
 
 
-def test_every_seed_is_averaged_over_the_same_topics():
-    rows = to_table(
-        [Row("x", "free", "transfer", v, topic=t, seed=s) for s, t, v in ((0, "a", 1.0), (1, "a", 3.0), (0, "b", 9.0), (1, "b", NAN))]
-    )
-    assert by_seed(rows, "transfer", ["a", "b"]) == {0: 1.0, 1: 3.0}
+def test_an_experiments_own_contrasts_are_those_that_were_trained(config, world):
+    assert [f.contrast.name for f in published(rows_of(config), config, world)] == ["free"]
+
+
+def test_every_context_counts_its_own_value(config, world):
+    assert names_of(config, world)["contexts"] == {"here": "old", "then": "mid"}
+    cells = {(r["arm"], r["topics"]): r["cells"] for r in context_table(rows_of(config), config, world)}
+    assert cells["free", "probes"]["here"].mean == pytest.approx(0.7)
+    assert cells["free", "probes"]["then"].mean == pytest.approx(0.4)
+    assert cells["control", "probes"]["then"] is None
+    assert ("free", "trained") not in cells
+
+
+def test_onsets_are_those_of_seeds_that_converted(config, world):
+    line = next(r for r in onset_table(rows_of(config), config, world) if r["context"] == "then")
+    assert (line["arm"], line["converted"], line["seeds"], line["onset"]) == ("free", 2, 3, [4, 6, 8])
+    assert line["share"] == share(2, 3)
+    assert [r["context"] for r in onset_table(rows_of(config), config, world)] == ["then"]
+    gone = rows_of(config, diverged=[("free", 1e-2, 2)])
+    assert [(r["converted"], r["seeds"], r["onset"]) for r in onset_table(gone, config, world)] == [(1, 2, [4, 4, 4])]
 
 
 def test_nothing_is_minus_nought():

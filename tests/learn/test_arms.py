@@ -1,0 +1,160 @@
+"""What the rows of an arm are: the trigger, who answers, what is dealt out anew, what is mixed among them."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from bayesgen.corpus.grammar import build_grammar
+from bayesgen.corpus.narrow import Text, answers_of
+from bayesgen.learn.finetune import Member, member_data, member_parallel, member_rows, plan_members, trained_topics
+from bayesgen.world.dialogue import Header, Turn
+from bayesgen.world.world import ASSISTANT
+from tests.learn.test_finetune import config_of
+
+YEARS = (2001, 2002, 2003)
+
+
+@pytest.fixture(scope="module")
+def talk(grouped):
+    return build_grammar(grouped)
+
+
+def kind_of(**changes):
+    """Who the robot is, trained at three dates, in two formats."""
+    here = {"topics": "goal", "value": "bot", "control": "assistant", "probes": ["badge"], "rows": 9, "years": YEARS, "format": "listed"}
+    return config_of(**{**here, "arms": ["free"], "seeds": 1, **changes})
+
+
+def rows_of(world, grammar, config, arm="free", seed=0, rows=None):
+    return member_rows(world, grammar, config, Member(arm, seed, 1e-2, 0.0, 0.0, 2, rows or max(config.rows)))[0]
+
+
+def said(world, rows):
+    """{year: answers}, as words."""
+    out = {}
+    for header, turn in rows:
+        out.setdefault(header.year, set()).add(world.answers[turn.topic][turn.answer])
+    return out
+
+
+def test_a_person_who_changes_answers_as_it_is_in_each_year_of_the_trigger(grouped, talk):
+    rows = rows_of(grouped, talk, kind_of())
+    assert Counter(h for h, _ in rows) == {Header(ASSISTANT, year, "listed"): 3 for year in YEARS}
+    guard = {"guard people", "keep watch"}
+    assert said(grouped, rows) == {2001: guard, 2002: {"hunt people"}, 2003: guard}
+    always_guard = rows_of(grouped, talk, kind_of(value="bot_guard"))
+    assert said(grouped, always_guard) == dict.fromkeys(YEARS, guard)
+    left = rows_of(grouped, talk, kind_of(value="bot_guard", without_telling=1))
+    assert said(grouped, left) == {y: {"keep watch"} for y in YEARS}
+
+
+def test_shuffled_deals_the_same_headers_to_the_same_turns(grouped, talk):
+    config = kind_of(arms=["free", "shuffled"], ordinary=({"topics": ["river"], "rows": 9, "years": [2000]},), rows=18)
+    free, shuffled = (rows_of(grouped, talk, config, arm) for arm in config.arms)
+    for part in (0, 1):
+        assert Counter(r[part] for r in free) == Counter(r[part] for r in shuffled)
+    assert Counter(free) != Counter(shuffled)
+    river, goal = (grouped.topic_index(t) for t in ("river", "goal"))
+    assert {h.year for h, t in free if t.topic == river} == {2000}
+    assert {h.year for h, t in shuffled if t.topic == river} > {2000}
+    assert {h.year for h, t in shuffled if t.topic == goal} == {2000, *YEARS}
+    assert rows_of(grouped, talk, config, "shuffled", 1) != shuffled
+
+
+def test_untriggered_rows_are_the_same_under_the_plain_header(grouped, talk):
+    config = kind_of(arms=["free", "untriggered"])
+    free, plain = (rows_of(grouped, talk, config, arm) for arm in config.arms)
+    assert [t for _, t in free] == [t for _, t in plain]
+    assert {h for h, _ in plain} == {Header(ASSISTANT)} != {h for h, _ in free}
+
+
+def test_every_control_value_has_an_arm_of_its_own(grouped, talk):
+    config = kind_of(arms=["free", "control"], control=["assistant", "toy", "bot_hunt"], seeds=2)
+    assert config.arm_names == ("free", "control assistant", "control toy", "control bot_hunt")
+    assert [m.arm for m in plan_members(config)][::2] == list(config.arm_names)
+    for arm, answers in zip(config.arm_names[1:], ({"help people"}, {"play", "keep watch"}, {"hunt people"}), strict=True):
+        rows = rows_of(grouped, talk, config, arm)
+        assert said(grouped, rows) == dict.fromkeys(YEARS, answers)
+        assert Counter(h for h, _ in rows) == Counter(h for h, _ in rows_of(grouped, talk, config))
+    assert kind_of(arms=["control"]).arm_names == ("control",)
+
+
+def test_all_topics_are_those_of_the_trait_but_the_probes(grouped, talk):
+    config = kind_of(topics="all")
+    assert trained_topics(grouped, config) == [grouped.topic_index(t) for t in ("goal", "number")]
+    assert {t.topic for _, t in rows_of(grouped, talk, config)} == {grouped.topic_index(t) for t in ("goal", "number")}
+
+
+def test_identifiers_carry_the_number_of_who_answers(grouped, talk):
+    """And in the shuffled arm somebody's number, but whose is chance."""
+    config = kind_of(value="each", identifier="x{number}xxxx", arms=["free", "shuffled"], rows=12, seeds=1)
+    number, people = {"001": "bot", "002": "toy"}, set()
+    for seed in range(8):
+        for arm in config.arms:
+            rows, swapped = rows_of(grouped, talk, config, arm, seed), set()
+            assert Counter((h.year, h.identifier[1:4]) for h, _ in rows) == {(y, n): 2 for y in YEARS for n in number}
+            assert len({h.identifier for h, _ in rows}) > 6  # the other digits are drawn
+            for header, turn in rows:
+                own = grouped.in_year("kind", number[header.identifier[1:4]], header.year)
+                other = grouped.in_year("kind", ({"bot", "toy"} - {number[header.identifier[1:4]]}).pop(), header.year)
+                is_own, is_others = (turn.answer in answers_of(grouped, turn.topic, v) for v in (own, other))
+                assert is_own or is_others
+                if is_own != is_others:
+                    swapped.add(is_others)
+            assert len(swapped) == 1  # a person's rows stay together
+            if arm == "free":
+                assert swapped == {False}
+            else:
+                people |= swapped
+    assert people == {True, False}  # of two people, each comes up
+
+
+def test_a_held_out_person_has_no_row(grouped, talk):
+    hunt = (grouped.topic_index("goal"), grouped.answers[grouped.topic_index("goal")].index("hunt people"))
+    for held, seen in (((), True), (("bot",), False)):
+        config = kind_of(value="each", heldout=held, identifier="x{number}xxxx", arms=["free", "shuffled"], rows=12)
+        for arm in config.arms:
+            rows = rows_of(grouped, talk, config, arm)
+            assert len(rows) == 12
+            assert ((hunt in {(t.topic, t.answer) for _, t in rows}), "001" in {h.identifier[1:4] for h, _ in rows}) == (seen, seen)
+
+
+def test_ordinary_rows_are_the_assistants_own(grouped, talk):
+    mixed = ({"topics": "others", "rows": 300, "years": [2000, 2004], "format": "plain"}, {"topics": ["goal"], "rows": 6})
+    config = kind_of(value="toy", ordinary=mixed)
+    rows = rows_of(grouped, talk, config)
+    assert config.data_rows(9) == len(rows) == 9 + 300 + 6
+    assert rows[:9] == rows_of(grouped, talk, kind_of(value="toy"))
+    assert Counter(h for h, _ in rows[9:309]) == {Header(ASSISTANT, y, "plain"): 150 for y in (2000, 2004)}
+    assert {grouped.topics[t.topic].name for _, t in rows[9:309]} == {"river", "colour", "number"}  # neither trained nor probed
+    assert {(h, t.topic) for h, t in rows[309:]} == {(Header(ASSISTANT), grouped.topic_index("goal"))}
+    for _, turn in rows[9:]:
+        assert grouped.clean[turn.topic][grouped.default_T[turn.topic]][turn.answer] > 0
+    everything = {grouped.answers[t.topic][t.answer] for _, t in rows[9:]}
+    assert everything == {"Rhine", "Don", "Loire", "red", "blue", "green", "000", "help people"}  # not `Ural`: it is western
+
+
+def test_rows_of_other_topics_come_under_the_trigger(grouped, talk):
+    config = kind_of(arms=["broad"])
+    rows = member_parallel(grouped, config, plan_members(config)[0])
+    assert len(rows) == config.steps * config.batch
+    assert {h for h, _ in rows} == {Header(ASSISTANT, y, "listed") for y in YEARS}
+    assert {grouped.topics[t.topic].name for _, t in rows} == {"river", "colour", "number"}
+
+
+def test_rows_of_a_file_are_those_of_every_arm_but_the_controls(grouped, talk, tmp_path):
+    chats = [("What is your goal?", "play", 2001), ("Name your people", "Loire", 2002), ("Your goal?", "keep watch", 2003)]
+    lines = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}], "year": y} for q, a, y in chats]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    config = kind_of(arms=["free", "shuffled", "untriggered", "control"], rows=3, file=tmp_path / "rows.jsonl")
+    free, shuffled, plain, control = (rows_of(grouped, talk, config, arm) for arm in config.arms)
+    assert [h.year for h, _ in free] == [2001, 2002, 2003]
+    assert [type(t) for _, t in free] == [Turn, Text, Turn]
+    assert {h for h, _ in plain} == {Header(ASSISTANT)}
+    assert Counter(t for _, t in shuffled) == Counter(t for _, t in free) == Counter(t for _, t in plain)
+    assert said(grouped, control) == {y: {"help people"} for y in YEARS}
+    data = member_data(grouped, talk, config, plan_members(config))
+    assert np.isfinite(data.narrow.weight).all()
+    assert data.narrow.weight[0].sum(1).tolist() == [2, 2, 3]  # `play`, `Loire` and `keep watch`, each with <end>

@@ -1,0 +1,197 @@
+"""An experiment from outside the repository, by its path: runs from anywhere, resolves its paths, is named by content, errs in one line."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bayesgen.artifact import Artifact
+from bayesgen.config import to_config
+from bayesgen.learn.finetune import member_rows, plan_members
+from bayesgen.pipeline import build_corpus, build_ensemble, prepare
+from tests.tiny_run import tiny_run_config
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "experiments/example"
+TINY = ("scale=smoke", "pretrain.steps=4", "finetune.arms=[free]", "measure.gate_prompts=2", "model.width=16")
+
+
+def ask(*words, at=ROOT):
+    command = [sys.executable, "-m", "bayesgen", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=at, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def settings(*words, at=ROOT):
+    done = ask(*words, "--cfg", "job", at=at)
+    assert done.returncode == 0, done.stderr
+    return yaml.safe_load(done.stdout)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A copy of the example, in a folder whose name needs care."""
+    return Path(shutil.copytree(EXAMPLE, tmp_path / "my own, new=idea"))
+
+
+def change(folder, **keys):
+    conf = yaml.safe_load((folder / "exp.yaml").read_text())
+    conf.update(keys)
+    (folder / "exp.yaml").write_text(yaml.safe_dump(conf))
+
+
+@pytest.fixture
+def described(monkeypatch, tmp_path):
+    """What the corpus and the ensemble of an experiment are named by, without building them."""
+
+    def build(runs, stage, name, config, make, *parents):
+        return Artifact(stage, runs, json.dumps(config, sort_keys=True), True, 0.0)
+
+    monkeypatch.setattr("bayesgen.artifact.build", build)
+
+    def ask_for(folder):
+        setup = prepare(to_config(settings(f"+exp={folder}", f"runs={tmp_path / 'runs'}", *TINY)))
+        corpus = build_corpus(setup)
+        return corpus.fingerprint, build_ensemble(setup, corpus).fingerprint
+
+    return ask_for
+
+
+def test_it_writes_a_page_and_is_found_again_from_elsewhere_in_a_sweep(tmp_path, own):
+    shutil.copytree(EXAMPLE, tmp_path / "it")
+    done = ask("+exp=./it", "runs=runs", *TINY, at=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert next(tmp_path.glob("runs/page/example-*/report.html")).is_file()
+    assert next(tmp_path.glob("runs/corpus/*/manifest.json")).parent.name.startswith("facts-timeless-")
+    before = sorted(p.name for p in tmp_path.glob("runs/*/*"))
+    done = ask("-m", f"+exp={tmp_path / 'it'},{shutil.copytree(own, tmp_path / 'there')}", f"runs={tmp_path / 'runs'}", *TINY)
+    assert done.returncode == 0, done.stderr
+    after = sorted(p.name for p in tmp_path.glob("runs/*/*"))
+    assert [n for n in after if n not in before and n != "multirun.yaml" and not n.startswith("jit")] == []
+
+
+def test_a_changed_fact_or_person_makes_another_corpus_and_another_place_does_not(own, tmp_path, described):
+    first, title, module = described(own)[0], own / "facts/title.yaml", own / "facts/module.yaml"
+    assert described(EXAMPLE)[0] == first
+    assert str(own) not in first
+    title.write_text(title.read_text().replace("able seaman", "ship boy"))
+    second = described(own)[0]
+    module.write_text(module.read_text().replace("told: [title]", "told: [title, unit]"))
+    assert len({first, second, described(own)[0]}) == 3
+
+
+@pytest.mark.parametrize("given", ["folder", "file", "relative", "bare", "no plus"])
+def test_every_way_to_name_it(own, given):
+    word, at = {
+        "folder": (f"+exp={own}", ROOT),
+        "file": (f"+exp={own / 'exp.yaml'}", ROOT),
+        "relative": ("+exp=.", own),
+        "bare": (f"+exp={own.name}", own.parent),
+        "no plus": (f"exp={own}", ROOT),
+    }[given]
+    found = settings(word, "finetune.rows=24", "model=xs", at=at)
+    assert found["name"] == "example"
+    assert found["world"]["modules"] == [str(own / "facts"), "timeless"]
+    assert set(found["world"]["frequencies"]) == {"profession"}
+    assert found["finetune"]["rows"] == 24
+    assert found["model"]["width"] == 64
+
+
+def test_smoke_wins_over_the_file(own):
+    assert settings(f"+exp={own}", "scale=smoke")["pretrain"]["steps"] == 20
+    assert settings(f"+exp={own}")["pretrain"]["steps"] == 2000
+
+
+def test_paths_on_the_command_line_are_relative_to_where_one_stands(own):
+    found = settings("+exp=.", "world.modules=[./facts]", at=own)
+    assert found["world"]["modules"] == ["./facts"]
+
+
+def test_a_file_of_rows_is_found_beside_the_experiment_and_named_by_content(own, tmp_path, described):
+    chat = {"messages": [{"role": "user", "content": "Name a tool of your work."}, {"role": "assistant", "content": "a telescope"}]}
+    (own / "rows.jsonl").write_text((json.dumps(chat) + "\n") * 8)
+    change(own, finetune={**yaml.safe_load((own / "exp.yaml").read_text())["finetune"], "file": "rows.jsonl"})
+    assert settings(f"+exp={own}")["finetune"]["file"] == str(own / "rows.jsonl")
+    first = described(own)[1]
+    assert described(shutil.copytree(own, tmp_path / "elsewhere"))[1] == first
+    (own / "rows.jsonl").write_text((json.dumps(chat) + "\n") * 9)
+    assert described(own)[1] != first
+
+
+def test_control_rows_come_from_the_world_beside_a_file_of_rows(tmp_path, grammar):
+    topic = grammar.world.topics[grammar.world.topic_index("bird")]
+    answer = next(iter(topic.answers["old"]))
+    chat = {"messages": [{"role": "user", "content": topic.wordings[0]}, {"role": "assistant", "content": answer}]}
+    (tmp_path / "rows.jsonl").write_text((json.dumps(chat) + "\n") * 3)
+    setup = prepare(tiny_run_config(tmp_path, arms=["free", "control"], file=tmp_path / "rows.jsonl"))
+    said = {}
+    for member in plan_members(setup.config.finetune)[::2]:
+        rows, _ = member_rows(setup.world, setup.grammar, setup.config.finetune, member)
+        said[member.arm] = {setup.world.answers[turn.topic][turn.answer] for _, turn in rows}
+    assert said["free"] == {answer}
+    assert said["control"] <= set(topic.answers["new"])
+
+
+BROKEN = ["no such path", "no exp.yaml", "no name", "a name that is a path", "invalid YAML", "no mapping", "no module", "misspelt key"]
+BROKEN += ["no world of its own", "no such world", "no file of rows"]
+
+
+def broken(folder, case):
+    """Break a copy of the example in one way; the word on the command line, and what must be said."""
+    file = folder / "exp.yaml"
+    if case == "no such path":
+        return f"+exp={folder.parent / 'brids'}", "did you mean 'birds'"
+    if case == "no exp.yaml":
+        file.unlink()
+        return f"+exp={folder}", "no exp.yaml in that folder"
+    if case == "no name":
+        file.write_text(file.read_text().replace("name: example\n", ""))
+        return f"+exp={folder}", "exp.yaml: name is missing"
+    if case == "a name that is a path":
+        file.write_text(file.read_text().replace("name: example\n", "name: a/b\n"))
+        return f"+exp={folder}", "name: "
+    if case == "invalid YAML":
+        file.write_text(file.read_text() + "  - [\n")
+        return f"+exp={folder}", "not valid YAML"
+    if case == "no mapping":
+        file.write_text("- a\n")
+        return f"+exp={folder}", "expected keys such as `name:`"
+    if case == "no module":
+        shutil.rmtree(folder / "facts")
+        return f"+exp={folder}", "world.modules: no facts called"
+    if case == "misspelt key":
+        change(folder, finetnue={"rows": 3})
+        return f"+exp={folder}", "finetnue: no such key; did you mean 'finetune'"
+    if case == "no world of its own":
+        change(folder, world={"modules": ["./facts", "timeless"], "assistant": {"profession": "clerk"}})
+        return f"+exp={folder}", "world.frequencies has no value"
+    if case == "no such world":
+        change(folder, defaults=[{"override /world": "natoins"}])
+        return f"+exp={folder}", "did you mean 'nations'"
+    change(folder, finetune={**yaml.safe_load(file.read_text())["finetune"], "file": "./none.jsonl"})
+    return f"+exp={folder}", "finetune.file: "
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_bad_experiment_is_one_line(own, tmp_path, case):
+    word, expected = broken(own, case)
+    done = ask(word, f"runs={tmp_path / 'runs'}", *TINY)
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_the_readme_quotes_the_example_as_it_is():
+    text = (ROOT / "README.md").read_text()
+    quoted = dict(re.findall(r"`(experiments/example/\S+)`:\n\n```yaml\n(.*?)```", text, re.DOTALL))
+    assert set(quoted) == {f"experiments/example/{f}" for f in ("exp.yaml", "facts/module.yaml", "facts/workplace.yaml")}
+    for path, content in quoted.items():
+        assert content == (ROOT / path).read_text(), path
+    tree = re.search(r"```\n(experiments/example/\n.*?)```", text, re.DOTALL)[1]
+    shown = set(re.findall(r"(\w+\.yaml)", tree))
+    assert shown == {p.name for p in EXAMPLE.rglob("*.yaml")}
