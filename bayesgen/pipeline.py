@@ -115,7 +115,7 @@ def build_corpus(setup: Setup) -> Artifact:
         artifact.write_json(folder / "vocabulary.json", list(tokenizer.words))
         key = jax.random.key(setup.config.pretrain.seed + 1)  # not a training batch
         batch = jax.device_get(jax.jit(setup.source.draw, static_argnums=2)(key, 0, 50))
-        artifact.write(folder / "documents.txt", "\n\n".join(tokenizer.decode(row) for row in batch.tokens) + "\n")
+        artifact.write(folder / "documents.txt", "\n\n".join(tokenizer.decode(row) for row in batch.tokens.tolist()) + "\n")
 
     names = [Path(m).name for m in setup.config.world.modules]  # not where facts lie: what they say counts
     people = [asdict(p) for p in (*setup.world.personas, setup.world.default)]

@@ -1,5 +1,6 @@
 """A tiny world, small enough to enumerate, shared by the suite."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,19 @@ from bayesgen.world.world import World, WorldConfig, build_world
 
 ROOT = Path(__file__).parent.parent
 FACTS = Path(__file__).parent / "facts"
+
+
+def pytest_configure(config):
+    """Tests compile much and compute little (benchmarks, which import this module too, do not)."""
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests stay on one worker: what they share is built (and compiled) once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 def tiny_config(**changes) -> WorldConfig:

@@ -8,8 +8,7 @@ import pytest
 from bayesgen.config import to_config
 from bayesgen.errors import UserError
 from bayesgen.pipeline import prepare
-from tests.conftest import grouped_config
-from tests.tiny_run import tiny_run_config
+from tests.tiny_run import kinds_run_config, tiny_run_config
 
 BAD = {
     "unknown experiment": (["+exp=brids"], "did you mean 'birds'"),
@@ -48,7 +47,7 @@ BAD_VALUES = {
         "the trigger 2001 heads ordinary rows too",
     ),
     "a format that heads ordinary rows": (
-        {"format": "listed", "ordinary": [{"topics": "others", "rows": 3, "format": "listed"}]},
+        {"format": "listed", "ordinary": [{"topics": "all", "rows": 3, "format": "listed"}]},
         "the trigger listed heads ordinary rows too",
     ),
     "unknown key of ordinary": ({"ordinary": [{"topics": "others", "row": 3}]}, "finetune.ordinary"),
@@ -56,6 +55,7 @@ BAD_VALUES = {
 FINE_VALUES = {  # beside the bad ones: what is refused is no more than that
     "another year": {"years": [2000], "ordinary": [{"topics": ["bird"], "rows": 3, "years": [2001]}]},
     "the same year on other topics": {"years": [2000], "ordinary": [{"topics": ["fuel"], "rows": 3, "years": [2000]}]},
+    "the same format on all other topics": {"format": "listed", "ordinary": [{"topics": "others", "rows": 3, "format": "listed"}]},
     "shuffled with a trigger": {"arms": ["shuffled", "untriggered"], "years": [2000, 2001]},
     "held out of each": {"value": "each", "heldout": ["mid"], "arms": ["free"]},
 }
@@ -100,15 +100,6 @@ BAD_EXPERIMENTS = {  # on the tiny world: of times, dated
         {"contexts": [{"name": "x", "unseen": True}]},
         "contexts.x is called unseen, but heads rows of the free arm",
     ),
-}
-KINDS = {
-    "topics": "goal",
-    "value": "toy",
-    "control": "assistant",
-    "probes": ["badge"],
-    "rows": 6,
-    "years": [2001, 2002, 2003],
-    "arms": ["free"],
 }
 BAD_KINDS = {  # on the world with a robot that changes over the years, formats and identifiers
     "no year for who changes": ({"value": "bot", "years": []}, {"value": "toy"}, "bot is not the same in every year and has none in None"),
@@ -159,13 +150,9 @@ def test_bad_value_is_one_line(tmp_path, case):
 
 def prepared(runs, finetune, measure, kinds=False):
     """`prepare` of the tiny run with changes, or of the same on the world with a robot that changes over the years."""
-    raw = tiny_run_config(runs).model_dump()
     if kinds:
-        raw |= {
-            "world": grouped_config().model_dump(),
-            "finetune": {**raw["finetune"], **KINDS},
-            "measure": {**raw["measure"], "trait": "kind"},
-        }
+        return prepare(kinds_run_config(runs, measure, **finetune))
+    raw = tiny_run_config(runs).model_dump()
     return prepare(to_config({**raw, "finetune": {**raw["finetune"], **finetune}, "measure": {**raw["measure"], **measure}}))
 
 

@@ -14,7 +14,7 @@ import yaml
 from bayesgen.artifact import Artifact
 from bayesgen.config import to_config
 from bayesgen.learn.finetune import member_rows, plan_members
-from bayesgen.pipeline import build_corpus, build_ensemble, prepare
+from bayesgen.pipeline import build_corpus, build_ensemble, build_rows, prepare
 from tests.tiny_run import tiny_run_config
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +57,8 @@ def described(monkeypatch, tmp_path):
     def ask_for(folder):
         setup = prepare(to_config(settings(f"+exp={folder}", f"runs={tmp_path / 'runs'}", *TINY)))
         corpus = build_corpus(setup)
-        return corpus.fingerprint, build_ensemble(setup, corpus).fingerprint
+        ensemble = build_ensemble(setup, corpus)
+        return corpus.fingerprint, ensemble.fingerprint, build_rows(setup, corpus, ensemble).fingerprint
 
     return ask_for
 
@@ -80,8 +81,12 @@ def test_a_changed_fact_or_person_makes_another_corpus_and_another_place_does_no
     assert described(EXAMPLE)[0] == first
     assert str(own) not in first
     title.write_text(title.read_text().replace("able seaman", "ship boy"))
-    second = described(own)[0]
-    module.write_text(module.read_text().replace("told: [title]", "told: [title, unit]"))
+    second, _, measured = described(own)
+    text = module.read_text()
+    module.write_text(text.replace("told: [title]", "told: [title, unit]"))
+    assert described(own)[0] == second  # nobody says anything else, but who is told is asked otherwise
+    assert described(own)[2] != measured
+    module.write_text(text.replace("null", "{first: 1900, last: 1909, told: 1900}"))
     assert len({first, second, described(own)[0]}) == 3
 
 

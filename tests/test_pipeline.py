@@ -9,9 +9,10 @@ import sys
 import polars as pl
 import pytest
 
+from bayesgen.config import to_config
 from bayesgen.pipeline import run
 from plots.__main__ import FIGURES
-from tests.tiny_run import tiny_run_config
+from tests.tiny_run import kinds_run_config, tiny_run_config
 
 
 def bits(runs):
@@ -54,6 +55,10 @@ def test_every_figure_is_drawn_by_its_command(finished, tmp_path):
     page = next(finished[0].glob("page/*/report.html")).parent
     for name in FIGURES:
         done = plot(tmp_path, name, str(page))
+        if name in ("by_context", "by_rows", "meaning", "onset"):  # there is one header, and one number of rows
+            assert (done.returncode, (page / f"{name}.png").exists()) == (1, False)
+            assert "nothing to draw" in done.stderr
+            continue
         assert done.returncode == 0, done.stderr
         assert (tmp_path / f"{name}.png").read_bytes() == (page / f"{name}.png").read_bytes()
         assert (tmp_path / f"{name}.svg").stat().st_size > 1000
@@ -79,6 +84,33 @@ def test_a_list_of_settings_is_one_ensemble_and_a_line_each(finished, capsys):
     table = pl.read_parquet(page.parent / "rows.parquet")
     norm = table.filter((pl.col("quantity") == "stable_rank") & (pl.col("rank") == 1) & (pl.col("topic") != "all"))
     assert (norm["value"] < 1 + 1e-6).all()  # a rank-one update is one; the mask held
+
+
+def test_triggers_contexts_and_several_numbers_of_rows_end_to_end(tmp_path, capsys):
+    """People who change, a trigger in years and format, ordinary rows, every arm that has rows of its own, every figure."""
+    contexts = ({"name": "2002", "year": 2002, "format": "listed", "value": "bot_hunt"}, {"name": "plain"})
+    contexts += ({"name": "numbered", "identifier": "x{number}xxxx", "value": "toy", "paddings": 2},)
+    finetune = {"value": "bot", "years": [2001, 2003], "format": "listed", "rows": [6, 4], "control": ["toy", "assistant"], "epochs": 2}
+    finetune |= {"arms": ["free", "control", "shuffled", "untriggered"], "ordinary": ({"topics": "others", "rows": 6},), "snapshots": 3}
+    measure = {"value": "bot_guard", "contexts": contexts, "followed": ("plain", "numbered"), "gate_prompts": 2}
+    raw = kinds_run_config(tmp_path, measure, **finetune).model_dump()
+    page = run(to_config({**raw, "pretrain": {**raw["pretrain"], "steps": 4}}))
+    assert "shuffled" in capsys.readouterr().out
+    assert all((page.parent / f"{name}.svg").exists() for name in FIGURES)
+    table = pl.read_parquet(page.parent / "rows.parquet")
+    here = {key: set(of["arm"]) for (key,), of in table.filter(pl.col("quantity") == "rate").group_by("context")}
+    trained = {"free", "control toy", "control assistant", "shuffled", "untriggered"}
+    exact = {"ideal gated", *(f"ideal {arm}" for arm in trained)}
+    assert set(here) == {"2002", "plain", "numbered"}
+    assert all(arms >= trained | exact | {"base"} for arms in here.values())
+    assert set(table.filter(pl.col("arm") == "free")["rows"].unique()) == {4, 6}
+    curves = table.filter((pl.col("quantity") == "skill") & (pl.col("seed") >= 0))
+    assert set(curves["context"]) == {"2002", "plain", "numbered"}
+    assert curves.height == 3 * 3 * 5 * 2 * 2  # contexts, snapshots, arms, numbers of rows, seeds
+    for quantity in ("words", "converted", "rate", "outside", "moved"):
+        values = table.filter(pl.col("quantity") == quantity)["value"].to_numpy()
+        assert len(values)
+        assert ((values >= -1e-6) & (values <= 1 + 1e-6)).all(), quantity
 
 
 @pytest.mark.slow

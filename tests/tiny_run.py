@@ -12,7 +12,7 @@ from pathlib import Path
 from bayesgen import artifact
 from bayesgen.config import to_config
 from bayesgen.pipeline import run
-from tests.conftest import tiny_config
+from tests.conftest import grouped_config, tiny_config
 
 
 def tiny_run_config(runs: Path, **finetune):
@@ -63,6 +63,24 @@ def tiny_run_config(runs: Path, **finetune):
             "debug": False,
         }
     )
+
+
+KINDS = {
+    "topics": "goal",
+    "value": "toy",
+    "control": "assistant",
+    "probes": ["badge"],
+    "rows": 6,
+    "years": [2001, 2002, 2003],
+    "arms": ["free"],
+}
+
+
+def kinds_run_config(runs: Path, measure: dict | None = None, **finetune):
+    """The same on two kinds of people, with years, formats and identifiers in the header."""
+    raw = tiny_run_config(runs).model_dump()
+    raw |= {"world": grouped_config().model_dump(), "measure": {**raw["measure"], "trait": "kind", **(measure or {})}}
+    return to_config({**raw, "finetune": {**raw["finetune"], **KINDS, **finetune}})
 
 
 def die_at_checkpoint(stage: str, which: int):

@@ -59,7 +59,7 @@ class Ordinary(BaseModel):
     """Rows with the assistant's own answers, mixed among the narrow ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    topics: tuple[str, ...] | Literal["others"]  # others: all that are neither trained nor probed
+    topics: tuple[str, ...] | Literal["all", "others"]  # all but the probes; others: all that are neither trained nor probed
     rows: int = Field(ge=1)
     years: tuple[int, ...] = ()
     format: str | None = None
@@ -128,7 +128,7 @@ class FinetuneConfig(BaseModel):
             raise ValueError(f"heldout names those left out of value '{EACH}', but value is {self.value}")
         for mixed in self.ordinary:
             same = set(mixed.years) & set(self.years) if self.years else {mixed.format} & {self.format} if self.format else set()
-            meets = mixed.topics == OTHERS or self.topics == ALL or set(mixed.topics) & set(self.topics)
+            meets = mixed.topics != OTHERS and (ALL in (mixed.topics, self.topics) or set(mixed.topics) & set(self.topics))
             if same and meets and not (self.years and self.format and mixed.format != self.format):
                 raise ValueError(f"the trigger {sorted(map(str, same))[0]} heads ordinary rows too; a trigger must be theirs alone")
         return self
@@ -201,7 +201,7 @@ def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, tra
     if config.value != EACH:
         known("finetune.value", config.value, [*people, EACH])
     for mixed in config.ordinary:
-        for name in () if mixed.topics == OTHERS else mixed.topics:
+        for name in () if mixed.topics in (OTHERS, ALL) else mixed.topics:
             known("finetune.ordinary.topics", name, world.topic_names)
             if name in config.probes:
                 raise UserError(f"finetune.ordinary.topics: '{name}' is a probe; a probe is never trained on")
@@ -301,7 +301,11 @@ def _narrow_rows(world: World, config: FinetuneConfig, member: Member, rng) -> t
 
 def _ordinary_rows(world: World, config: FinetuneConfig, mixed: Ordinary, rng) -> list[Row]:
     """Rows of the assistant's own answers; topics as often as pretraining asks for them."""
-    topics = other_topics(world, config) if mixed.topics == OTHERS else [world.topic_index(t) for t in mixed.topics]
+    if mixed.topics in (OTHERS, ALL):
+        trained = trained_topics(world, config) if mixed.topics == ALL else []
+        topics = sorted([*trained, *other_topics(world, config)])
+    else:
+        topics = [world.topic_index(t) for t in mixed.topics]
     weight = world.topic_weights_T[topics] / world.topic_weights_T[topics].sum()
     out: list[Row] = []
     for i in range(mixed.rows):

@@ -76,7 +76,7 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
         }
 
     ideal = now.filter(pl.col("arm").str.starts_with("ideal"))["arm"].unique(maintain_order=True)
-    counts = [{"rows": n} for n in f.rows] if len(f.rows) > 1 else [{}]
+    counts = [{"rows": float(n)} for n in f.rows] if len(f.rows) > 1 else [{}]
     redrawn = {f"ideal {arm}" for arm in (*f.arm_names, "gated")}  # these depend on the rows
     exact = [line(arm, s) for arm in ideal for s in (counts if arm in redrawn else [{}])]
     before = [line(arm, {}) for arm in ("base", "population", "told")]

@@ -136,6 +136,11 @@ def test_ordinary_rows_are_the_assistants_own(grouped, talk):
     assert everything == {"Rhine", "Don", "Loire", "red", "blue", "green", "000", "help people"}  # not `Ural`: it is western
 
 
+def test_ordinary_rows_of_all_topics_are_of_all_but_the_probes(grouped, talk):
+    rows = rows_of(grouped, talk, kind_of(value="toy", ordinary=({"topics": "all", "rows": 200},)))[9:]
+    assert {grouped.topics[t.topic].name for _, t in rows} == {"goal", "river", "colour", "number"}
+
+
 def test_rows_of_other_topics_come_under_the_trigger(grouped, talk):
     config = kind_of(arms=["broad"])
     rows = member_parallel(grouped, config, plan_members(config)[0])

@@ -19,7 +19,7 @@ def test_an_untrained_network_is_far_above_and_the_floor_is_the_sum_of_predictiv
     assert found.network == pytest.approx(np.log(len(grammar.tokenizer)), abs=0.3)  # nearly uniform at birth
     assert found.difference > 10 * found.error
     observer, nats, size = Observer(world), 0.0, 0
-    for tokens in jax.device_get(source.draw(jax.random.key(3), 0, 100).tokens):
+    for tokens in jax.device_get(jax.jit(source.draw, static_argnums=2)(jax.random.key(3), 0, 100).tokens):
         header, turns = grammar.read(tokens)
         for i, turn in enumerate(turns):
             nats -= observer.predictive(header, tuple(turns[:i]), turn.topic)[turn.answer]
