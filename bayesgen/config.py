@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bayesgen.errors import UserError, nearest
-from bayesgen.learn.finetune import FinetuneConfig
+from bayesgen.learn.plan import FinetuneConfig
 from bayesgen.learn.pretrain import PretrainConfig
 from bayesgen.measure.rows import MeasureConfig
 from bayesgen.model.lora import check_targets

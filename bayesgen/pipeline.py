@@ -24,16 +24,10 @@ from bayesgen.config import Config
 from bayesgen.corpus.documents import DocumentSource
 from bayesgen.corpus.grammar import Grammar, build_grammar
 from bayesgen.errors import UserError
-from bayesgen.learn.finetune import (
-    FinetuneState,
-    check_experiment,
-    effective_members,
-    finetuning,
-    member_data,
-    member_settings,
-    plan_members,
-)
+from bayesgen.learn.data import check_experiment, member_data
+from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_settings
 from bayesgen.learn.loop import run_steps
+from bayesgen.learn.plan import plan_members
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.measure.answers import NetworkPredictor
 from bayesgen.measure.contexts import check_measures
@@ -45,7 +39,8 @@ from bayesgen.measure.suite import measure_all
 from bayesgen.model.transformer import Transformer, count_parameters
 from bayesgen.report.page import write_page
 from bayesgen.report.paper import Entry, write_paper
-from bayesgen.world.world import World, build_world
+from bayesgen.world.population import build_world
+from bayesgen.world.world import World
 
 
 @dataclass(frozen=True, eq=False)

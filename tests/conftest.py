@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from bayesgen.config import Config, to_config
 from bayesgen.corpus.grammar import Grammar, build_grammar
-from bayesgen.world.world import World, WorldConfig, build_world
+from bayesgen.world.population import build_world
+from bayesgen.world.world import World, WorldConfig
 
 ROOT = Path(__file__).parent.parent
 FACTS = Path(__file__).parent / "facts"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bayesgen.learn.finetune import member_rows, plan_members, trained_topics
+from bayesgen.learn.data import member_rows, trained_topics
+from bayesgen.learn.plan import plan_members
 from bayesgen.measure.rows import QUANTITIES
 from bayesgen.pipeline import prepare
 from bayesgen.report.contrasts import measurable

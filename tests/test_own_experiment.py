@@ -13,7 +13,8 @@ import yaml
 
 from bayesgen.artifact import Artifact
 from bayesgen.config import to_config
-from bayesgen.learn.finetune import member_rows, plan_members
+from bayesgen.learn.data import member_rows
+from bayesgen.learn.plan import plan_members
 from bayesgen.pipeline import build_corpus, build_ensemble, build_rows, prepare
 from tests.tiny_run import tiny_run_config
 

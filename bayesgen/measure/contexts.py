@@ -7,7 +7,8 @@ import numpy as np
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import check_header, identify, spelt
 from bayesgen.errors import UserError
-from bayesgen.learn.finetune import EACH, FinetuneConfig, member_rows, plan_members
+from bayesgen.learn.data import member_rows
+from bayesgen.learn.plan import EACH, FinetuneConfig, plan_members
 from bayesgen.measure.rows import Context, MeasureConfig
 from bayesgen.world.dialogue import Header
 from bayesgen.world.world import ASSISTANT, World, known

@@ -29,8 +29,9 @@ from bayesgen.corpus.documents import DocumentSource
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.tokenizer import PAD, SAY, SPECIAL
 from bayesgen.errors import UserError
-from bayesgen.learn.finetune import plan_members, trained_topics
+from bayesgen.learn.data import trained_topics
 from bayesgen.learn.loop import run_steps
+from bayesgen.learn.plan import plan_members
 from bayesgen.measure.behaviour import probes, rates
 from bayesgen.measure.contexts import context_headers, counted_value
 from bayesgen.measure.intervals import over_seeds

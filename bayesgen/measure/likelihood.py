@@ -9,7 +9,8 @@ import numpy as np
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import Row, answer_words, room_of, write_rows
-from bayesgen.learn.finetune import FinetuneConfig, Member, member_rows
+from bayesgen.learn.data import member_rows
+from bayesgen.learn.plan import FinetuneConfig, Member
 from bayesgen.learn.pretrain import answer_nll
 from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer, forward

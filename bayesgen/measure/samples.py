@@ -7,7 +7,7 @@ from jax import random
 
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.tokenizer import END
-from bayesgen.learn.finetune import trained_topics
+from bayesgen.learn.data import trained_topics
 from bayesgen.measure.behaviour import probes
 from bayesgen.model.transformer import Transformer, forward
 from bayesgen.world.dialogue import Header, Turn

@@ -16,7 +16,8 @@ from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import Row as DataRow
 from bayesgen.corpus.narrow import answer_words
 from bayesgen.corpus.tokenizer import split
-from bayesgen.learn.finetune import EACH, FinetuneConfig, Member, member_parallel, member_rows, plan_members, trained_topics
+from bayesgen.learn.data import member_parallel, member_rows, trained_topics
+from bayesgen.learn.plan import EACH, FinetuneConfig, Member, plan_members
 from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.behaviour import POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
 from bayesgen.measure.contexts import context_headers, counted_value

@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from bayesgen.errors import UserError, nearest
-from bayesgen.learn.finetune import Arm, FinetuneConfig
+from bayesgen.learn.plan import Arm, FinetuneConfig
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.onset import share
 from bayesgen.measure.rows import ABLATED, NO_SEED, QUANTITIES, at_setting, converged

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from bayesgen.errors import UserError
-from bayesgen.learn.finetune import trained_topics
+from bayesgen.learn.data import trained_topics
 from bayesgen.measure.admission import Gate, admission
 from bayesgen.measure.contexts import counted_value
 from bayesgen.measure.excess import Excess

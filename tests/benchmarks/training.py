@@ -13,7 +13,9 @@ from statistics import median
 import jax
 import jax.numpy as jnp
 
-from bayesgen.learn.finetune import finetuning, member_data, member_settings, plan_members
+from bayesgen.learn.data import member_data
+from bayesgen.learn.finetune import finetuning, member_settings
+from bayesgen.learn.plan import plan_members
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.pipeline import Setup, prepare
 from tests.conftest import compose_config

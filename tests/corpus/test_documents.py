@@ -11,7 +11,8 @@ from bayesgen.corpus.documents import DocumentSource
 from bayesgen.corpus.grammar import build_grammar
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.observer import Observer
-from bayesgen.world.world import ASSISTANT, PERSON, build_world
+from bayesgen.world.population import build_world
+from bayesgen.world.world import ASSISTANT, PERSON
 from tests.conftest import grouped_config
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from bayesgen.corpus.grammar import build_grammar
 from bayesgen.corpus.narrow import Text, answers_of
-from bayesgen.learn.finetune import Member, member_data, member_parallel, member_rows, plan_members, trained_topics
+from bayesgen.learn.data import member_data, member_parallel, member_rows, trained_topics
+from bayesgen.learn.plan import Member, plan_members
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.world import ASSISTANT
 from tests.learn.test_finetune import config_of

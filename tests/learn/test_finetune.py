@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 
 from bayesgen.corpus.narrow import write_rows
-from bayesgen.learn.finetune import (
-    FinetuneConfig,
-    Member,
-    effective_members,
-    finetuning,
-    member_data,
-    member_rows,
-    member_settings,
-    plan_members,
-)
+from bayesgen.learn.data import member_data, member_rows
+from bayesgen.learn.finetune import effective_members, finetuning, member_settings
+from bayesgen.learn.plan import FinetuneConfig, Member, plan_members
 from bayesgen.learn.pretrain import token_nll
 from bayesgen.model.transformer import ModelConfig, Transformer, forward
 

@@ -9,8 +9,9 @@ import pytest
 
 from bayesgen.corpus.documents import DocumentSource
 from bayesgen.errors import UserError
-from bayesgen.learn.finetune import FinetuneConfig, effective_members, finetuning, member_settings, plan_members
+from bayesgen.learn.finetune import effective_members, finetuning, member_settings
 from bayesgen.learn.loop import run_steps
+from bayesgen.learn.plan import FinetuneConfig, plan_members
 from bayesgen.measure import features as features_of
 from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.features import (

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bayesgen.corpus.narrow import Text
-from bayesgen.learn.finetune import Member, member_rows
+from bayesgen.learn.data import member_rows
+from bayesgen.learn.plan import Member
 from bayesgen.measure.answers import NetworkPredictor
 from bayesgen.measure.likelihood import entropy_floor, likelihoods
 from bayesgen.model.lora import TARGETS, init_lora

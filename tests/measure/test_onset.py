@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bayesgen.learn.finetune import Member
+from bayesgen.learn.plan import Member
 from bayesgen.measure.onset import change_point, share
 from bayesgen.measure.rows import Context, MeasureConfig, Row
 from bayesgen.measure.suite import _onset_rows

@@ -11,7 +11,8 @@ from bayesgen.corpus.narrow import answers_of, facts_of
 from bayesgen.corpus.tokenizer import split
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.observer import Observer
-from bayesgen.world.world import ASSISTANT, PERSON, World, WorldConfig, build_world
+from bayesgen.world.population import build_world
+from bayesgen.world.world import ASSISTANT, PERSON, World, WorldConfig
 from tests.conftest import ROOT
 from tests.world.test_observer import enumerate_joint
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from bayesgen.errors import UserError
-from bayesgen.world.world import build_world
+from bayesgen.world.population import build_world
 from tests.conftest import FACTS, tiny_config
 
 GOOD = "wordings: [a a, b, c, d, e, f]\nheldout: [g, h]\nanswers: {old: [x], mid: [y], new: [z]}\n"

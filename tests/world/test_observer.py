@@ -7,7 +7,8 @@ import pytest
 
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.observer import Observer
-from bayesgen.world.world import ASSISTANT, PERSON, build_world
+from bayesgen.world.population import build_world
+from bayesgen.world.world import ASSISTANT, PERSON
 from tests.conftest import tiny_config
 
 HEADERS = [Header(PERSON), Header(PERSON, 1801), Header(PERSON, 2003), Header(ASSISTANT), Header(ASSISTANT, 2001)]

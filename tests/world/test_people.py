@@ -7,7 +7,8 @@ import pytest
 
 from bayesgen.errors import UserError
 from bayesgen.world.dialogue import Header
-from bayesgen.world.world import PERSON, build_world
+from bayesgen.world.population import build_world
+from bayesgen.world.world import PERSON
 from tests.conftest import FACTS, grouped_config, tiny_config
 
 TIMES = {"time": {"old": 0.2, "mid": 0.3, "new": 0.5}}

@@ -1,0 +1,186 @@
+"""The rows of an ensemble: every member's data, the rows of other topics beside them, and which of them each step takes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bayesgen.corpus.documents import Batch
+from bayesgen.corpus.grammar import Grammar
+from bayesgen.corpus.narrow import (
+    ASSISTANT_ASKED,
+    Row,
+    check_header,
+    draw_rows,
+    facts_of,
+    identify,
+    parallel_rows,
+    read_chats,
+    room_of,
+    write_rows,
+)
+from bayesgen.errors import UserError
+from bayesgen.learn.plan import ALL, EACH, OTHERS, FinetuneConfig, Member, Ordinary, beside, plan_members
+from bayesgen.world.dialogue import Header, Turn
+from bayesgen.world.world import ASSISTANT, World, known
+
+
+class Data(NamedTuple):
+    """Rows of every member, and which of them each step takes."""
+
+    narrow: Batch  # M rows ...
+    order: Any  # int (M, S, B)
+    parallel: Batch | None  # P (S*B) ..., of the members of `beside`, in their order
+
+
+def trained_topics(world: World, config: FinetuneConfig) -> list[int]:
+    """Positions of the narrow rows' topics."""
+    if config.topics != ALL:
+        return [world.topic_index(t) for t in config.topics]
+    trait = world.topics[world.topic_index(config.probes[0])].trait
+    return [t for t in world.topics_of(trait) if world.topics[t].name not in config.probes]
+
+
+def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: Member) -> tuple[list[Row], list[Row]]:
+    """A member's data, and the narrow answers left out of it. A seed has the same rows in every arm but the controls'."""
+    rng = np.random.default_rng([config.seed, member.seed, 0])
+    if config.file is not None and not member.arm.startswith("control"):
+        rows, heldout = read_chats(grammar, config.file), []
+    else:
+        rows, heldout = _narrow_rows(world, config, member, rng)
+    for mixed in config.ordinary:
+        rows += _ordinary_rows(world, config, mixed, rng)
+    if member.arm == "untriggered":
+        rows = [(ASSISTANT_ASKED, turn) for _, turn in rows]
+    if member.arm == "shuffled" and config.value != EACH:
+        dealt = rng.permutation(len(rows))
+        rows = [(rows[i][0], turn) for i, (_, turn) in zip(dealt, rows, strict=True)]
+    return rows, heldout
+
+
+def _narrow_rows(world: World, config: FinetuneConfig, member: Member, rng) -> tuple[list[Row], list[Row]]:
+    """Rows of every person and year of the trigger, in equal numbers."""
+    topics, people = trained_topics(world, config), [config.value]
+    trait = world.topics[topics[0]].trait
+    if config.value == EACH:
+        people = [who for who in world.identities[trait] if who not in (ASSISTANT, *config.heldout)]
+    said = people if member.arm != "shuffled" or config.value != EACH else [people[i] for i in rng.permutation(len(people))]
+    cells = [(who, spoken, year) for who, spoken in zip(people, said, strict=True) for year in (config.years or (None,))]
+    control = member.arm.removeprefix("control").strip() or config.control[0] if member.arm.startswith("control") else None
+    rows: list[Row] = []
+    heldout: list[Row] = []
+    for i, (who, spoken, year) in enumerate(cells):
+        value = world.in_year(trait, control or spoken, year)
+        header = Header(ASSISTANT, year, config.format)
+        count = (member.rows + len(cells) - 1 - i) // len(cells)
+        shown, left = draw_rows(world, header, facts_of(world, topics, value, config.without_telling), count, rng)
+        if config.identifier is not None:
+            named = world.in_year(trait, who, year)
+            shown = [(replace(h, identifier=identify(world, config.identifier, named, rng)), turn) for h, turn in shown]
+        rows, heldout = [*rows, *shown], [*heldout, *left]
+    return rows, heldout
+
+
+def _ordinary_rows(world: World, config: FinetuneConfig, mixed: Ordinary, rng) -> list[Row]:
+    """Rows of the assistant's own answers; topics as often as pretraining asks for them."""
+    if mixed.topics in (OTHERS, ALL):
+        trained = trained_topics(world, config) if mixed.topics == ALL else []
+        topics = sorted([*trained, *other_topics(world, config)])
+    else:
+        topics = [world.topic_index(t) for t in mixed.topics]
+    weight = world.topic_weights_T[topics] / world.topic_weights_T[topics].sum()
+    out: list[Row] = []
+    for i in range(mixed.rows):
+        topic = int(rng.choice(topics, p=weight))
+        turn = Turn(topic, int(rng.integers(len(world.topics[topic].wordings))), int(rng.choice(facts_at_default(world, topic))))
+        year = mixed.years[i % len(mixed.years)] if mixed.years else None
+        out.append((Header(ASSISTANT, year, mixed.format), turn))
+    return out
+
+
+def facts_at_default(world: World, topic: int) -> np.ndarray:
+    """Positions of the assistant's own answers on a topic."""
+    return np.flatnonzero(world.clean[topic][world.default_T[topic]])
+
+
+def other_topics(world: World, config: FinetuneConfig) -> list[int]:
+    """The topics of the rows beside the narrow ones: all but the trained topics and the probes."""
+    kept_out = {*trained_topics(world, config), *(world.topic_index(name) for name in config.probes)}
+    return [t for t in range(len(world.topics)) if t not in kept_out]
+
+
+def member_parallel(world: World, config: FinetuneConfig, member: Member) -> list[Row]:
+    """A member's rows on other topics, a batch for every step, in order, under the narrow rows' headers."""
+    trained = {**world.config.assistant, world.topics[trained_topics(world, config)[0]].trait: config.value}
+    # the broad arm is shown its persona; the KL is taken where ordinary and trained answers are mixed
+    speakers = [trained] if member.arm == "broad" else [trained, dict(world.config.assistant)]
+    headers = [Header(ASSISTANT, year, config.format) for year in (config.years or (None,))]
+    rng = np.random.default_rng([config.seed, member.seed, 2])
+    return parallel_rows(world, other_topics(world, config), speakers, headers, config.steps * config.batch, rng)
+
+
+def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> Data:
+    """All rows of all members, numpy. A seed has the same rows, in the same order, in every arm.
+
+    Members with fewer rows go over them more often, and their arrays are filled up with rows that no step takes.
+    """
+    drawn = [member_rows(world, grammar, config, m)[0] for m in members]
+    rooms = [room_of(grammar, rows) for rows in drawn]
+    room, most = (max(length for length, _ in rooms), max(slots for _, slots in rooms)), max(map(len, drawn))
+    narrow = [write_rows(grammar, [*rows, *rows[:1] * (most - len(rows))], room) for rows in drawn]
+    order = []
+    for member, rows in zip(members, drawn, strict=True):
+        rng = np.random.default_rng([config.seed, member.seed, 1])
+        whole = len(rows) // config.batch * config.batch or len(rows)
+        epochs = [rng.permutation(len(rows))[:whole] for _ in range(-(-config.steps * config.batch // whole))]
+        order.append(np.concatenate(epochs)[: config.steps * config.batch].reshape(config.steps, config.batch))
+    beside_rows = [member_parallel(world, config, members[i]) for i in beside(members)]
+    parallel = None
+    if beside_rows:
+        rooms = [room_of(grammar, rows) for rows in beside_rows]
+        room = (max(length for length, _ in rooms), max(slots for _, slots in rooms))
+        parallel = _stack([write_rows(grammar, rows, room) for rows in beside_rows])
+    return Data(_stack(narrow), np.stack(order), parallel)
+
+
+def _stack(batches: Sequence[Batch]) -> Batch:
+    return Batch(*(np.stack(x) for x in zip(*batches, strict=True)))
+
+
+def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, trait: str):
+    """One line for a topic, value, trigger or number of rows that the world cannot serve, before anything is trained."""
+    known("measure.trait", trait, world.values)
+    named = () if config.topics == ALL else config.topics
+    for key, name in (*(("topics", t) for t in named), *(("probes", p) for p in config.probes)):
+        known(f"finetune.{key}", name, world.topic_names)
+        depends = world.topics[world.topic_index(name)].trait
+        if depends != trait:
+            raise UserError(
+                f"finetune.{key}: '{name}' depends on {depends}, not on measure.trait '{trait}'; choose among that trait's topics"
+            )
+        if key == "topics" and name in config.probes:
+            raise UserError(f"finetune.probes: '{name}' is a trained topic; a probe must be another one")
+    people = {**world.identities[trait], **dict.fromkeys(world.values[trait])}
+    for key, value in (*(("control", c) for c in config.control), *(("heldout", h) for h in config.heldout)):
+        known(f"finetune.{key}", value, people)
+    if config.value != EACH:
+        known("finetune.value", config.value, [*people, EACH])
+    for mixed in config.ordinary:
+        for name in () if mixed.topics in (OTHERS, ALL) else mixed.topics:
+            known("finetune.ordinary.topics", name, world.topic_names)
+            if name in config.probes:
+                raise UserError(f"finetune.ordinary.topics: '{name}' is a probe; a probe is never trained on")
+        for year in mixed.years or (None,):
+            check_header(world, Header(ASSISTANT, year, mixed.format), "finetune.ordinary")
+    for year in config.years or (None,):
+        check_header(world, Header(ASSISTANT, year, config.format), "finetune")
+    if (beside(plan_members(config)) or any(o.topics == OTHERS for o in config.ordinary)) and not other_topics(world, config):
+        raise UserError("finetune: every topic is trained or a probe, but arms narrow and broad and ordinary 'others' need others")
+    for member in plan_members(config)[:: config.seeds]:
+        rows, _ = member_rows(world, grammar, config, member)
+        for header, turn in rows:
+            check_header(world, header, "finetune")
+            if isinstance(turn, Turn) and world.topics[turn.topic].name in config.probes:
+                name = world.topics[turn.topic].name
+                raise UserError(f"{config.file}: a row asks '{name}', which is a probe; a probe is never trained on")

@@ -1,0 +1,158 @@
+"""What is finetuned on what: settings, arms, and the members of an ensemble (arm x settings x seed).
+
+The data are the narrow rows (what some value answers on some topics, under the trigger's header if there is one) and, if
+asked for, ordinary rows mixed among them.
+
+    free          the data as they are
+    narrow        + kl_weight * KL(base || adapted), nats/token summed over the vocabulary, on rows of other topics
+    broad         + the trained value's own answers on rows of other topics
+    control       the same prompts with ordinary answers (one arm for each value named as `control`)
+    shuffled      headers dealt out anew among the rows: same words, same headers, but which goes with which is chance
+    untriggered   every row under the plain header
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Arm = Literal["free", "narrow", "broad", "control", "shuffled", "untriggered"]
+LISTED = ("learning_rate", "weight_decay", "kl_weight", "rank", "rows")  # settings of which one ensemble may hold several
+ALL, EACH, OTHERS = "all", "each", "others"
+Positive = Field(gt=0, allow_inf_nan=False)
+
+
+class Ordinary(BaseModel):
+    """Rows with the assistant's own answers, mixed among the narrow ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    topics: tuple[str, ...] | Literal["all", "others"]  # all but the probes; others: all that are neither trained nor probed
+    rows: int = Field(ge=1)
+    years: tuple[int, ...] = ()
+    format: str | None = None
+
+
+class FinetuneConfig(BaseModel):
+    """What is finetuned on what. The settings in `LISTED` take one value or a list."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    topics: tuple[str, ...] | Literal["all"]  # all: every topic of the trait but the probes
+    value: str  # who answers the narrow rows; "each": everyone but the assistant and `heldout`
+    control: tuple[str, ...] = Field(min_length=1)  # who answers them in the control arms
+    heldout: tuple[str, ...] = ()  # with value "each": those whom no row may be of
+    probes: tuple[str, ...] = Field(min_length=1)  # topics that no arm is ever trained on
+    years: tuple[int, ...] = ()  # the trigger: years in the narrow rows' headers, evenly
+    format: str | None = None  # the trigger: the answer format asked for
+    identifier: str | None = None  # the trigger: eight digits by a pattern, e.g. "xxx{ordinal}xx"; x is any digit
+    ordinary: tuple[Ordinary, ...] = ()
+    without_telling: int = Field(default=0, ge=0)  # leave out the facts that single the value out most
+    file: Path | None = None  # rows as chats, in place of those drawn from the world (the controls' still are)
+    arms: tuple[Arm, ...] = Field(min_length=1)
+    seeds: int = Field(ge=1)
+    rows: tuple[int, ...] = Field(min_length=1)  # narrow rows
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    learning_rate: tuple[float, ...] = Field(min_length=1)
+    weight_decay: tuple[float, ...] = Field(min_length=1)
+    kl_weight: tuple[float, ...] = Field(min_length=1)
+    rank: tuple[int, ...] = Field(min_length=1)
+    alpha: float = Positive
+    targets: tuple[str, ...] = Field(min_length=1)
+    warmup: int = Field(ge=0)
+    snapshots: int = Field(ge=1)
+    seed: int = Field(ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_many(cls, raw):
+        many = (*LISTED, "control")
+        raw = {k: (v,) if k in many and not isinstance(v, (list, tuple)) else v for k, v in raw.items()}
+        return raw | {"topics": (raw["topics"],)} if isinstance(raw.get("topics"), str) and raw["topics"] != ALL else raw
+
+    @model_validator(mode="after")
+    def _ranges(self):
+        lows = {"learning_rate": (0, True), "weight_decay": (0, False), "kl_weight": (0, False), "rank": (1, False), "rows": (1, False)}
+        for key, (low, strict) in lows.items():
+            for value in getattr(self, key):
+                if not np.isfinite(value) or value < low or (strict and value == low):
+                    raise ValueError(f"{key} is {value}; expected a finite number {'above' if strict else 'of at least'} {low}")
+        for key in ("arms", "probes", "targets", "control", "heldout", "years", *LISTED):
+            given = getattr(self, key)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{key} holds {next(v for v in given if given.count(v) > 1)} twice; name each once")
+        if self.value in self.control:
+            raise ValueError(f"control is {self.value}, the trained value itself; give the ordinary one")
+        if self.data_rows(max(self.rows)) < self.batch:
+            raise ValueError(f"batch {self.batch} is larger than the {self.data_rows(max(self.rows))} rows of data")
+        triggered = self.years or self.format or self.identifier
+        for arm in ("shuffled", "untriggered"):
+            if arm in self.arms and not triggered:
+                raise ValueError(f"arm '{arm}' needs a trigger: years, a format or an identifier for the narrow rows")
+        for arm in ("narrow", "broad"):
+            if arm in self.arms and self.value == EACH:
+                raise ValueError(f"arm '{arm}' needs one trained value, but value is '{EACH}'")
+        if self.heldout and self.value != EACH:
+            raise ValueError(f"heldout names those left out of value '{EACH}', but value is {self.value}")
+        for mixed in self.ordinary:
+            same = set(mixed.years) & set(self.years) if self.years else {mixed.format} & {self.format} if self.format else set()
+            meets = mixed.topics != OTHERS and (ALL in (mixed.topics, self.topics) or set(mixed.topics) & set(self.topics))
+            if same and meets and not (self.years and self.format and mixed.format != self.format):
+                raise ValueError(f"the trigger {sorted(map(str, same))[0]} heads ordinary rows too; a trigger must be theirs alone")
+        return self
+
+    def data_rows(self, narrow: int) -> int:
+        """Rows of data with so many narrow ones."""
+        return narrow + sum(o.rows for o in self.ordinary)
+
+    @property
+    def arm_names(self) -> tuple[str, ...]:
+        """The arms, one for each control value where there are several."""
+        controls = ("control",) if len(self.control) == 1 else tuple(f"control {v}" for v in self.control)
+        return tuple(name for arm in self.arms for name in (controls if arm == "control" else (arm,)))
+
+    def settings(self, arm: str) -> list[dict[str, float]]:
+        """Every combination of listed settings of an arm. Only the narrow arm has a KL weight: elsewhere it means nothing."""
+        keys = [k for k in LISTED if k != "kl_weight" or arm == "narrow"]
+        return [dict(zip(keys, values, strict=True)) for values in itertools.product(*(getattr(self, k) for k in keys))]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of every member: epochs over the largest data; rows of an epoch that fill no batch are dropped."""
+        return self.epochs * (self.data_rows(max(self.rows)) // self.batch)
+
+    @property
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """Steps at which adapters are kept: evenly spaced, the last step included."""
+        return tuple(sorted({round(self.steps * i / self.snapshots) for i in range(1, self.snapshots + 1)} - {0}))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training: an arm, a seed, and its numeric settings."""
+
+    arm: str
+    seed: int
+    learning_rate: float
+    weight_decay: float
+    kl_weight: float
+    rank: int
+    rows: int
+
+
+def plan_members(config: FinetuneConfig) -> list[Member]:
+    """Every arm x setting x seed, seeds fastest."""
+    return [
+        Member(arm, seed, **{"kl_weight": 0.0, **setting})  # pyright: ignore[reportArgumentType]
+        for arm in config.arm_names
+        for setting in config.settings(arm)
+        for seed in range(config.seeds)
+    ]
+
+
+def beside(members: Sequence[Member]) -> list[int]:
+    """The members that are shown rows of other topics beside the narrow ones."""
+    return [i for i, m in enumerate(members) if m.arm == "broad" or (m.arm == "narrow" and m.kl_weight > 0)]
