@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bayesgen.errors import UserError, nearest
-from bayesgen.world.load import TIMELESS, Module, Topic, load_module
+from bayesgen.world.load import TIMELESS, Module, Topic, check_variants, load_module
 from bayesgen.world.world import ASSISTANT, EQUAL, PERSON, Group, Persona, World, WorldConfig, known
 
 
