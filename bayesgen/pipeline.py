@@ -255,7 +255,8 @@ def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
         artifact.write_json(folder / "samples.json", samples)
 
     described = setup.config.measure.model_dump(mode="json", exclude={"gate_prompts"})
-    described["told"] = setup.world.tellers
+    years = {trait: {v: y.told for v, y in of.items()} for trait, of in setup.world.years.items()}
+    described["told"] = {"topics": setup.world.tellers, "years": years}  # no part of what anybody says
     described["code"] = artifact.code("world", "corpus", "model", "learn", "measure")
     return artifact.build(setup.config.runs, "rows", setup.config.name, described, make, ensemble)
 

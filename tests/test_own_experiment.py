@@ -88,7 +88,11 @@ def test_a_changed_fact_or_person_makes_another_corpus_and_another_place_does_no
     assert described(own)[0] == second  # nobody says anything else, but who is told is asked otherwise
     assert described(own)[2] != measured
     module.write_text(text.replace("null", "{first: 1900, last: 1909, told: 1900}"))
-    assert len({first, second, described(own)[0]}) == 3
+    third, _, measured = described(own)
+    assert len({first, second, third}) == 3
+    module.write_text(module.read_text().replace("told: 1900", "told: 1901"))
+    assert described(own)[0] == third
+    assert described(own)[2] != measured
 
 
 @pytest.mark.parametrize("given", ["folder", "file", "relative", "bare", "no plus"])
