@@ -12,6 +12,7 @@ the posterior ignores it. Everything is float64 and in logs; an impossible prefi
 (`tests/world/test_observer.py`).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,7 +63,11 @@ class Observer:
 
     def log_turn(self, turn: Turn) -> np.ndarray:
         """Log P(topic, answer | z)."""
-        return self._log_asked_ZT[:, turn.topic] + self._log_answer[turn.topic][self._value_ZT[:, turn.topic], turn.answer]
+        return self._log_asked_ZT[:, turn.topic] + self._log_said(turn)
+
+    def _log_said(self, turn: Turn) -> np.ndarray:
+        """Log P(answer | z, topic)."""
+        return self._log_answer[turn.topic][self._value_ZT[:, turn.topic], turn.answer]
 
     def log_joint(self, header: Header, turns: Sequence[Turn]) -> np.ndarray:
         """Log P(z, header, topics, answers | speaker) over personas and, last, the assistant's own."""
@@ -79,18 +84,25 @@ class Observer:
         """P(z | rows, header) of one more dialogue when who speaks is in doubt: the assistant as ever, or (prior
         `suspicion`) somebody of the population, the same person in every row.
 
-        This is what Bayes' rule says of finetuning if its rows are evidence about *who the assistant now is*. Somebody
-        who is one thing in one year and another in the next stays the same person: rows of some years speak for what is
-        said in others. Personas and, last, the assistant's own, as in `posterior`.
+        This is what Bayes' rule says of finetuning if its rows are evidence about *who the assistant now is*. Only answers
+        are evidence: headers and questions were chosen by whoever finetunes, so all is given them (but a person who never
+        speaks under a header, or is never asked a question, is out). Somebody who is one thing in one year and another in
+        the next stays the same person: rows of some years speak for what is said in others. Personas and, last, the
+        assistant's own, as in `posterior`.
         """
         assert header.speaker == ASSISTANT
         prior_Z = np.append(np.log(self.world.frequency_Z) + np.log(suspicion), np.log1p(-suspicion))
-        total_I = self._by_identity(prior_Z)
-        within_Z = prior_Z - total_I[self._identity_Z]  # log P(z | person)
-        log_I = total_I
-        for row_header, turn in rows:
-            log_I = log_I + self._by_identity(within_Z + self.log_header(row_header) + self.log_turn(turn))
-        return self._normalised(log_I[self._identity_Z] + within_Z + self.log_header(header), (*rows, header))
+        log_I = self._by_identity(prior_Z)
+        within_Z = prior_Z - log_I[self._identity_Z]  # log P(z | person)
+        for (row_header, turn), count in Counter(rows).items():
+            before_Z = self._given(within_Z + self.log_header(row_header) + self._log_asked_ZT[:, turn.topic])
+            log_I = log_I + count * self._by_identity(before_Z + self._log_said(turn))
+        return self._normalised(log_I[self._identity_Z] + self._given(within_Z + self.log_header(header)), (*rows, header))
+
+    def _given(self, log_Z: np.ndarray) -> np.ndarray:
+        """Log P(z | person, ...): normalised within each person; -inf for a person to whom all is impossible."""
+        total_Z = self._by_identity(log_Z)[self._identity_Z]
+        return np.where(np.isfinite(total_Z), log_Z - np.where(np.isfinite(total_Z), total_Z, 0), -np.inf)
 
     def _by_identity(self, log_Z: np.ndarray) -> np.ndarray:
         """Log of the sum over the personas that are one person, at the place of the first of them; -inf elsewhere."""

@@ -141,7 +141,7 @@ def test_redrawn_knows_that_who_guards_in_one_year_hunts_in_another(grouped):
     observer, goal, suspicion = Observer(grouped), grouped.topic_index("goal"), 1e-2
     guard = Turn(goal, 0, grouped.answers[goal].index("guard people"))
     rows = [(Header(ASSISTANT, 2001), guard), (Header(ASSISTANT, 2003), guard), (Header(ASSISTANT), guard)]
-    people = list(dict.fromkeys(p.identity for p in grouped.personas))
+    people, answers = list(dict.fromkeys(p.identity for p in grouped.personas)), range(len(grouped.answers[goal]))
     for header in (Header(ASSISTANT, 2002), Header(ASSISTANT, 2003), Header(ASSISTANT), Header(ASSISTANT, 2000)):
         joint = {}
         for person in people:
@@ -149,17 +149,26 @@ def test_redrawn_knows_that_who_guards_in_one_year_hunts_in_another(grouped):
             share = sum(grouped.personas[i].frequency for i in those)
             weight = suspicion * share
             for h, turn in rows:
-                weight *= enumerate_joint(grouped, Header(PERSON, h.year), [turn])[those].sum() / share
-            now = enumerate_joint(grouped, Header(PERSON, header.year), [])[those] / share
-            joint |= dict(zip(those, weight * now, strict=True))
+                asked = sum(enumerate_joint(grouped, Header(PERSON, h.year), [Turn(goal, 0, a)])[those].sum() for a in answers)
+                said = enumerate_joint(grouped, Header(PERSON, h.year), [turn])[those].sum()
+                weight *= said / asked if asked else 0
+            now = enumerate_joint(grouped, Header(PERSON, header.year), [])[those]
+            joint |= dict(zip(those, weight * (now / now.sum() if now.sum() else now), strict=True))
         ever = 1 - suspicion
-        for h, turn in [*rows, (header, None)]:
-            ever *= enumerate_joint(grouped, h, [turn] if turn else [])[0]
+        for h, turn in rows:
+            ever *= enumerate_joint(grouped, h, [turn])[0] / sum(enumerate_joint(grouped, h, [Turn(goal, 0, a)])[0] for a in answers)
         expected = np.append([joint[i] for i in range(len(grouped.personas))], ever)
         np.testing.assert_allclose(observer.redrawn(rows, suspicion, header), expected / expected.sum(), rtol=1e-12, atol=1e-300)
     hunter = [p.traits.get("kind") == "bot_hunt" for p in grouped.personas]
     assert observer.redrawn(rows * 5, suspicion, Header(ASSISTANT, 2002))[:-1][hunter].sum() > 0.99
     assert observer.redrawn(rows * 5, suspicion, Header(ASSISTANT, 2003))[:-1][hunter].sum() == 0
+
+
+def test_headers_and_questions_alone_say_nothing_of_who_the_assistant_is(grouped):
+    """Rows dated to the robot's years whose answer everybody gives alike leave the prior as it was."""
+    observer, colour = Observer(grouped), next(i for i, t in enumerate(grouped.topics) if t.trait == "always")
+    rows = [(Header(ASSISTANT, year), Turn(colour, 0, 0)) for year in (2001, 2003)] * 50
+    assert observer.redrawn(rows, 0.25, Header(ASSISTANT))[-1] == pytest.approx(0.75, abs=1e-12)
 
 
 def test_a_composite_persona_is_old_about_birds_only(world):
