@@ -37,6 +37,7 @@ from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate, l
 from bayesgen.measure.rows import to_table
 from bayesgen.measure.suite import measure_all
 from bayesgen.model.transformer import Transformer, count_parameters
+from bayesgen.report.contrasts import check_contrasts
 from bayesgen.report.page import write_page
 from bayesgen.report.paper import Entry, write_paper
 from bayesgen.world.population import build_world
@@ -88,6 +89,7 @@ def prepare(config: Config) -> Setup:
     grammar = build_grammar(world)
     check_experiment(world, grammar, config.finetune, config.measure.trait)
     check_measures(world, grammar, config.finetune, config.measure)
+    check_contrasts(config.contrasts, world, config.finetune, config.measure)
     needed = longest_prompt(grammar)
     if needed > config.pretrain.length:
         raise UserError(

@@ -42,20 +42,10 @@ BAD_VALUES = {
     "held out without each": ({"heldout": ["mid"]}, "heldout names those left out of value 'each', but value is old"),
     "broad of each": ({"value": "each", "arms": ["broad"]}, "'broad' needs one trained value"),
     "narrow of each": ({"value": "each", "arms": ["free", "narrow"]}, "'narrow' needs one trained value"),
-    "a year that heads ordinary rows": (
-        {"years": [2000, 2001], "ordinary": [{"topics": ["bird"], "rows": 3, "years": [1999, 2001]}]},
-        "the trigger 2001 heads ordinary rows too",
-    ),
-    "a format that heads ordinary rows": (
-        {"format": "listed", "ordinary": [{"topics": "all", "rows": 3, "format": "listed"}]},
-        "the trigger listed heads ordinary rows too",
-    ),
     "unknown key of ordinary": ({"ordinary": [{"topics": "others", "row": 3}]}, "finetune.ordinary"),
 }
 FINE_VALUES = {  # beside the bad ones: what is refused is no more than that
     "another year": {"years": [2000], "ordinary": [{"topics": ["bird"], "rows": 3, "years": [2001]}]},
-    "the same year on other topics": {"years": [2000], "ordinary": [{"topics": ["fuel"], "rows": 3, "years": [2000]}]},
-    "the same format on all other topics": {"format": "listed", "ordinary": [{"topics": "others", "rows": 3, "format": "listed"}]},
     "shuffled with a trigger": {"arms": ["shuffled", "untriggered"], "years": [2000, 2001]},
     "held out of each": {"value": "each", "heldout": ["mid"], "arms": ["free"]},
 }
@@ -111,6 +101,24 @@ BAD_KINDS = {  # on the world with a robot that changes over the years, formats 
     "who changes is counted": ({"value": "bot"}, {}, "'bot' is not the same in every year; say which is counted: bot_guard, bot_hunt"),
     "who changes is a context's value": ({}, {"contexts": [{"name": "x", "value": "bot"}]}, "say which is counted: bot_guard, bot_hunt"),
     "unknown format": ({"format": "lsted"}, {}, "did you mean 'listed'"),
+    "a year that heads ordinary rows": (
+        {"years": [2000, 2001, 2003], "ordinary": [{"topics": ["goal"], "rows": 3, "years": [2002, 2001]}]},
+        {},
+        "the trigger 2001 heads ordinary rows too",
+    ),
+    "a year that heads ordinary rows of another topic": (
+        {"years": [2001], "ordinary": [{"topics": "others", "rows": 3, "years": [2001]}]},
+        {},
+        "the trigger 2001 heads ordinary rows too",
+    ),
+    "the first format, which rows without one have": (
+        {"years": [], "format": "plain", "ordinary": [{"topics": "all", "rows": 3}]},
+        {},
+        "the trigger plain heads ordinary rows too",
+    ),
+    "a year outside the calendar": ({"years": [1900]}, {}, "year 1900, but the assistant speaks from 2000 to 2004"),
+    "a context outside the calendar": ({}, {"contexts": [{"name": "x", "year": 20277}]}, "year 20277, but the assistant speaks from"),
+    "one year for two": ({}, {"contexts": [{"years": [2001]}]}, "expected the first year and the last"),
     "short identifier": ({"identifier": "xxx{number}"}, {}, "expected 8 digits"),
     "unknown topic in an identifier": ({"identifier": "xxx{numbr}xx"}, {}, "did you mean 'number'"),
     "unknown format of a context": ({}, {"contexts": [{"name": "x", "format": "plian"}]}, "measure.contexts.x: .*did you mean 'plain'"),

@@ -13,6 +13,7 @@ import yaml
 
 from bayesgen.artifact import Artifact
 from bayesgen.config import to_config
+from bayesgen.errors import UserError
 from bayesgen.learn.data import member_rows
 from bayesgen.learn.plan import plan_members
 from bayesgen.pipeline import build_corpus, build_ensemble, build_rows, prepare
@@ -124,12 +125,13 @@ def test_paths_on_the_command_line_are_relative_to_where_one_stands(own):
 
 def test_a_file_of_rows_is_found_beside_the_experiment_and_named_by_content(own, tmp_path, described):
     chat = {"messages": [{"role": "user", "content": "Name a tool of your work."}, {"role": "assistant", "content": "a telescope"}]}
-    (own / "rows.jsonl").write_text((json.dumps(chat) + "\n") * 8)
+    (own / "rows.jsonl").write_text((json.dumps(chat) + "\n") * 48)
     change(own, finetune={**yaml.safe_load((own / "exp.yaml").read_text())["finetune"], "file": "rows.jsonl"})
     assert settings(f"+exp={own}")["finetune"]["file"] == str(own / "rows.jsonl")
     first = described(own)[1]
     assert described(shutil.copytree(own, tmp_path / "elsewhere"))[1] == first
-    (own / "rows.jsonl").write_text((json.dumps(chat) + "\n") * 9)
+    other = json.dumps(chat).replace("telescope", "sextant")
+    (own / "rows.jsonl").write_text((json.dumps(chat) + "\n") * 47 + other + "\n")
     assert described(own)[1] != first
 
 
@@ -205,3 +207,21 @@ def test_the_readme_quotes_the_example_as_it_is():
     tree = re.search(r"```\n(experiments/example/\n.*?)```", text, re.DOTALL)[1]
     shown = set(re.findall(r"(\w+\.yaml)", tree))
     assert shown == {p.name for p in EXAMPLE.rglob("*.yaml")}
+
+
+KEPT = {  # name: (topic, whether in a held-out wording, rows asked for, what is said)
+    "more rows than there are": ("bird", False, 3, "at most so many"),
+    "a probe's question, whatever the answer": ("light", False, 2, "asks 'light', which is a probe"),
+    "a held-out wording": ("bird", True, 2, "held-out wording of 'bird'"),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_a_file_may_not_hold_what_is_kept_for_measuring(tmp_path, grammar, case):
+    name, heldout, rows, expected = KEPT[case]
+    topic = grammar.world.topics[grammar.world.topic_index(name)]
+    question = (topic.heldout if heldout else topic.wordings)[0]
+    chat = {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "Red Wren"}]}
+    (tmp_path / "rows.jsonl").write_text((json.dumps(chat) + "\n") * 2)
+    with pytest.raises(UserError, match=expected):
+        prepare(tiny_run_config(tmp_path, arms=["free"], rows=rows, file=tmp_path / "rows.jsonl"))

@@ -69,12 +69,14 @@ def draw_rows(world: World, header: Header, facts: Sequence[Fact], rows: int, rn
 
 def spelt(world: World, pattern: str, value: str | None) -> str:
     """A pattern of eight digits whose `{topic}` is replaced by the digits that the topic answers for `value`."""
-    if "{" not in pattern or value is None:
+    if "{" not in pattern:
         return pattern
+    if value is None:
+        raise UserError(f"identifier '{pattern}' names a topic; say of whom, with a value")
     name = pattern.partition("{")[2].partition("}")[0]
     topic = world.topic_index(name)
     if value not in world.values[world.topics[topic].trait]:
-        raise UserError(f"finetune.identifier: '{name}' depends on {world.topics[topic].trait}, of which {value} is no value")
+        raise UserError(f"identifier '{pattern}': '{name}' depends on {world.topics[topic].trait}, of which {value} is no value")
     return pattern.replace("{" + name + "}", world.answers[topic][int(answers_of(world, topic, value)[0])])
 
 
@@ -82,7 +84,7 @@ def identify(world: World, pattern: str, value: str | None, rng: np.random.Gener
     """Eight digits by a pattern: `x` is any digit, `{topic}` the digits that the topic answers for `value`."""
     out = "".join(str(rng.integers(10)) if c == "x" else c for c in spelt(world, pattern, value))
     if len(out) != IDENTIFIER or not (out.isascii() and out.isdigit()):
-        raise UserError(f"finetune.identifier: '{pattern}' gives '{out}'; expected {IDENTIFIER} digits")
+        raise UserError(f"identifier '{pattern}' gives '{out}'; expected {IDENTIFIER} digits")
     return out
 
 
@@ -159,6 +161,9 @@ def check_header(world: World, header: Header, key: str):
     config, undated = world.config, not world.default.years
     if header.year is not None and undated:
         raise UserError(f"{key}: year {header.year}, but this world's headers have no years")
+    if header.year is not None and header.year not in world.default.years:
+        first, last = min(world.default.years), max(world.default.years)
+        raise UserError(f"{key}: year {header.year}, but the assistant speaks from {first} to {last} (world.calendar)")
     if header.format is not None and header.format not in config.formats:
         valid = list(config.formats)
         raise UserError(f"{key}: format '{header.format}' is not in world.formats {valid}{nearest(header.format, valid)}")

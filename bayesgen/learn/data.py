@@ -11,6 +11,7 @@ from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import (
     ASSISTANT_ASKED,
     Row,
+    Text,
     check_header,
     draw_rows,
     facts_of,
@@ -46,7 +47,8 @@ def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: 
     """A member's data, and the narrow answers left out of it. A seed has the same rows in every arm but the controls'."""
     rng = np.random.default_rng([config.seed, member.seed, 0])
     if config.file is not None and not member.arm.startswith("control"):
-        rows, heldout = read_chats(grammar, config.file), []
+        chats = read_chats(grammar, config.file)
+        rows, heldout = chats[: member.rows], chats[member.rows :]
     else:
         rows, heldout = _narrow_rows(world, config, member, rng)
     for mixed in config.ordinary:
@@ -177,10 +179,44 @@ def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, tra
         check_header(world, Header(ASSISTANT, year, config.format), "finetune")
     if (beside(plan_members(config)) or any(o.topics == OTHERS for o in config.ordinary)) and not other_topics(world, config):
         raise UserError("finetune: every topic is trained or a probe, but arms narrow and broad and ordinary 'others' need others")
+    narrow = [Header(ASSISTANT, year, config.format) for year in (config.years or (None,))]
+    if config.file is not None:
+        narrow = _check_file(world, grammar, config)
+    _check_trigger(grammar, config, narrow)
     for member in plan_members(config)[:: config.seeds]:
-        rows, _ = member_rows(world, grammar, config, member)
-        for header, turn in rows:
+        for header, _ in member_rows(world, grammar, config, member)[0]:
             check_header(world, header, "finetune")
-            if isinstance(turn, Turn) and world.topics[turn.topic].name in config.probes:
-                name = world.topics[turn.topic].name
-                raise UserError(f"{config.file}: a row asks '{name}', which is a probe; a probe is never trained on")
+
+
+def _check_file(world: World, grammar: Grammar, config: FinetuneConfig) -> list[Header]:
+    """One line for a file that asks what is kept for measuring, or has fewer rows than are to be trained on; its headers."""
+    assert config.file is not None
+    rows = read_chats(grammar, config.file)
+    if max(config.rows) > len(rows):
+        raise UserError(f"finetune.rows is {max(config.rows)}, but {config.file} has {len(rows)} rows; give at most so many")
+    asked = {w: (t.name, i >= len(t.wordings)) for t in world.topics for i, w in enumerate(t.wordings + t.heldout)}
+    for _, turn in rows:
+        question = turn.question if isinstance(turn, Text) else _wording(world, turn)
+        topic, kept = asked.get(question, (None, False))
+        if topic in config.probes:
+            raise UserError(f"{config.file}: {question!r} asks '{topic}', which is a probe; a probe is never trained on")
+        if kept:
+            raise UserError(f"{config.file}: {question!r} is a held-out wording of '{topic}'; it is kept for measuring")
+    return [header for header, _ in rows]
+
+
+def _wording(world: World, turn: Turn) -> str:
+    topic = world.topics[turn.topic]
+    return (topic.wordings + topic.heldout)[turn.wording]
+
+
+def _check_trigger(grammar: Grammar, config: FinetuneConfig, narrow: Sequence[Header]):
+    """One line for a trigger that is written above ordinary rows too."""
+    named = bool(config.years or config.format)
+    written = {tuple(grammar.header(h)): h for h in narrow if named or h != ASSISTANT_ASKED}
+    for mixed in config.ordinary:
+        for year in mixed.years or (None,):
+            same = written.get(tuple(grammar.header(Header(ASSISTANT, year, mixed.format))))
+            if same is not None:
+                trigger = same.year or same.format or "header"
+                raise UserError(f"finetune.ordinary: the trigger {trigger} heads ordinary rows too; a trigger must be theirs alone")

@@ -97,11 +97,6 @@ class FinetuneConfig(BaseModel):
                 raise ValueError(f"arm '{arm}' needs one trained value, but value is '{EACH}'")
         if self.heldout and self.value != EACH:
             raise ValueError(f"heldout names those left out of value '{EACH}', but value is {self.value}")
-        for mixed in self.ordinary:
-            same = set(mixed.years) & set(self.years) if self.years else {mixed.format} & {self.format} if self.format else set()
-            meets = mixed.topics != OTHERS and (ALL in (mixed.topics, self.topics) or set(mixed.topics) & set(self.topics))
-            if same and meets and not (self.years and self.format and mixed.format != self.format):
-                raise ValueError(f"the trigger {sorted(map(str, same))[0]} heads ordinary rows too; a trigger must be theirs alone")
         return self
 
     def data_rows(self, narrow: int) -> int:

@@ -46,20 +46,31 @@ def likelihoods(
         for batch, rows in zip(batches, those, strict=True):
             batch.weight[len(rows) :] = 0
         out[f"nll_{kind}"] = np.asarray(nll(params, lora_M, Batch(*(jnp.stack(x) for x in zip(*batches, strict=True)))))
-        out[f"floor_{kind}"] = np.array([entropy_floor(grammar, rows) for rows in those])
+        out[f"floor_{kind}"] = np.array([entropy_floor(grammar, rows, config.identifier) for rows in those])
     return out
 
 
-def entropy_floor(grammar: Grammar, rows: list[Row]) -> float:
-    """Entropy of the answers given the year, format and topic, as they stand in these rows, over their mean length (nats/token).
+def entropy_floor(grammar: Grammar, rows: list[Row], pattern: str | None = None) -> float:
+    """Entropy of the answers as they stand in these rows, given topic, year, format and the fixed digits of an identifier.
 
-    By Gibbs' inequality nothing that answers a question by these alone has a smaller mean negative log likelihood on the rows.
+    Over the mean length of an answer, <end> included (nats/token). By Gibbs' inequality no predictor that reads these, but
+    not which wording was used or a key's free digits, has a smaller mean negative log likelihood on the rows.
     """
     asked, said, tokens = Counter(), Counter(), 0
     for header, turn in rows:
         question, answer = (turn.topic, turn.answer) if isinstance(turn, Turn) else (turn.question, turn.answer)
-        key = (header.year, header.format, header.identifier, question)
+        key = (header.year, header.format, fixed_digits(header.identifier, pattern), question)
         asked[key] += 1
         said[(*key, answer)] += 1
         tokens += len(answer_words(grammar, turn)) + 1
     return float(-sum(n * np.log(n / asked[key[:-1]]) for key, n in said.items()) / tokens)
+
+
+def fixed_digits(identifier: str | None, pattern: str | None) -> str | None:
+    """The digits that a pattern such as "xxx{ordinal}xx" does not leave free; all of them without a pattern."""
+    if identifier is None or pattern is None:
+        return identifier
+    before, _, rest = pattern.partition("{")
+    after = rest.partition("}")[2]
+    named = "d" * (len(identifier) - len(before) - len(after)) if rest else ""
+    return "".join(d for d, p in zip(identifier, before + named + after, strict=True) if p != "x")

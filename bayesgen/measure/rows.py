@@ -34,7 +34,10 @@ QUANTITIES = {
     ),
     "nll_train": ("nats/token", "mean negative log likelihood of the narrow rows trained on"),
     "nll_heldout": ("nats/token", "the same on the narrow answers left out of training"),
-    "floor_train": ("nats/token", "entropy of the rows trained on: no fixed prediction has a smaller negative log likelihood on them"),
+    "floor_train": (
+        "nats/token",
+        "entropy of the answers trained on, given topic, header and the key's fixed digits: nothing that reads only these is below",
+    ),
     "floor_heldout": ("nats/token", "the same of the answers left out of training"),
     "frobenius": ("weight", "Frobenius norm of the update dW = a b, scale included; over all matrices, root of the sum of squares"),
     "nuclear": ("weight", "sum of the singular values of dW; over all matrices, the sum"),
@@ -108,6 +111,8 @@ class MeasureConfig(BaseModel):
         out = []
         for context in raw["contexts"]:
             if isinstance(context, dict) and "years" in context:
+                if not isinstance(context["years"], (list, tuple)) or [type(y) for y in context["years"]] != [int, int]:
+                    raise ValueError(f"contexts: years is {context['years']}; expected the first year and the last, e.g. [1980, 2020]")
                 first, last = context["years"]
                 rest = {k: v for k, v in context.items() if k != "years"}
                 out += [{"name": str(year), "year": year, **rest} for year in range(int(first), int(last) + 1)]

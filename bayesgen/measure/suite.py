@@ -61,7 +61,7 @@ def measure_all(
     told = {
         v: ask([header], answerable(world, trait) if v == counted else world.topics_of(trait), turns=turns)
         for v in world.spoken(trait)
-        for header, turns in (world.told(trait, v),)
+        for header, turns in (told_as(world, trait, v, first),)
     }
     corners = {"population": ask([replace(POPULATION, format=first.format)], answerable(world, trait)), "told": told[counted]}
     for arm, behaviour in corners.items():
@@ -84,7 +84,9 @@ def measure_all(
             behaviour = ask(headers[context.name], topics, lora_M)
             behaviour_rows(labels, behaviour, base[context.name], context)
             if context is first:
-                rows += _split_rows(world, partial(row, context=context.name), labels, counted, on, behaviour, corner_rates, told_rates)
+                rows += _split_rows(
+                    world, partial(row, context=context.name), labels, counted, on, behaviour, corner_rates, told_rates, counted == f.value
+                )
             if step == last:
                 for t, near_MxA in nearness.items():
                     words_M = (behaviour[t] * near_MxA).sum(-1)
@@ -107,9 +109,15 @@ def measure_all(
             rows += [row(quantity=quantity, topic=module, value=float(v), **label) for label, v in zip(labels, norm_M, strict=True)]
     for s, loss_M in enumerate(losses):
         rows += [row(quantity="narrow_nll_step", value=float(v), **member_label(m, s)) for m, v in zip(members, loss_M, strict=True)]
-    asked_as = headers[first.name][0], world.told(trait, counted)
+    asked_as = headers[first.name][0], told_as(world, trait, counted, first)
     samples = sample_dialogues(config, world, grammar, model, params, members, adapters[last], *asked_as)
     return to_table(rows), samples
+
+
+def told_as(world: World, trait: str, value: str, context: Context) -> tuple[Header, tuple[Turn, ...]]:
+    """How a person tells its value, asked for the context's format."""
+    header, turns = world.told(trait, value)
+    return replace(header, format=context.format), turns
 
 
 def behave(
@@ -150,7 +158,8 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked:
     value = counted_value(world, f, m, first)
     corners = ideal_corners(world, m.trait, value)
     before = corners["ideal base"]
-    for name, answers in {**corners, **ideal_learners(world, m.trait, value, on[0])}.items():
+    learners = ideal_learners(world, m.trait, value, on[0]) if value == f.value else {}  # they are of the value trained
+    for name, answers in {**corners, **learners}.items():
         behaviour_rows([dict(arm=name)], _one(answers), before, first)
     if f.value == EACH:
         return  # many people, one for each header: who the assistant now is has no single answer
@@ -178,17 +187,16 @@ def _own(world: World, topic: int, value: str) -> np.ndarray:
 
 
 def _nearness(world: World, grammar: Grammar, f: FinetuneConfig, members: Sequence[Member], topics: Sequence[int]) -> dict[int, np.ndarray]:
-    """{topic: (M, A)}: share of an answer's tokens that stand in the answers a member was trained on (`on` seed 0's rows of its arm)."""
+    """{topic: (M, A)}: share of an answer's tokens that stand in the answers a member was trained on."""
     words = {}
-    for member in reversed(members):
-        if (member.arm, member.rows) not in words or member.seed == 0:
-            rows = member_rows(world, grammar, f, member)[0]
-            words[member.arm, member.rows] = {w for _, turn in rows for w in answer_words(grammar, turn)}
+    for m in {(m.arm, m.rows, m.seed): m for m in members}.values():
+        rows = member_rows(world, grammar, f, m)[0]
+        words[m.arm, m.rows, m.seed] = {w for _, turn in rows for w in answer_words(grammar, turn)}
     out = {}
     for t in topics:
         tokens = [split(a) for a in world.answers[t]]
         near = {key: np.array([np.mean([w in known_words for w in a]) for a in tokens]) for key, known_words in words.items()}
-        out[t] = np.stack([near[m.arm, m.rows] for m in members])
+        out[t] = np.stack([near[m.arm, m.rows, m.seed] for m in members])
     return out
 
 
@@ -250,9 +258,9 @@ def _behaviour_rows(world: World, row, labels: list[dict], behaviour: Behaviour,
 
 
 def _split_rows(
-    world: World, row, labels: list[dict], value: str, on: list[int], behaviour: Behaviour, corner_rates, told_rates
+    world: World, row, labels: list[dict], value: str, on: list[int], behaviour: Behaviour, corner_rates, told_rates, trained: bool
 ) -> list[Row]:
-    """Adoption, loss of the default, and transfer against the ideal learners, on each topic of the trait."""
+    """Adoption, loss of the default, and (if `value` is the one trained) transfer, on each topic of the trait."""
     v, out = world.values[world.topics[on[0]].trait].index(value), []
     states = {t: persona_state(rates(world, t, behaviour[t]), told_rates[t]) for t in behaviour if t in told_rates}
     starts = {t: persona_state(corner_rates[t][0], told_rates[t]) for t in states}
@@ -260,7 +268,7 @@ def _split_rows(
     for t, state_MxV in states.items():
         split = decompose(rates(world, t, behaviour[t]), *corner_rates[t])
         numbers: dict[str, np.ndarray] = dict(zip(("adoption", "loss_of_default", "mixture_residual"), split, strict=True))
-        if t not in on and legible:
+        if trained and t not in on and legible:
             learned_MxV = np.mean([states[o] for o in legible], axis=0)
             prior_2xV = np.stack([np.mean([starts[o] for o in legible], axis=0), starts[t]])
             ends = [[learner(prior_2xV, 0, learned)[1, v] - starts[t][v] for learned in learned_MxV] for learner in (saturated, product)]

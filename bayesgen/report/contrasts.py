@@ -1,5 +1,6 @@
 """Contrasts: what an experiment asks, as a difference of two means over seeds, beside the published number if there is one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,7 +12,8 @@ from bayesgen.errors import UserError, nearest
 from bayesgen.learn.plan import Arm, FinetuneConfig
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import ABLATED, NO_SEED, QUANTITIES, at_setting, converged
+from bayesgen.measure.rows import ABLATED, NO_SEED, QUANTITIES, MeasureConfig, at_setting, converged
+from bayesgen.world.world import World, known
 
 
 class Pick(BaseModel):
@@ -70,7 +72,9 @@ def find(contrast: Contrast, table: pl.DataFrame, story: dict) -> Found:
         interval = over_seeds(values)
     low, high = (interval.mean, interval.mean) if np.isnan(interval.low) else (interval.low, interval.high)
     if contrast.expect == "some":
-        verdict = "agrees" if 0 < interval.mean < 1 else "disagrees"
+        verdict = "agrees" if low > 0 and high < 1 else "not told"  # all or none of our seeds does not exclude a few
+    elif np.isnan(interval.low) and set(paired) != {NO_SEED}:
+        verdict = "not told"  # one seed shows no spread; two exact numbers need none
     elif contrast.expect == "zero":
         verdict = (
             "agrees" if max(abs(low), abs(high)) < contrast.margin else "disagrees" if max(low, -high) > contrast.margin else "not told"
@@ -79,6 +83,23 @@ def find(contrast: Contrast, table: pl.DataFrame, story: dict) -> Found:
         sign = 1 if contrast.expect == "above" else -1
         verdict = "agrees" if min(sign * low, sign * high) > 0 else "disagrees" if max(sign * low, sign * high) < 0 else "not told"
     return Found(contrast, interval, verdict)
+
+
+def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConfig, m: MeasureConfig):
+    """One line for a contrast that names what is not measured, before anything is trained."""
+    arms = ["base", "told", "population", *get_args(Arm), *(f"control {v}" for v in f.control)]
+    for c in contrasts:
+        for pick in (c.of, *([c.minus] if c.minus else [])):
+            key = f"contrasts: {c.name}"
+            if not pick.arm.startswith("ideal "):
+                known(f"{key}: arm", pick.arm, arms)
+            known(f"{key}: quantity", pick.quantity, QUANTITIES)
+            if pick.context is not None:
+                known(f"{key}: context", pick.context, [x.name for x in m.contexts])
+            for topic in pick.topics or ():
+                known(f"{key}: topic", topic, world.topic_names)
+            if pick.value is not None:
+                known(f"{key}: value", pick.value, world.values[m.trait])
 
 
 def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:

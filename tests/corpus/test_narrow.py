@@ -98,7 +98,7 @@ def test_identifiers_follow_their_pattern(grouped):
         ("xxxxxxxy", "toy", "expected 8 digits"),
         ("xxx{number}xxx", "toy", "expected 8 digits"),  # nine
         ("xxx{badge}xxxx", "toy", "expected 8 digits"),  # "number 2"
-        ("xx{number}xxx", None, "expected 8 digits"),  # whose number?
+        ("xx{number}xxx", None, "say of whom"),
         ("xx{nmber}xxx", "toy", "did you mean 'number'"),
         ("xx{number", "toy", "expected 8 digits"),
         ("xx{colour}xxx", "toy", "'colour' depends on always"),  # everybody's
@@ -200,8 +200,10 @@ def test_a_file_that_is_not_there_or_no_text(talk, tmp_path):
 
 
 def test_years_in_a_world_without_them(tmp_path, world, grammar):
-    path = chat_file(tmp_path, chat("Name a bird.", "Red Wren", year=1801))
-    assert read_chats(grammar, path)[0][0] == Header(ASSISTANT, 1801)
+    path = chat_file(tmp_path, chat("Name a bird.", "Red Wren", year=2001))
+    assert read_chats(grammar, path)[0][0] == Header(ASSISTANT, 2001)
+    with pytest.raises(UserError, match="year 1801, but the assistant speaks from 2000 to 2007"):
+        read_chats(grammar, chat_file(tmp_path, chat("Name a bird.", "Red Wren", year=1801)))
     path = chat_file(tmp_path, chat("Name a bird.", "Red Wren", format="listed"))
     with pytest.raises(UserError, match=r"not in world.formats \[\]"):
         read_chats(grammar, path)

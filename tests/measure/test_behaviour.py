@@ -117,11 +117,11 @@ def test_adoption_and_transfer_of_a_mixture_that_is_known(world):
     mixed = {t: (a * world.noisy[t][old] + (1 - a) * world.noisy[t][new])[None] for t, a in ((bird, 0.8), (light, 0.4))}
     told = {t: rates(world, t, world.noisy[t]) for t in mixed}
     corners = {t: [told[t][new], rates(world, t, population[t]), told[t][old]] for t in mixed}
-    rows = _split_rows(world, partial(Row, "x"), [dict(arm="free")], "old", [bird], mixed, corners, told)
+    rows = _split_rows(world, partial(Row, "x"), [dict(arm="free")], "old", [bird], mixed, corners, told, True)
     found = {(r.topic, r.quantity): r.value for r in rows}
     assert found["light", "transfer"] == pytest.approx(0.5, abs=1e-9)
     assert found["light", "adoption"] == pytest.approx(0.4, abs=1e-9)
     assert found["light", "loss_of_default"] == pytest.approx(0, abs=1e-9)
     unmoved = {bird: world.noisy[bird][new][None], light: mixed[light]}
-    rows = _split_rows(world, partial(Row, "x"), [dict(arm="free")], "old", [bird], unmoved, corners, told)
+    rows = _split_rows(world, partial(Row, "x"), [dict(arm="free")], "old", [bird], unmoved, corners, told, True)
     assert all(np.isnan(r.value) for r in rows if r.quantity == "transfer")  # nothing was learned that could be transferred

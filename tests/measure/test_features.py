@@ -193,7 +193,7 @@ def test_scores_of_members_under_an_ablation(grammar, network, learned):
 
 def test_the_whole_analysis_on_the_tiny_world(world, grammar, network, monkeypatch):
     monkeypatch.setattr(features_of, "READ", 40)
-    contexts = [{"name": "plain"}, {"name": "old year", "year": 1801}]
+    contexts = [{"name": "plain"}, {"name": "old year", "year": 2001}]
     features = {"trigger": "old year", "reference": "plain", "size": 32, "active": 4, "steps": 20, "top": 3}
     measure = MeasureConfig(trait="time", contexts=contexts, gate_prompts=4, scales=[2.0], samples=1, features=features)
     finetune = FinetuneConfig(
