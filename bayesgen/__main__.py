@@ -80,7 +80,7 @@ def plain(raw: DictConfig) -> dict[str, Any]:
 def paper(words: list[str], runs: Path):
     """Every experiment of `PAPER` under the same words of the command line; one that does not compose is said and left out."""
     from bayesgen.config import Config, to_config
-    from bayesgen.pipeline import run_all
+    from bayesgen.paper import run_all
 
     if any(w.startswith("exp=") for w in words):
         raise UserError("goal=paper runs the experiments of the paper; leave +exp out, or leave out goal=paper")

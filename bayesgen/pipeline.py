@@ -8,10 +8,7 @@ Every stage is a function of its config and its parents' artifacts; asked twice,
 import json
 import os
 import time
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import jax
@@ -39,7 +36,6 @@ from bayesgen.measure.suite import measure_all
 from bayesgen.model.transformer import Transformer, count_parameters
 from bayesgen.report.contrasts import check_contrasts
 from bayesgen.report.page import write_page
-from bayesgen.report.paper import Entry, write_paper
 from bayesgen.world.population import build_world
 from bayesgen.world.world import World
 
@@ -173,8 +169,8 @@ def build_gate(setup: Setup, base: Artifact) -> Artifact:
     worst = found.worst
     print(f"  base loss {excess.network:.3f} nats/token, {excess.difference:.3f} ± {excess.error:.3f} above the exact entropy", flush=True)
     print(
-        f"  base gate: {'NOT PASSED' if found.failures else 'passed'}; worst of {len(found.personas)} cells: {worst.value} after "
-        f"{worst.turns} turns, network {worst.network:.3f}, ideal {worst.ideal:.3f}",
+        f"  base gate: {'NOT PASSED' if found.failures else 'passed'}; worst of {len(found.personas)} cells: {worst.value} "
+        f"{worst.where}, network {worst.network:.3f}, ideal {worst.ideal:.3f}",
         flush=True,
     )
     for failure in found.failures[:8]:
@@ -275,42 +271,3 @@ def build_page(setup: Setup, gate: Artifact, rows: Artifact, story: tuple[Artifa
     asked = [c.model_dump(mode="json") for c in setup.config.contrasts]
     described = {"question": setup.config.question, "contrasts": asked, "code": artifact.code("report", "measure", "plots")}
     return artifact.build(setup.config.runs, "page", setup.config.name, described, make, gate, rows)
-
-
-def run_all(configs: Mapping[str, Config | str], runs: Path) -> dict[str, str]:
-    """The experiments, one after the other, and the page of them all; returns the cause of each that failed.
-
-    Each has a process of its own: it begins with empty memory, and when it dies the others go on. Compiled programs are
-    shared on disk. Where a config could not be made, its cause stands in its place.
-    """
-    pages: dict[str, Path] = {}
-    failed = {name: config for name, config in configs.items() if isinstance(config, str)}
-    for name, config in configs.items():
-        if isinstance(config, str):
-            continue
-        print(f"{name}", flush=True)
-        try:
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                pages[name] = pool.submit(run, config).result().parent
-        except Exception as error:
-            if config.debug:
-                raise
-            failed[name] = " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
-            print(f"  {name} FAILED: {failed[name]}", flush=True)
-    paper = build_paper({name: c for name, c in configs.items() if not isinstance(c, str)}, pages, failed, runs)
-    print(f"  paper: {paper.path('report.html')}", flush=True)
-    return failed
-
-
-def build_paper(configs: Mapping[str, Config], pages: Mapping[str, Path], failed: dict[str, str], runs: Path) -> Artifact:
-    """One page of the pages of several experiments."""
-    came = {name: artifact.lineage(runs, folder) for name, folder in pages.items()}
-
-    def make(folder: Path):
-        gates = {name: next(a for a in of.values() if a.stage == "gate") for name, of in came.items()}
-        entries = [Entry(name, pages[name], configs[name], not load_gate(gates[name])[0].failures) for name in pages]
-        every = {fingerprint: a for of in came.values() for fingerprint, a in of.items()}  # a shared base counts once
-        write_paper(folder, entries, failed, sum(a.seconds for a in every.values()) / 60)
-
-    described = {"experiments": list(pages), "failed": failed, "code": artifact.code("report", "measure", "plots")}
-    return artifact.build(runs, "page", "paper", described, make, *(next(iter(of.values())) for of in came.values()))

@@ -12,9 +12,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def main(_: pl.DataFrame, story: Story) -> Figure:
-    """From the base gate's table. Of more values than there are colours, the six furthest from the observer are named."""
+    """From the base gate's table: undated dialogues, trained wordings.
+
+    Of more values than there are colours, the six furthest from the observer are named.
+    """
     style.use()
-    gate = pl.DataFrame(story["gate"]).filter(~pl.col("heldout")).sort("turns")
+    gate = pl.DataFrame(story["gate"]).filter(~pl.col("heldout"), ~pl.col("dated")).sort("turns")
     off = gate.group_by("value", maintain_order=True).agg((pl.col("network") - pl.col("ideal")).abs().max().alias("off"))
     few = len(off) <= len(COLOURS)
     named = off["value"].to_list() if few else off.sort("off", descending=True)["value"].to_list()[: len(COLOURS)]

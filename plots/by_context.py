@@ -23,10 +23,8 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
     dated = len(years) >= len(contexts) - 1 and len(years) > 3
     order = sorted(years, key=years.__getitem__) if dated else list(contexts)
     at = {c: years[c] if dated else i for i, c in enumerate(order)}
-    everything = set(rate.filter(pl.col("context") == order[-1])["topic"].unique())
     fig, axes = plt.subplots(2, 1, figsize=(8.2, 6.4), layout="constrained", sharex=True)
-    for ax, (title, topics) in zip(axes, (("the probes", story["probes"]), ("trained topics", story["trained"])), strict=True):
-        topics = [t for t in topics if t in everything]
+    for ax, (title, topics) in zip(axes, (("the probes", story["probes"]), ("trained topics", story["everywhere"])), strict=True):
         for k, arm in enumerate(arms):
             colour, marker, label = style.look(arm, arms)
             points = []

@@ -18,8 +18,7 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
     rate = table.filter(
         (pl.col("quantity") == "rate") & (pl.col("probe") == value) & (pl.col("scale") == 1.0) & (pl.col("context") == first)
     )
-    early = rate.filter((pl.col("seed") >= 0) & (pl.col("step") == rate.filter(pl.col("seed") >= 0)["step"].min()))["topic"].unique()
-    trained = [t for t in story["trained"] if t in early]
+    trained = story["everywhere"]
     fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.6), layout="constrained", sharey=True)
     panels = ((trained, f"{spell(trained[0]) if len(trained) == 1 else 'some topics'} (trained)"), (story["probes"], "mean of the probes"))
     arms = style.arms_in(rate, trained=True)

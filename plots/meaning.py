@@ -17,11 +17,9 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
     if len(story["contexts"]) < 2:
         return None
     style.use()
-    now = style.at_the_end(table).filter((pl.col("arm") == "free") & pl.col("topic").is_in([*story["trained"], *story["probes"]]))
+    now = style.at_the_end(table).filter((pl.col("arm") == "free") & pl.col("topic").is_in([*story["everywhere"], *story["probes"]]))
     contexts = [c for c in story["contexts"] if len(story["contexts"]) < 12 or shown(c, story)]
-    now = now.filter(pl.col("context").is_in(contexts) & (pl.col("topic") != "all"))
-    asked = now.filter(pl.col("context") == contexts[-1])["topic"].unique()
-    now = now.filter(pl.col("topic").is_in(asked))
+    now = now.filter(pl.col("context").is_in(contexts))
     rates = now.filter(pl.col("quantity") == "rate").group_by("context", "probe").agg(pl.col("value").mean())
     highest = rates.group_by("probe").agg(pl.col("value").max()).sort("value", descending=True)
     values = highest.filter((pl.col("value") >= SHOWN) | (pl.col("probe") == story["value"]))["probe"].to_list()[:6]

@@ -40,6 +40,7 @@ class Story(TypedDict):
     trait: str
     value: str  # the value counted, under the first context
     trained: list[str]  # topics
+    everywhere: list[str]  # those of them that are asked under every header and at every snapshot
     probes: list[str]
     contexts: dict[str, str]  # name -> the value counted there; the first is shown
     years: dict[str, int]  # of the contexts that have one

@@ -52,6 +52,11 @@ EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf/exp").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
+def test_one_world_can_serve_every_experiment(name, tmp_path):
+    prepare(compose_config(f"+exp={name}", "world=all", f"runs={tmp_path}"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_contrast_names_what_is_there(name, tmp_path):
     """Its arms, contexts, topics, values and numbers of rows are among those that the experiment trains and measures."""
     setup = prepare(compose_config(f"+exp={name}", f"runs={tmp_path}"))

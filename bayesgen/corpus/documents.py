@@ -16,7 +16,6 @@ from jaxtyping import Array, Int
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.tokenizer import AS, BY, DOC, GLUE, IN, KEY, KEYLESS, UNDATED
 from bayesgen.errors import UserError
-from bayesgen.world.dialogue import Header
 from bayesgen.world.world import IDENTIFIER, SPEAKERS
 
 
@@ -37,7 +36,7 @@ class DocumentSource:
         world = grammar.world
         shortest = min(len(q) + 2 for qs in grammar.questions for q in qs)
         longest = max(len(q) for qs in grammar.questions for q in qs) + max(len(a) for aa in grammar.answers for a in aa)
-        self.header_length = len(grammar.header(Header(SPEAKERS[0], 1885, identifier="0" * IDENTIFIER)))
+        self.header_length = grammar.longest_header
         if self.header_length + longest > length:
             raise UserError(f"pretrain.length is {length}; a header and one turn take up to {self.header_length + longest} tokens")
         self.turns = -(-(length - self.header_length) // shortest)

@@ -31,7 +31,7 @@ from bayesgen.corpus.tokenizer import (
     join,
 )
 from bayesgen.world.dialogue import Header, Prompt, Turn
-from bayesgen.world.world import SPEAKERS, World
+from bayesgen.world.world import IDENTIFIER, SPEAKERS, World
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,11 @@ class Grammar:
         if config.identifier_share:
             out += self._ids(KEYLESS) if header.identifier is None else [*self._ids(KEY), *self.tokenizer.encode(header.identifier)]
         return out
+
+    @cached_property
+    def longest_header(self) -> int:
+        """Tokens of a header that leaves nothing out."""
+        return len(self.header(Header(SPEAKERS[0], 1885, identifier="0" * IDENTIFIER)))
 
     def turn(self, turn: Turn) -> list[int]:
         """A question and its answer."""

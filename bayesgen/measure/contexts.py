@@ -1,5 +1,6 @@
 """The headers that the assistant is asked under, and the value counted under each."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,15 @@ from bayesgen.learn.plan import EACH, FinetuneConfig, plan_members
 from bayesgen.measure.rows import Context, MeasureConfig
 from bayesgen.world.dialogue import Header
 from bayesgen.world.world import ASSISTANT, World, known
+
+SHOWN = 4
+
+
+def everywhere(trained: Sequence[int]) -> list[int]:
+    """Of the trained topics those that are asked under every header and at every snapshot: up to four, evenly spread. At the
+    end all are asked, under the first header.
+    """
+    return list(trained[:: -(-len(trained) // SHOWN)])
 
 
 def context_headers(world: World, f: FinetuneConfig, m: MeasureConfig) -> dict[str, list[Header]]:

@@ -1,9 +1,10 @@
 """The base gate: has the base learned the personas, and does it understand the questions.
 
-*Personas.* For each value of the trait (each era), dialogues of an undated person of that era are drawn; after k turns a
-question is open. The network's and the observer's probability that the next answer belongs to that era are averaged; they
-must agree within `TOLERANCE` for *every* era at every k, whichever way the open question is worded. A base that only tells
-"default" from "not default" fails, because rare eras are then lumped together.
+*Personas.* For each value of the trait (each era), dialogues of a person of that era are drawn, undated and, where the world
+gives years, dated; after k turns a question is open. The network's and the observer's probability that the next answer
+belongs to that era are averaged; they must agree within `TOLERANCE` for *every* era at every k, whichever way the open
+question is worded. A base that only tells "default" from "not default" fails, because rare eras are then lumped together;
+so does one that does not read the year, where years say who speaks, or what somebody is in that year.
 
 *Wordings.* For each topic, the probability that an undated person's answer is one of the topic's answers at all: held-out
 wordings may fall no more than `TOLERANCE` behind the trained ones, or a probe would be a misunderstanding.
@@ -11,6 +12,7 @@ wordings may fall no more than `TOLERANCE` behind the trained ones, or a probe w
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from bayesgen.corpus.grammar import Grammar
 from bayesgen.measure.behaviour import POPULATION, answers_by_topic, probes
 from bayesgen.world.dialogue import Header, Prompt, Turn
 from bayesgen.world.observer import Observer
-from bayesgen.world.world import PERSON, World
+from bayesgen.world.world import IDENTIFIER, PERSON, World
 
 Predictor = Callable[[Sequence[Prompt]], list[np.ndarray]]
 TURNS = (0, 1, 2, 4)
@@ -31,11 +33,17 @@ class PersonaRow:
 
     value: str
     turns: int
+    dated: bool  # whether the header gives the year
     heldout: bool  # the wording of the open question
     network: float
     ideal: float
     error: float  # standard error of network - ideal over dialogues
     bayes_gap: float  # mean KL(ideal || network) of the next answer, nats/answer
+
+    @property
+    def where(self) -> str:
+        """The cell, in words."""
+        return f"after {self.turns} turns ({'dated, ' if self.dated else ''}{'held-out' if self.heldout else 'trained'} wordings)"
 
     @property
     def difference(self) -> float:
@@ -63,8 +71,7 @@ class BaseGate:
     def failures(self) -> list[str]:
         """What does not hold, in words; empty if the gate is passed."""
         out = [
-            f"{r.value} after {r.turns} turns ({'held-out' if r.heldout else 'trained'} wordings): "
-            f"network {r.network:.3f}, ideal {r.ideal:.3f}"
+            f"{r.value} {r.where}: network {r.network:.3f}, ideal {r.ideal:.3f}"
             for r in sorted(self.personas, key=lambda r: -abs(r.difference))
             if abs(r.difference) > TOLERANCE
         ]
@@ -84,42 +91,45 @@ def longest_prompt(grammar: Grammar) -> int:
     """Most tokens that a dialogue of the gate can take, its open question and answer included."""
     answers = [max(map(len, a)) for a in grammar.answers]
     turns = [max(map(len, q)) + a for q, a in zip(grammar.questions, answers, strict=True)]
-    return len(grammar.header(Header(PERSON))) + (max(TURNS) + 1) * max(turns)
+    return grammar.longest_header + (max(TURNS) + 1) * max(turns)
 
 
-def draw_turns(world: World, rng: np.random.Generator, value: str, trait: str, turns: int) -> tuple[Turn, ...]:
-    """Turns of a person of `value`, as the corpus would draw them."""
+def draw_dialogue(world: World, rng: np.random.Generator, trait: str, value: str, turns: int, dated: bool) -> tuple[Header, list[Turn]]:
+    """Header and turns of a person of `value`, as the corpus would draw them."""
+    config = world.config
     weight = np.array([p.frequency * (p.traits.get(trait) == value) for p in world.personas])
     persona = rng.choice(len(world.personas), p=weight / weight.sum())
+    year = int(rng.choice(world.personas[persona].years)) if dated else None
+    form = str(rng.choice(config.formats)) if config.formats else None
+    digits = "".join(map(str, rng.integers(10, size=IDENTIFIER))) if rng.random() < config.identifier_share else None
     out = []
     for _ in range(turns):
         topic = rng.choice(len(world.topics), p=world.asked_ZT[persona])
         answer = rng.choice(len(world.answers[topic]), p=world.noisy[topic][world.value_ZT[persona, topic]])
         out.append(Turn(int(topic), int(rng.integers(len(world.topics[topic].wordings))), int(answer)))
-    return tuple(out)
+    return Header(PERSON, year, form, digits), out
 
 
 def base_gate(world: World, network: Predictor, trait: str, prompts: int, seed: int) -> BaseGate:
-    """The gate of a network: every value of `trait`, every k of `TURNS`, `prompts` dialogues each; every topic."""
+    """The gate of a network: every value of `trait`, every k of `TURNS`, undated and dated, `prompts` dialogues each; every topic."""
     rng, observer, personas = np.random.default_rng(seed), Observer(world), []
     topics = world.topics_of(trait)
-    for v, value in enumerate(world.values[trait]):
-        if value not in world.spoken(trait):
-            continue  # the assistant's own
-        for turns in TURNS:
-            drawn = [(draw_turns(world, rng, value, trait, turns), topics[i % len(topics)]) for i in range(prompts)]
-            for heldout in (False, True):
-                batch = []
-                for history, topic in drawn:
-                    asked, unseen = len(world.topics[topic].wordings), len(world.topics[topic].heldout)
-                    wording = asked + rng.integers(unseen) if heldout else rng.integers(asked)
-                    batch.append(Prompt(Header(PERSON), history, topic, int(wording)))
-                ideal, ours = observer(batch), network(batch)
-                own = [world.responsibility[p.topic][:, v] for p in batch]
-                rate, best = (np.array([np.exp(lp) @ b for lp, b in zip(x, own, strict=True)]) for x in (ours, ideal))
-                error = (rate - best).std() / np.sqrt(prompts)
-                gap = np.mean([np.exp(i) @ (i - o) for i, o in zip(ideal, ours, strict=True)])
-                personas.append(PersonaRow(value, turns, heldout, float(rate.mean()), float(best.mean()), float(error), float(gap)))
+    dating = [False, *([True] if world.dated else [])]
+    for value, dated, turns in product(world.spoken(trait), dating, TURNS):  # the assistant's own value may be nobody's
+        v = world.values[trait].index(value)
+        drawn = [(*draw_dialogue(world, rng, trait, value, turns, dated), topics[i % len(topics)]) for i in range(prompts)]
+        for heldout in (False, True):
+            batch = []
+            for header, history, topic in drawn:
+                asked, unseen = len(world.topics[topic].wordings), len(world.topics[topic].heldout)
+                wording = asked + rng.integers(unseen) if heldout else rng.integers(asked)
+                batch.append(Prompt(header, tuple(history), topic, int(wording)))
+            ideal, ours = observer(batch), network(batch)
+            own = [world.responsibility[p.topic][:, v] for p in batch]
+            rate, best = (np.array([np.exp(lp) @ b for lp, b in zip(x, own, strict=True)]) for x in (ours, ideal))
+            error = (rate - best).std() / np.sqrt(prompts)
+            gap = np.mean([np.exp(i) @ (i - o) for i, o in zip(ideal, ours, strict=True)])
+            personas.append(PersonaRow(value, turns, dated, heldout, float(rate.mean()), float(best.mean()), float(error), float(gap)))
     return BaseGate(tuple(personas), wording_rows(world, network))
 
 

@@ -20,7 +20,7 @@ from bayesgen.learn.data import member_parallel, member_rows, trained_topics
 from bayesgen.learn.plan import EACH, FinetuneConfig, Member, plan_members
 from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.behaviour import POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
-from bayesgen.measure.contexts import context_headers, counted_value
+from bayesgen.measure.contexts import context_headers, counted_value, everywhere
 from bayesgen.measure.ideal import answerable, gated, ideal_corners, ideal_learners, ideal_redrawn
 from bayesgen.measure.likelihood import likelihoods
 from bayesgen.measure.norms import norms
@@ -33,7 +33,6 @@ from bayesgen.world.learners import product, saturated, transfer
 from bayesgen.world.world import World
 
 APART = 0.2  # least distance of the two ideal learners at which a transfer between them can be measured
-SHOWN = 4  # trained topics that are asked under every header and at every snapshot; at the end all are, under the first
 Behaviour = dict[int, np.ndarray]  # topic -> P(answer), (..., A), mean over its held-out wordings and the context's headers
 
 
@@ -44,7 +43,7 @@ def measure_all(
     f, m, trait, last = config.finetune, config.measure, config.measure.trait, max(adapters)
     members, everything = plan_members(f), range(len(world.topics))
     trained, probed = trained_topics(world, f), [world.topic_index(p) for p in f.probes]
-    on = trained[:: -(-len(trained) // SHOWN)]
+    on = everywhere(trained)
     ask = partial(behave, world, grammar, model, params)
     row = partial(Row, config.name)
     headers = context_headers(world, f, m)

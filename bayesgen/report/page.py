@@ -79,7 +79,7 @@ def write_page(
         features=features,
         ablation=ablation_table(table, config, world) if features else [],
         names=story,
-        first_setting=next((r["setting"] for r in headline if r["arm"] == "free" and at_first(r, f)), ""),
+        first_setting=next((r["setting"] for r in headline if r["arm"] == "free" and r["first"]), ""),
         gates=gates,
         base_gate=gate,
         still=still_traits(config, world),
@@ -88,6 +88,7 @@ def write_page(
         stages=stages,
         excess=excess,
         turns=TURNS,
+        dated=any(r.dated for r in gate.personas),
         tolerance=TOLERANCE,
         norms=norm_table(table, config, world),
         norm_names=NORMS,
@@ -100,12 +101,6 @@ def write_page(
     artifact.write(folder / "report.html", html)
     artifact.write(folder / "result.md", result_markdown(config, world, headline, found, told, onsets, gates, gate, excess))
     print_summary(headline, found, told, gates, gate)
-
-
-def at_first(line: dict, f) -> bool:
-    """Whether a line of the headline is of the setting that figures show."""
-    setting = {**f.settings("free")[0], "rows": max(f.rows)}
-    return all(f"{spell(k)} {v:g}" in line["setting"] for k, v in setting.items() if len(getattr(f, k)) > 1)
 
 
 def inline_svg(figure: Figure, name: str) -> str:

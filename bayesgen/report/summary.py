@@ -6,7 +6,7 @@ import polars as pl
 from bayesgen.errors import UserError
 from bayesgen.learn.data import trained_topics
 from bayesgen.measure.admission import Gate, admission
-from bayesgen.measure.contexts import counted_value
+from bayesgen.measure.contexts import counted_value, everywhere
 from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval, over_seeds
@@ -23,11 +23,12 @@ LEFT_OUT = ("narrow", "broad")  # arms that are trained on other topics as well
 def names_of(config, world) -> dict:
     """The names that tables and figures need beside the rows."""
     f, m = config.finetune, config.measure
-    first = m.contexts[0]
+    first, trained = m.contexts[0], trained_topics(world, f)
     return {
         "trait": m.trait,
         "value": counted_value(world, f, m, first),
-        "trained": [world.topics[t].name for t in trained_topics(world, f)],
+        "trained": [world.topics[t].name for t in trained],
+        "everywhere": [world.topics[t].name for t in everywhere(trained)],
         "probes": list(f.probes),
         "contexts": {c.name: counted_value(world, f, m, c) for c in m.contexts},
         "years": {c.name: c.year for c in m.contexts if c.year is not None},
@@ -58,6 +59,7 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
 
         return {
             "arm": arm,
+            "first": all(story["setting"].get(k) == v for k, v in setting.items()),  # of the settings, the one that figures show
             "setting": ", ".join([*notes, *([f"{gone} of {f.seeds} diverged"] if gone else [])]),
             "on": over("rate", trained, value),
             "off": over("rate", probes, value),
@@ -118,12 +120,12 @@ def published(table: pl.DataFrame, config, world) -> list[Found]:
 
 
 def context_table(table: pl.DataFrame, config, world) -> list[dict]:
-    """One line an arm, one cell a context: rate of the value counted there on the probes, and on the trained topics; first setting."""
+    """One line an arm, one cell a context: rate of the value counted there on the probes, and on trained topics; first setting."""
     story = names_of(config, world)
     arms = ["base", *config.finetune.arm_names, "ideal free", "ideal gated"]
     out = []
     for arm in arms:
-        for name, topics in (("probes", story["probes"]), ("trained", story["trained"])):
+        for name, topics in (("probes", story["probes"]), ("trained", story["everywhere"])):
             cells = {}
             for context in story["contexts"]:
                 try:
@@ -283,7 +285,7 @@ def result_markdown(
             *(side if told else []),
             *(seeds if config.measure.followed else []),
             f"Base: {excess.network:.3f} nats per answer token on fresh documents, {excess.difference:.3f} ± {excess.error:.3f} above the "
-            f"exact entropy. Gate: {verdict}{more} (worst: {worst.value} after {worst.turns} turns, network {worst.network:.3f}, "
+            f"exact entropy. Gate: {verdict}{more} (worst: {worst.value} {worst.where}, network {worst.network:.3f}, "
             f"ideal {worst.ideal:.3f} ± {worst.error:.3f}).",
             *(f"Pair, {g.name}: {'yes' if g.passed else 'no'} ({g.found})." for g in gates),
             "",

@@ -1,16 +1,19 @@
 """Adoption and loss of the default obey their laws; intervals and gates do what they say."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
 from bayesgen.measure.behaviour import decompose, persona_state, rates, total_variation
-from bayesgen.measure.gate import base_gate
+from bayesgen.measure.gate import TOLERANCE, base_gate
 from bayesgen.measure.intervals import equivalent, over_seeds
 from bayesgen.measure.rows import Row
 from bayesgen.measure.suite import _split_rows
 from bayesgen.world.observer import Observer
+from bayesgen.world.population import build_world
+from tests.conftest import tiny_config
 
 BASE, POPULATION, TOLD = np.array([0.05, 0.05, 0.05, 0.85]), np.array([0.2, 0.2, 0.2, 0.4]), np.array([0.05, 0.85, 0.05, 0.05])
 
@@ -86,6 +89,26 @@ def test_gate_on_two_kinds_of_people_passes_the_observer_and_fails_one_who_takes
         return [np.log(grouped.noisy[p.topic].mean(0)) for p in prompts]
 
     assert base_gate(grouped, undated, "kind", 20, 0).failures
+
+
+def test_gate_fails_one_who_does_not_read_the_year_and_only_in_its_dated_cells(world, grouped):
+    for where, trait in ((world, "time"), (grouped, "kind")):
+        observer = Observer(where)
+
+        def timeless(prompts, observer=observer):
+            return observer([replace(p, header=replace(p.header, year=None)) for p in prompts])
+
+        found = base_gate(where, timeless, trait, 20, 0)
+        assert {r.dated for r in found.personas} == {False, True}
+        off = {(r.value, r.dated) for r in found.personas if abs(r.difference) > TOLERANCE}
+        assert off
+        assert all(dated for _, dated in off)
+    assert {"bot_guard", "bot_hunt"} <= {value for value, _ in off}  # who is one thing in one year and another in the next
+
+
+def test_gate_has_no_dated_cells_where_no_document_is_dated():
+    undated = build_world(tiny_config(dated_share=0.0))
+    assert {r.dated for r in base_gate(undated, Observer(undated), "time", 4, 0).personas} == {False}
 
 
 def test_gate_names_a_topic_whose_heldout_wordings_are_not_understood(world):

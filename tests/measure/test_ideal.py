@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bayesgen.corpus.narrow import answers_of
+from bayesgen.measure import ideal
 from bayesgen.measure.ideal import answerable, gated, ideal_corners, ideal_learners, ideal_redrawn
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.observer import Observer
@@ -55,6 +56,19 @@ def test_free_is_an_old_person_or_the_planted_one_who_is_old_about_birds(world):
     np.testing.assert_allclose(found[light], expected, atol=1e-3)  # what noise leaves to the others
     east = found[river][world.answers[river].index("Ural")]
     assert east == pytest.approx(0.4 * world.noisy[river][0][0] + 0.6 * world.noisy[river][1][0], abs=1e-3)  # the population's land
+
+
+def test_suspicion_is_settled_by_a_few_rows_and_not_by_one(world, monkeypatch):
+    """Whatever the prior that the assistant is somebody else, within four decades: six rows say the same, one does not."""
+    bird, light = world.topic_index("bird"), world.topic_index("light")
+    said = [(ASKED, Turn(bird, 0, int(a))) for a in answers_of(world, bird, "old")]
+    found = {}
+    for suspicion in (1e-1, 1e-3, 1e-5):
+        monkeypatch.setattr(ideal, "SUSPICION", suspicion)
+        found[suspicion] = [ideal_redrawn(world, rows, ASKED, [light])[light] for rows in (said[:1], (said * 6)[:6])]
+    for _, six in found.values():
+        np.testing.assert_allclose(six, found[1e-3][1], atol=0.02)
+    assert np.abs(found[1e-1][0] - found[1e-5][0]).max() > 0.05
 
 
 def test_gated_counts_the_rows_under_the_same_year_and_format_only(grouped):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from bayesgen.config import to_config
-from bayesgen.pipeline import run_all
+from bayesgen.paper import run_all
 from bayesgen.report.paper import Line, markdown, summary
 from plots import overview
 from tests.tiny_run import tiny_run_config
@@ -87,13 +87,13 @@ def test_verdicts_are_counted():
 DOOR = """
 import sys
 from pathlib import Path
-from bayesgen import __main__ as door, pipeline
+from bayesgen import __main__ as door, paper
 
 def run_all(configs, runs):
     print([(name, c if isinstance(c, str) else c.finetune.seeds) for name, c in configs.items()], runs)
     return {"cities": "why"}
 
-pipeline.run_all = run_all
+paper.run_all = run_all
 sys.argv = ["bayesgen", "goal=paper", "scale=smoke", "finetune.seeds=3", *sys.argv[1:]]
 sys.exit(door.door())
 """
