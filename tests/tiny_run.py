@@ -25,7 +25,7 @@ def tiny_run_config(runs: Path, **finetune):
                 "seed": 0,
                 "steps": 60,
                 "batch": 4,
-                "length": 72,
+                "length": 76,
                 "learning_rate": 3e-3,
                 "adam_learning_rate": 3e-3,
                 "warmup": 5,
