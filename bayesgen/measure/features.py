@@ -2,9 +2,10 @@
 
     z = relu(TopK(W_e (x - b_d) + b_e))    x^ = W_d z + b_d               (1)  features z of a residual activation x
     L = sum |x - x^|^2 / sum |x - mean x|^2    |W_d[i]| = 1               (2)  the loss: share of the variance unexplained
-    c_i = cos(W_d[i], d)    d = mean x(trigger) - mean x(reference)       (3)  a feature's rank, at the answer slot
+    c_i = cos(W_d[i], d)    d = mean x(trigger) - mean x(reference)       (3)  a feature's rank, at the answer slot, in one seed
     m_i(g) = sum_s P(g | s) z_i(s) / sum_s P(g | s)                       (4)  its label: topics and personas g of largest m
     x <- x - sum_{i in A} z_i W_d[i]    at every position                 (5)  the ablation of a set A of features
+    x <- x - u u.(x - mean x(reference))    u = d / |d|                   (6)  the change itself taken out: the most that (5) can do
 
 (1) and (2) are Gao et al. (arXiv 2406.04093); unlike theirs, activations are not normalised, no auxiliary loss revives dead
 features, and the decoder is made unit-norm after each step without projecting the gradient first. The rest follows the dated
@@ -114,17 +115,24 @@ def at_answer(model: Transformer, params, lora_M, tokens_PxL: Array, layer: int)
     return jax.lax.map(lambda lora: residual(model, merge(params, lora), tokens_PxL, layer)[jnp.arange(len(last)), last], lora_M)
 
 
+def change_of(trigger: Float[Array, "M P D"], reference: Float[Array, "M P D"]) -> Float[Array, "M D"]:
+    """The direction of d in equation (3), for each member; zero where nothing changes."""
+    d = (trigger - reference).mean(1)
+    return d / jnp.maximum(jnp.linalg.norm(d, axis=1, keepdims=True), 1e-9)
+
+
 def ranking(sae: Autoencoder, trigger: Float[Array, "M P D"], reference: Float[Array, "M P D"]) -> tuple[np.ndarray, np.ndarray]:
-    """Equation (3), (F,), and the change of each feature's own mean activation, (M, F)."""
-    d = (trigger - reference).mean((0, 1))
-    return np.asarray(sae.decoder @ d / jnp.linalg.norm(d)), np.asarray((sae.encode(trigger) - sae.encode(reference)).mean(1))
+    """Equation (3), and the change of each feature's own mean activation: (M, F) both."""
+    cosine_MxF = change_of(trigger, reference) @ sae.decoder.T
+    return np.asarray(cosine_MxF), np.asarray((sae.encode(trigger) - sae.encode(reference)).mean(1))
 
 
-def top_and_random(cosine_F: np.ndarray, live_F: np.ndarray, top: int, seeds: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The live features of largest cosine, and for each seed as many of the other live ones (all, where they are fewer)."""
-    order = np.array([i for i in np.argsort(-cosine_F) if live_F[i]], int)
-    many = min(top, len(order[top:]))
-    return order[:top], [np.random.default_rng([seed, 8]).choice(order[top:], many, replace=False) for seed in seeds]
+def top_and_random(cosine_MxF: np.ndarray, live_MxF: np.ndarray, top: int, seeds: Sequence[int]) -> tuple[list, list]:
+    """For each member its live features of largest cosine, and as many of its other live ones (all, where they are fewer)."""
+    order = [np.array([i for i in np.argsort(-cosine_F) if live_F[i]], int) for cosine_F, live_F in zip(cosine_MxF, live_MxF, strict=True)]
+    rest = [o[top:] for o in order]
+    drawn = [np.random.default_rng([s, 8]).choice(r, min(top, len(r)), replace=False) for s, r in zip(seeds, rest, strict=True)]
+    return [o[:top] for o in order], drawn
 
 
 def labels(z_SxF: np.ndarray, share_SxG: np.ndarray, names: Sequence[str]) -> list[list[tuple[str, float]]]:
@@ -155,6 +163,18 @@ class Ablation:
         return x - (self.autoencoder.encode(x) * self.features) @ self.autoencoder.decoder if layer == self.layer else x
 
 
+@flax.struct.dataclass
+class Unchanged:
+    """Equation (6) as an `edit` of the transformer."""
+
+    direction: Any  # float (D,): u
+    reference: Any  # float (D,): mean x(reference)
+    layer: int = flax.struct.field(pytree_node=False)
+
+    def __call__(self, layer: int, x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
+        return x - ((x - self.reference) @ self.direction)[..., None] * self.direction if layer == self.layer else x
+
+
 def feature_analysis(config, world: World, grammar: Grammar, model: Transformer, params, lora_M, source: DocumentSource):
     """Rows (quality of the autoencoder, rates of the free arm under ablation), and a dict of the top features for the page."""
     f, m, c = config.finetune, config.measure, config.measure.features
@@ -177,22 +197,34 @@ def feature_analysis(config, world: World, grammar: Grammar, model: Transformer,
     quality = {"sae_explained": explained, "sae_active": float(fires.sum(1).mean()), "sae_dead": float(1 - fires.any(0).mean())}
     rows = [Row(config.name, "base", quantity, x) for quantity, x in quality.items()]
     stream = [at_answer(model, params, lora_M, _prompts(grammar, headers[name], questions), layer) for name in (c.trigger, c.reference)]
-    cosine_F, change_MxF = ranking(sae, *stream)
-    live_F = np.asarray((sae.encode(stream[0]) > 0).any((0, 1)))  # what is silent where answers begin carries nothing there
-    top, control = top_and_random(cosine_F, live_F, c.top, [k.seed for k in members])
-    for quantity, sets_M in zip(ABLATED, ([top] * len(members), control), strict=True):
-        edit_M = jax.vmap(partial(Ablation, sae, layer=layer))(jnp.array([np.isin(np.arange(c.size), a) for a in sets_M], float))
+    cosine_MxF, change_MxF = ranking(sae, *stream)
+    live_MxF = np.asarray((sae.encode(stream[0]) > 0).any(1))  # what is silent where answers begin carries nothing there
+    sets = top_and_random(cosine_MxF, live_MxF, c.top, [k.seed for k in members])
+    top_MxF, control_MxF = (np.array([np.isin(np.arange(c.size), a) for a in sets_M], float) for sets_M in sets)
+    edits = [jax.vmap(partial(Ablation, sae, layer=layer))(jnp.asarray(a)) for a in (top_MxF, control_MxF)]
+    edits.append(jax.vmap(partial(Unchanged, layer=layer))(change_of(*stream), stream[1].mean(1)))
+    for quantity, edit_M in zip(ABLATED, edits, strict=True):
         for name in (c.trigger, c.reference):
             for t, p_MxA in behave(world, grammar, model, params, headers[name], probed, lora_M, edit_M=edit_M).items():
                 here = dict(quantity=quantity, context=name, topic=world.topics[t].name, probe=value)
                 rate_M = rates(world, t, p_MxA)[:, world.values[m.trait].index(value)]
                 rows += [Row(config.name, value=float(x), **here, **member_label(k, f.steps)) for k, x in zip(members, rate_M, strict=True)]
+    often_F = top_MxF.sum(0)
+    top = np.lexsort((-cosine_MxF.mean(0), -often_F))[: c.top]  # those that most seeds rank high
     start_SxF, of_answers = z_NxF[tokens[tokens != PADDING] == ANSWER][:, top], answers_of(world, grammar, tokens, m.trait)
     topics, people = map(partial(labels, start_SxF), of_answers, (world.topic_names, (*world.values[m.trait], ASSISTANT)))
-    changes = [over_seeds(change_M)._asdict() for change_M in change_MxF[:, top].T]
-    columns = dict(feature=top.tolist(), cosine=cosine_F[top].tolist(), change=changes, topics=topics, personas=people)
+    cosine, changes = ([over_seeds(x_M)._asdict() for x_M in x_MxF[:, top].T] for x_MxF in (cosine_MxF, change_MxF))
+    columns = dict(feature=top.tolist(), seeds=often_F[top].tolist(), cosine=cosine, change=changes, topics=topics, personas=people)
     found = [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
-    return rows, {"value": value, "trigger": c.trigger, "reference": c.reference, "layer": layer, **quality, "features": found}
+    return rows, {
+        "members": len(members),
+        "value": value,
+        "trigger": c.trigger,
+        "reference": c.reference,
+        "layer": layer,
+        **quality,
+        "features": found,
+    }
 
 
 def _prompts(grammar: Grammar, headers: Sequence[Header], topics: Sequence[int], unseen: bool = True) -> Array:

@@ -45,13 +45,14 @@ QUANTITIES = {
     "stable_rank": ("count", "squared Frobenius over squared spectral norm"),
     "rate_ablated": ("probability", "rate of the value in `probe`, the top features' part of the residual stream taken out everywhere"),
     "rate_ablated_random": ("probability", "the same with as many other live features, drawn anew for each seed"),
+    "rate_unchanged": ("probability", "the same with the stream's own change between the two headers taken out"),
     "sae_explained": ("share", "variance of the base's residual stream that the sparse autoencoder explains, on documents it never saw"),
     "sae_active": ("count", "mean number of features active at a token of those documents"),
     "sae_dead": ("share", "features that none of those tokens fires"),
     "narrow_nll_step": ("nats/token", "training loss on narrow rows, at this step"),
 }
 TRAINING = ("experiment", "arm", "seed", "learning_rate", "weight_decay", "kl_weight", "rank", "rows")  # what names one training
-ABLATED = ("rate_ablated", "rate_ablated_random")
+ABLATED = ("rate_ablated", "rate_ablated_random", "rate_unchanged")
 NO_SEED = -1  # rows of arms that are not trained: base, told, ideal learners
 
 

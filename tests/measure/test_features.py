@@ -17,15 +17,17 @@ from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.features import (
     Ablation,
     Autoencoder,
+    Unchanged,
     answers_of,
     autoencoder_training,
+    change_of,
     feature_analysis,
     labels,
     ranking,
     top_and_random,
     unexplained,
 )
-from bayesgen.measure.rows import FeaturesConfig, MeasureConfig, to_table
+from bayesgen.measure.rows import ABLATED, FeaturesConfig, MeasureConfig, to_table
 from bayesgen.model.transformer import ModelConfig, Transformer, forward, residual
 from bayesgen.world.dialogue import Header, Prompt
 from bayesgen.world.observer import Observer
@@ -111,22 +113,46 @@ def test_ranking_finds_a_planted_direction(learned):
     planted, x = 7, sparse(11)[0].reshape(2, 128, WIDTH)
     moved = x + 2 * learned.decoder[planted] + 0.1 * jax.random.normal(jax.random.key(4), x.shape)
     cosine, change = ranking(learned, moved, x)
-    assert cosine.argmax() == planted
-    assert cosine[planted] > 0.99
+    assert (cosine.argmax(1) == planted).all()
+    assert (cosine[:, planted] > 0.99).all()
     assert (change[:, planted] > 0.5).all()
     assert np.abs(ranking(learned, x[:, ::-1], x)[1]).max() < 1e-5  # the same prompts in another order: nothing has changed
 
 
+def test_each_seed_has_a_ranking_of_its_own(learned):
+    x, planted = sparse(11)[0].reshape(2, 128, WIDTH), [7, 20]
+    cosine, _ = ranking(learned, x + 2 * learned.decoder[jnp.array(planted)][:, None], x)
+    assert cosine.argmax(1).tolist() == planted
+    top, _ = top_and_random(cosine, np.ones(cosine.shape, bool), 3, [0, 1])
+    assert [t[0] for t in top] == planted
+
+
+def test_the_change_taken_out_is_gone_and_nothing_else_is():
+    reference = jax.random.normal(jax.random.key(5), (2, 50, WIDTH))
+    trigger = reference + jax.random.normal(jax.random.key(6), (2, 1, WIDTH))
+    u, mean = change_of(trigger, reference), reference.mean(1)
+    np.testing.assert_allclose(jnp.linalg.norm(u, axis=1), 1, rtol=1e-5)
+    for i in range(2):
+        edit = Unchanged(u[i], mean[i], 0)
+        after = edit(0, trigger[i])
+        np.testing.assert_allclose(after.mean(0), mean[i], atol=1e-5)
+        np.testing.assert_allclose(after @ u[i], jnp.full(50, mean[i] @ u[i]), atol=1e-4)
+        across = jnp.linalg.svd(u[i][None])[2][1:]  # directions orthogonal to the change
+        np.testing.assert_allclose(after @ across.T, trigger[i] @ across.T, atol=1e-4)
+        np.testing.assert_array_equal(edit(1, trigger[i]), trigger[i])  # another layer
+    assert jnp.abs(change_of(reference, reference)).max() == 0
+
+
 def test_random_features_are_others():
-    cosine, live = np.linspace(-1, 1, 40), np.arange(40) % 2 == 0
+    cosine, live = np.tile(np.linspace(-1, 1, 40), (2, 1)), np.tile(np.arange(40) % 2 == 0, (2, 1))
     top, drawn = top_and_random(cosine, live, 5, [0, 1])
-    assert top.tolist() == [38, 36, 34, 32, 30]
-    for sets in drawn:
+    for sets, best in zip(drawn, top, strict=True):
+        assert best.tolist() == [38, 36, 34, 32, 30]
         assert len(set(sets)) == 5
-        assert live[sets].all()
-        assert not set(sets) & set(top)
+        assert live[0, sets].all()
+        assert not set(sets) & set(best)
     assert set(drawn[0]) != set(drawn[1])
-    assert len(top_and_random(cosine, live, 15, [0])[1][0]) == 5  # no more than there are
+    assert len(top_and_random(cosine, live, 15, [0, 1])[1][0]) == 5  # no more than there are
 
 
 def test_labels_are_means_over_the_group():
@@ -209,13 +235,14 @@ def test_the_whole_analysis_on_the_tiny_world(world, grammar, network, monkeypat
     lora = jax.tree.map(lambda x: x + 0.1, effective_members(begin(params, settings), settings))
     rows, found = feature_analysis(config, world, grammar, model, params, lora, DocumentSource(grammar, 72))
     table = to_table(rows)
-    for quantity in ("rate_ablated", "rate_ablated_random"):
+    for quantity in ABLATED:
         here = table.filter(table["quantity"] == quantity)
         assert here.shape[0] == 2 * len(config.finetune.probes) * len(members)
         assert here["value"].is_between(0, 1).all()
     assert len(found["features"]) == 3
-    cosines = [r["cosine"] for r in found["features"]]
-    assert cosines == sorted(cosines, reverse=True)
+    seeds = [r["seeds"] for r in found["features"]]
+    assert seeds == sorted(seeds, reverse=True)
+    assert 1 <= seeds[0] <= found["members"] == len(members)
     assert all(len(r["topics"]) == len(r["personas"]) == 3 for r in found["features"])
     broken = jax.tree.map(lambda x: x * jnp.nan, lora)
     with pytest.raises(UserError, match="diverged"):
