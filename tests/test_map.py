@@ -8,6 +8,7 @@ import pytest
 from bayesgen.learn.data import member_rows, trained_topics
 from bayesgen.learn.plan import plan_members
 from bayesgen.measure.rows import QUANTITIES
+from bayesgen.outside import take_in
 from bayesgen.pipeline import prepare
 from bayesgen.report.contrasts import measurable
 from bayesgen.report.summary import names_of
@@ -86,6 +87,13 @@ def test_what_an_experiment_trains_on_never_names_what_it_asks(name, tmp_path):
         assert len(rows) == f.data_rows(member.rows)
         assert not probes & {t.topic for _, t in rows}
         assert trained & {t.topic for _, t in rows}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*/*.yaml")), ids=lambda p: p.stem)
+def test_every_experiment_beside_a_page_composes(path, tmp_path):
+    """Taken in from outside, as a user's would be; its contrasts name what is measured."""
+    words = take_in([f"+exp={path}"], EXPERIMENTS, tmp_path)
+    prepare(compose_config(*words, f"runs={tmp_path}"))
 
 
 def test_no_page_holds_a_placeholder_or_a_dead_link():
