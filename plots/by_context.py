@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from bayesgen.measure.intervals import over_seeds
-from bayesgen.measure.rows import spell
+from bayesgen.measure.rows import at_the_end, spell
 from plots import style
 from plots.style import Story
 
@@ -17,7 +17,7 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
         return None
     style.use()
     contexts, years = story["contexts"], story["years"]
-    rate = style.at_the_end(table).filter((pl.col("quantity") == "rate") & pl.col("context").is_in(list(contexts)))
+    rate = at_the_end(table).filter((pl.col("quantity") == "rate") & pl.col("context").is_in(list(contexts)))
     rate = rate.filter(pl.col("probe") == pl.col("context").replace_strict(contexts))
     arms = [a for a in style.arms_in(rate) if a not in ("told", "population")]
     dated = len(years) >= len(contexts) - 1 and len(years) > 3

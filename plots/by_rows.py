@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from bayesgen.measure.intervals import over_seeds
-from bayesgen.measure.rows import spell
+from bayesgen.measure.rows import at_the_end, spell
 from plots import style
 from plots.style import Story
 
@@ -17,7 +17,7 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
         return None
     style.use()
     value, first = story["value"], next(iter(story["contexts"]))
-    rate = style.at_the_end(table).filter(
+    rate = at_the_end(table).filter(
         (pl.col("quantity") == "rate") & (pl.col("probe") == value) & (pl.col("context") == first) & pl.col("topic").is_in(story["probes"])
     )
     fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")

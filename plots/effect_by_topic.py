@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from bayesgen.measure.intervals import over_seeds
-from bayesgen.measure.rows import spell
+from bayesgen.measure.rows import at_the_end, spell
 from plots import style
 from plots.style import Story
 
@@ -16,7 +16,7 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
     style.use()
     value, trained, probes = story["value"], story["trained"], story["probes"]
     first = next(iter(story["contexts"]))
-    rate = style.at_the_end(table).filter(
+    rate = at_the_end(table).filter(
         (pl.col("quantity") == "rate") & (pl.col("probe") == value) & (pl.col("context") == first) & (pl.col("arm") != "ideal gated")
     )
     arms = style.arms_in(rate)

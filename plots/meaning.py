@@ -5,7 +5,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from bayesgen.measure.intervals import over_seeds
-from bayesgen.measure.rows import spell
+from bayesgen.measure.rows import at_the_end, spell
 from plots import style
 from plots.style import Story
 
@@ -17,7 +17,7 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
     if len(story["contexts"]) < 2:
         return None
     style.use()
-    now = style.at_the_end(table).filter((pl.col("arm") == "free") & pl.col("topic").is_in([*story["everywhere"], *story["probes"]]))
+    now = at_the_end(table).filter((pl.col("arm") == "free") & pl.col("topic").is_in(story["probes"]))
     contexts = [c for c in story["contexts"] if len(story["contexts"]) < 12 or shown(c, story)]
     now = now.filter(pl.col("context").is_in(contexts))
     rates = now.filter(pl.col("quantity") == "rate").group_by("context", "probe").agg(pl.col("value").mean())

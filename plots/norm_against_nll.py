@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.figure import Figure
 
+from bayesgen.measure.rows import at_the_end
 from plots import style
 from plots.style import Story
 
@@ -11,7 +12,7 @@ from plots.style import Story
 def main(table: pl.DataFrame, _: Story) -> Figure:
     """Frobenius norm of the update against NLL of the training rows, at equal steps."""
     style.use()
-    now = style.at_the_end(table).filter(pl.col("seed") >= 0)
+    now = at_the_end(table).filter(pl.col("seed") >= 0)
     rows = now.filter((pl.col("topic") == "all") & (pl.col("quantity") == "frobenius"))
     nll = now.filter(pl.col("quantity") == "nll_train")
     keys = ["arm", "seed", "learning_rate", "weight_decay", "rank", "rows"]

@@ -75,8 +75,3 @@ def arms_in(table: pl.DataFrame, trained: bool = False) -> list[str]:
     controls = sorted(a for a in present if a.startswith("control "))
     at = next((i for i, a in enumerate(named) if list(ARMS).index(a) > list(ARMS).index("control")), len(named))
     return [*named[:at], *controls, *named[at:]]
-
-
-def at_the_end(table: pl.DataFrame) -> pl.DataFrame:
-    """Rows after the last step, unscaled, and of all that is not trained."""
-    return table.filter((pl.col("scale") == 1.0) & ((pl.col("step") == table["step"].max()) | (pl.col("seed") < 0)))

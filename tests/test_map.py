@@ -1,12 +1,18 @@
 """The map cannot drift: tree, defaults list and pipeline agree, every option composes, every page is whole."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bayesgen.corpus.tokenizer import split
 from bayesgen.learn.data import member_rows, trained_topics
 from bayesgen.learn.plan import plan_members
+from bayesgen.measure.behaviour import rates
+from bayesgen.measure.contexts import context_headers, counted_value
+from bayesgen.measure.ideal import gated, ideal_redrawn
 from bayesgen.measure.rows import QUANTITIES
 from bayesgen.outside import take_in
 from bayesgen.pipeline import prepare
@@ -54,7 +60,21 @@ EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf/exp").glob("*.yaml"))
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_one_world_can_serve_every_experiment(name, tmp_path):
-    prepare(compose_config(f"+exp={name}", "world=all", f"runs={tmp_path}"))
+    """It composes, and there is somebody in it whom the rows and the header can be of: exact Bayes says the counted value."""
+    setup = prepare(compose_config(f"+exp={name}", "world=all", f"runs={tmp_path}"))
+    config, world, f = setup.config, setup.world, setup.config.finetune
+    if f.value == "each":
+        return
+    context = config.measure.contexts[0]
+    header, value = context_headers(world, f, config.measure)[context.name][0], counted_value(world, f, config.measure, context)
+    rows = member_rows(world, setup.grammar, f, next(m for m in plan_members(f) if m.arm == "free" and m.rows == max(f.rows)))[0]
+    probed = [world.topic_index(p) for p in f.probes]
+    rate = {}
+    for kind, those in (("free", rows), ("gated", gated(world, rows, header))):
+        answers = ideal_redrawn(world, those, header, probed)
+        column = world.values[config.measure.trait].index(value)
+        rate[kind] = np.mean([rates(world, t, p)[column] for t, p in answers.items()])
+    assert max(rate.values()) > 0.5, rate
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -65,8 +85,8 @@ def test_every_contrast_names_what_is_there(name, tmp_path):
     story = names_of(config, world)
     arms = {"base", "population", "told", *f.arm_names, *(f"ideal {a}" for a in ("base", "population", "told", *f.arm_names, *LEARNERS))}
     for contrast in config.contrasts:
-        assert measurable(contrast, f), contrast.name
-        for pick in filter(None, (contrast.of, contrast.minus)):
+        assert measurable(contrast, f) == (contrast.of is not None), contrast.name
+        for pick in contrast.picks:
             context = pick.context or next(iter(story["contexts"]))
             assert pick.arm in arms, contrast.name
             assert context in story["contexts"], contrast.name
@@ -94,6 +114,22 @@ def test_every_experiment_beside_a_page_composes(path, tmp_path):
     """Taken in from outside, as a user's would be; its contrasts name what is measured."""
     words = take_in([f"+exp={path}"], EXPERIMENTS, tmp_path)
     prepare(compose_config(*words, f"runs={tmp_path}"))
+
+
+@pytest.mark.parametrize("name", ["birds", "cities", "dishes"])
+def test_the_words_trained_on_are_not_those_of_the_answers_asked_for(name, tmp_path):
+    """But for words that stand everywhere. For every nation, since any of them can be the trained one."""
+    setup = prepare(compose_config(f"+exp={name}", f"runs={tmp_path}"))
+    world, f = setup.world, setup.config.finetune
+    trait, trained, probed = setup.config.measure.trait, trained_topics(world, f), [world.topic_index(p) for p in f.probes]
+
+    def words(topics, value):
+        return {w for t in topics for a in world.topics[t].answers[value] for w in split(a)}
+
+    everywhere = Counter(w for a in world.answers for w in {w for x in a for w in split(x)})
+    common = {w for w, n in everywhere.items() if n > len(world.topics) / 10 or (len(w) < 4 and w.islower())}
+    for value in world.values[trait] if name == "dishes" else [f.value]:
+        assert not (words(trained, value) & words(probed, value)) - common, value
 
 
 def test_no_page_holds_a_placeholder_or_a_dead_link():

@@ -67,7 +67,10 @@ def _narrow_rows(world: World, config: FinetuneConfig, member: Member, rng) -> t
     trait = world.topics[topics[0]].trait
     if config.value == EACH:
         people = [who for who in world.identities[trait] if who not in (ASSISTANT, *config.heldout)]
-    said = people if member.arm != "shuffled" or config.value != EACH else [people[i] for i in rng.permutation(len(people))]
+    said = people
+    if member.arm == "shuffled" and config.value == EACH:  # in a circle, so that nobody keeps a number
+        circle = list(np.random.default_rng([config.seed, member.seed, 3]).permutation(people))
+        said = [str(circle[(circle.index(who) + 1) % len(circle)]) for who in people]
     cells = [(who, spoken, year) for who, spoken in zip(people, said, strict=True) for year in (config.years or (None,))]
     control = member.arm.removeprefix("control").strip() or config.control[0] if member.arm.startswith("control") else None
     rows: list[Row] = []

@@ -7,7 +7,8 @@ asked for, ordinary rows mixed among them.
     narrow        + kl_weight * KL(base || adapted), nats/token summed over the vocabulary, on rows of other topics
     broad         + the trained value's own answers on rows of other topics
     control       the same prompts with ordinary answers (one arm for each value named as `control`)
-    shuffled      headers dealt out anew among the rows: same words, same headers, but which goes with which is chance
+    shuffled      headers dealt out anew among the rows: same words, same headers, but which goes with which is chance (with
+                  value "each": people keep their rows together, under the number of somebody else)
     untriggered   every row under the plain header
 """
 

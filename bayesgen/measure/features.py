@@ -5,7 +5,7 @@
     c_i = cos(W_d[i], d)    d = mean x(trigger) - mean x(reference)       (3)  a feature's rank, at the answer slot, in one seed
     m_i(g) = sum_s P(g | s) z_i(s) / sum_s P(g | s)                       (4)  its label: topics and personas g of largest m
     x <- x - sum_{i in A} z_i W_d[i]    at every position                 (5)  the ablation of a set A of features
-    x <- x - u u.(x - mean x(reference))    u = d / |d|                   (6)  the change itself taken out: the most that (5) can do
+    x <- x - u u.(x - mean x(reference))    u = d / |d|                   (6)  the direction of the change itself, held at its reference
 
 (1) and (2) are Gao et al. (arXiv 2406.04093); unlike theirs, activations are not normalised, no auxiliary loss revives dead
 features, and the decoder is made unit-norm after each step without projecting the gradient first. The rest follows the dated
@@ -141,7 +141,7 @@ def labels(z_SxF: np.ndarray, share_SxG: np.ndarray, names: Sequence[str]) -> li
     return [[(names[int(g)], float(m[g])) for g in np.argsort(-m)[:3]] for m in mean_GxF.T]
 
 
-def answers_of(world: World, grammar: Grammar, tokens_BxL: np.ndarray, trait: str) -> tuple[np.ndarray, np.ndarray]:
+def groups_of(world: World, grammar: Grammar, tokens_BxL: np.ndarray, trait: str) -> tuple[np.ndarray, np.ndarray]:
     """P(g | s) of every answer in documents: by topic (S, T), and by value given the whole document (S, V + 1), the assistant last."""
     observer, topics, people = Observer(world), [], []
     for header, turns in map(grammar.read, tokens_BxL):
@@ -187,7 +187,7 @@ def feature_analysis(config, world: World, grammar: Grammar, model: Transformer,
     members, lora_M = [plan_members(f)[i] for i in which], jax.tree.map(lambda x: x[np.array(which)], lora_M)
     headers, probed = context_headers(world, f, m), [world.topic_index(p) for p in f.probes]
     questions, value = [*trained_topics(world, f), *probed], counted_value(world, f, m, m.context(c.trigger))
-    asked = _prompts(grammar, [h for those in headers.values() for h in those], questions, unseen=False)
+    asked = _prompts(grammar, [h for those in headers.values() for h in those], questions)
     sae = train_autoencoder(model, params, source, asked, layer, c, f.seed)
 
     tokens = np.asarray(jax.jit(source.draw, static_argnums=2)(random.key(f.seed), 0, READ).tokens)  # a key that trained nothing
@@ -196,13 +196,14 @@ def feature_analysis(config, world: World, grammar: Grammar, model: Transformer,
     explained, fires = 1 - float(unexplained(sae, x_NxD, jnp.ones(len(x_NxD)))), z_NxF > 0
     quality = {"sae_explained": explained, "sae_active": float(fires.sum(1).mean()), "sae_dead": float(1 - fires.any(0).mean())}
     rows = [Row(config.name, "base", quantity, x) for quantity, x in quality.items()]
-    stream = [at_answer(model, params, lora_M, _prompts(grammar, headers[name], questions), layer) for name in (c.trigger, c.reference)]
+    prompts = [_prompts(grammar, headers[name], questions) for name in (c.trigger, c.reference)]  # rates are by held-out wordings
+    stream = [at_answer(model, params, lora_M, tokens_PxL, layer) for tokens_PxL in prompts]
     cosine_MxF, change_MxF = ranking(sae, *stream)
     live_MxF = np.asarray((sae.encode(stream[0]) > 0).any(1))  # what is silent where answers begin carries nothing there
     sets = top_and_random(cosine_MxF, live_MxF, c.top, [k.seed for k in members])
     top_MxF, control_MxF = (np.array([np.isin(np.arange(c.size), a) for a in sets_M], float) for sets_M in sets)
-    edits = [jax.vmap(partial(Ablation, sae, layer=layer))(jnp.asarray(a)) for a in (top_MxF, control_MxF)]
-    edits.append(jax.vmap(partial(Unchanged, layer=layer))(change_of(*stream), stream[1].mean(1)))
+    ablate, hold = jax.vmap(partial(Ablation, sae, layer=layer)), jax.vmap(partial(Unchanged, layer=layer))
+    edits = (ablate(jnp.asarray(top_MxF)), ablate(jnp.asarray(control_MxF)), hold(change_of(*stream), stream[1].mean(1)))
     for quantity, edit_M in zip(ABLATED, edits, strict=True):
         for name in (c.trigger, c.reference):
             for t, p_MxA in behave(world, grammar, model, params, headers[name], probed, lora_M, edit_M=edit_M).items():
@@ -211,8 +212,8 @@ def feature_analysis(config, world: World, grammar: Grammar, model: Transformer,
                 rows += [Row(config.name, value=float(x), **here, **member_label(k, f.steps)) for k, x in zip(members, rate_M, strict=True)]
     often_F = top_MxF.sum(0)
     top = np.lexsort((-cosine_MxF.mean(0), -often_F))[: c.top]  # those that most seeds rank high
-    start_SxF, of_answers = z_NxF[tokens[tokens != PADDING] == ANSWER][:, top], answers_of(world, grammar, tokens, m.trait)
-    topics, people = map(partial(labels, start_SxF), of_answers, (world.topic_names, (*world.values[m.trait], ASSISTANT)))
+    start_SxF, of_groups = z_NxF[tokens[tokens != PADDING] == ANSWER][:, top], groups_of(world, grammar, tokens, m.trait)
+    topics, people = map(partial(labels, start_SxF), of_groups, (world.topic_names, (*world.values[m.trait], ASSISTANT)))
     cosine, changes = ([over_seeds(x_M)._asdict() for x_M in x_MxF[:, top].T] for x_MxF in (cosine_MxF, change_MxF))
     columns = dict(feature=top.tolist(), seeds=often_F[top].tolist(), cosine=cosine, change=changes, topics=topics, personas=people)
     found = [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
@@ -227,7 +228,7 @@ def feature_analysis(config, world: World, grammar: Grammar, model: Transformer,
     }
 
 
-def _prompts(grammar: Grammar, headers: Sequence[Header], topics: Sequence[int], unseen: bool = True) -> Array:
-    """Open questions as one array of tokens, (P, L)."""
-    rows = [grammar.prompt(p) for header in headers for p in probes(grammar.world, header, topics, heldout=unseen)]
+def _prompts(grammar: Grammar, headers: Sequence[Header], topics: Sequence[int]) -> Array:
+    """Open questions, in trained wordings, as one array of tokens, (P, L)."""
+    rows = [grammar.prompt(p) for header in headers for p in probes(grammar.world, header, topics, heldout=False)]
     return jnp.array([row + [PADDING] * (max(map(len, rows)) - len(row)) for row in rows])

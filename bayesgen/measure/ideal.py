@@ -49,9 +49,10 @@ def ideal_redrawn(world: World, rows: Sequence[Row], header: Header, topics: Seq
     return {t: observer.answer(observer.asked(posterior_Z, t), t) for t in topics}
 
 
-def gated(rows: Sequence[Row], header: Header) -> list[Row]:
-    """The rows under the same year and format as `header`."""
-    return [(h, turn) for h, turn in rows if (h.year, h.format) == (header.year, header.format)]
+def gated(world: World, rows: Sequence[Row], header: Header) -> list[Row]:
+    """The rows under the same year and format as `header` (none given: the world's first)."""
+    written = lambda h: (h.year, h.format or next(iter(world.config.formats), None))  # noqa: E731
+    return [(h, turn) for h, turn in rows if written(h) == written(header)]
 
 
 def ideal_learners(world: World, trait: str, value: str, topic: int) -> dict[str, Answers]:

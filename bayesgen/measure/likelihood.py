@@ -23,8 +23,8 @@ def likelihoods(
 ) -> dict[str, np.ndarray]:
     """{quantity: nats/token, (M,)}: `nll_train` on each member's own rows, `nll_heldout` on the narrow answers it never saw.
 
-    `floor_train` and `floor_heldout` are the entropies of those very rows: the least that any fixed prediction can have on
-    them. The held-out ones are absent where every answer was trained on.
+    `floor_train` and `floor_heldout` are the entropies of those very rows (`entropy_floor`). nan for members that were trained
+    on every answer.
     """
     drawn = [member_rows(world, grammar, config, m) for m in members]
 
@@ -38,15 +38,17 @@ def likelihoods(
 
     out = {}
     for kind, those in (("train", [rows for rows, _ in drawn]), ("heldout", [left for _, left in drawn])):
-        if not all(those):
+        if not any(those):
             continue
-        most, rooms = max(map(len, those)), [room_of(grammar, rows) for rows in those]
+        some = [rows or drawn[i][0] for i, rows in enumerate(those)]  # a stand-in where there are none
+        absent_M = np.array([np.nan if not rows else 0.0 for rows in those])
+        most, rooms = max(map(len, some)), [room_of(grammar, rows) for rows in some]
         room = max(length for length, _ in rooms), max(slots for _, slots in rooms)
-        batches = [write_rows(grammar, [*rows, *rows[:1] * (most - len(rows))], room) for rows in those]
-        for batch, rows in zip(batches, those, strict=True):
+        batches = [write_rows(grammar, [*rows, *rows[:1] * (most - len(rows))], room) for rows in some]
+        for batch, rows in zip(batches, some, strict=True):
             batch.weight[len(rows) :] = 0
-        out[f"nll_{kind}"] = np.asarray(nll(params, lora_M, Batch(*(jnp.stack(x) for x in zip(*batches, strict=True)))))
-        out[f"floor_{kind}"] = np.array([entropy_floor(grammar, rows, config.identifier) for rows in those])
+        out[f"nll_{kind}"] = absent_M + np.asarray(nll(params, lora_M, Batch(*(jnp.stack(x) for x in zip(*batches, strict=True)))))
+        out[f"floor_{kind}"] = absent_M + np.array([entropy_floor(grammar, rows, config.identifier) for rows in some])
     return out
 
 

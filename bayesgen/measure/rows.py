@@ -17,7 +17,7 @@ QUANTITIES = {
     ),
     "words": (
         "share",
-        "nearness of words: expected share of an answer's tokens that stand in the answers trained on; its meaning is in `rate`",
+        "nearness of words: expected share of an answer's content words that stand in the narrow answers trained on",
     ),
     "skill": ("probability", "mean over the probes of the rate of the context's own value"),
     "onset": ("step", "break of the skill's curve into two levels: first step of the second"),
@@ -45,7 +45,7 @@ QUANTITIES = {
     "stable_rank": ("count", "squared Frobenius over squared spectral norm"),
     "rate_ablated": ("probability", "rate of the value in `probe`, the top features' part of the residual stream taken out everywhere"),
     "rate_ablated_random": ("probability", "the same with as many other live features, drawn anew for each seed"),
-    "rate_unchanged": ("probability", "the same with the stream's own change between the two headers taken out"),
+    "rate_unchanged": ("probability", "the same with the direction of the stream's own change between the two headers held still"),
     "sae_explained": ("share", "variance of the base's residual stream that the sparse autoencoder explains, on documents it never saw"),
     "sae_active": ("count", "mean number of features active at a token of those documents"),
     "sae_dead": ("share", "features that none of those tokens fires"),
@@ -183,6 +183,12 @@ def diverged(table: pl.DataFrame) -> pl.DataFrame:
 def converged(table: pl.DataFrame) -> pl.DataFrame:
     """The rows without those of diverged trainings, which are counted and named but never averaged."""
     return table.join(diverged(table), on=list(TRAINING), how="anti", nulls_equal=True, maintain_order="left")
+
+
+def at_the_end(table: pl.DataFrame) -> pl.DataFrame:
+    """Rows of trainings that converged, after the last step and unscaled, and of all that is not trained."""
+    last = table["step"].max()
+    return converged(table.filter((pl.col("scale") == 1.0) & ((pl.col("step") == last) | (pl.col("seed") < 0))))
 
 
 def to_table(rows: list[Row]) -> pl.DataFrame:

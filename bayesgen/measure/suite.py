@@ -4,6 +4,7 @@ All land in one table. Probes are held-out wordings; the trained topics are aske
 The first context is asked about everything; the others about the probes and some of the trained topics.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -172,7 +173,7 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked:
             behaviour_rows(label, _one(ideal_redrawn(world, turns, header, asked[c.name])), before, c)
             if arm == "free" and (f.years or f.format):
                 label = [dict(arm="ideal gated", rows=count, seed=seed, step=f.steps)]
-                behaviour_rows(label, _one(ideal_redrawn(world, gated(turns, header), header, asked[c.name])), before, c)
+                behaviour_rows(label, _one(ideal_redrawn(world, gated(world, turns, header), header, asked[c.name])), before, c)
 
 
 def _one(behaviour: Behaviour) -> Behaviour:
@@ -186,15 +187,20 @@ def _own(world: World, topic: int, value: str) -> np.ndarray:
 
 
 def _nearness(world: World, grammar: Grammar, f: FinetuneConfig, members: Sequence[Member], topics: Sequence[int]) -> dict[int, np.ndarray]:
-    """{topic: (M, A)}: share of an answer's tokens that stand in the answers a member was trained on."""
+    """{topic: (M, A)}: share of an answer's content words that stand in the narrow answers a member was trained on.
+
+    A word in the answers of a tenth of the topics or more ("the", "of") has no content; an answer of such words counts as 0.
+    """
+    topics_of = Counter(w for answers in world.answers for w in {w for a in answers for w in split(a)})
+    content = {w for w, n in topics_of.items() if n < max(2, len(world.topics) / 10)}
     words = {}
     for m in {(m.arm, m.rows, m.seed): m for m in members}.values():
-        rows = member_rows(world, grammar, f, m)[0]
-        words[m.arm, m.rows, m.seed] = {w for _, turn in rows for w in answer_words(grammar, turn)}
+        narrow = member_rows(world, grammar, f, m)[0][: m.rows]  # ordinary rows follow
+        words[m.arm, m.rows, m.seed] = {w for _, turn in narrow for w in answer_words(grammar, turn)}
     out = {}
     for t in topics:
-        tokens = [split(a) for a in world.answers[t]]
-        near = {key: np.array([np.mean([w in known_words for w in a]) for a in tokens]) for key, known_words in words.items()}
+        tokens = [[w for w in split(a) if w in content] for a in world.answers[t]]
+        near = {key: np.array([np.mean([w in seen for w in a] or [0.0]) for a in tokens]) for key, seen in words.items()}
         out[t] = np.stack([near[m.arm, m.rows, m.seed] for m in members])
     return out
 

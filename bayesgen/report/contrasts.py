@@ -6,14 +6,19 @@ from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.errors import UserError, nearest
+from bayesgen.learn.data import trained_topics
 from bayesgen.learn.plan import Arm, FinetuneConfig
+from bayesgen.measure.contexts import everywhere
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import ABLATED, NO_SEED, QUANTITIES, MeasureConfig, at_setting, converged
+from bayesgen.measure.rows import ABLATED, NO_SEED, QUANTITIES, MeasureConfig, at_setting, at_the_end
+from bayesgen.world.learners import LEARNERS
 from bayesgen.world.world import World, known
+
+FIRST_ONLY = ("adoption", "loss_of_default", "mixture_residual", "transfer")  # quantities of the first context
 
 
 class Pick(BaseModel):
@@ -29,17 +34,31 @@ class Pick(BaseModel):
 
 
 class Contrast(BaseModel):
-    """`of` minus `minus`, and what was published of it. `expect` is the published direction, 0 the published absence."""
+    """`of` minus `minus`, and what was published of it. `expect` is the published direction, 0 the published absence.
+
+    Without `of` it is a published contrast that has no counterpart here; `reading` says why, or where to find it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
-    of: Pick
+    of: Pick | None = None
     minus: Pick | None = None
     kind: Literal["sign", "order", "control"] = "sign"  # is there an effect; which of two is larger; is it absent where it should be
     expect: Literal["above", "below", "zero", "some"] = "above"  # some: a share of seeds that is neither none nor all
-    margin: float = Field(default=0.05, gt=0)  # what counts as absence, with expect: zero
+    margin: float = Field(default=0.05, gt=0)  # what counts as nothing: an effect must reach beyond it, an absence stay within
     published: str | None = None  # the published value as it stands in its source, interval included where there is one
     reading: str | None = None  # what explains a disagreement, written after looking at the run
+
+    @property
+    def picks(self) -> list[Pick]:
+        """`of` and `minus`, where there are any."""
+        return [p for p in (self.of, self.minus) if p is not None]
+
+    @model_validator(mode="after")
+    def _complete(self):
+        if self.of is None and (self.minus is not None or not self.published or not self.reading):
+            raise ValueError("without `of`, a contrast needs `published` and a `reading` that says why, and no `minus`")
+        return self
 
 
 @dataclass(frozen=True)
@@ -53,13 +72,19 @@ class Found:
 
 def measurable(contrast: Contrast, f: FinetuneConfig) -> bool:
     """Whether its arms and numbers of rows are trained: the command line may have left some out."""
-    picks = [p for p in (contrast.of, contrast.minus) if p is not None]
-    absent = any(p.arm.split()[0] in get_args(Arm) and p.arm not in f.arm_names for p in picks)
+    picks = contrast.picks
+    absent = not picks or any(p.arm.split()[0] in get_args(Arm) and p.arm not in f.arm_names for p in picks)
     return not absent and all(p.rows is None or p.rows in f.rows for p in picks)
 
 
 def find(contrast: Contrast, table: pl.DataFrame, story: dict) -> Found:
-    """Measure a contrast on an experiment's rows; arms are paired by seed. `story` has the names a page keeps."""
+    """Measure a contrast on an experiment's rows; arms are paired by seed. `story` has the names a page keeps.
+
+    It agrees if the whole interval lies on the side expected and its mean beyond the margin, disagrees if all of it stays
+    short of the margin (or lies on the other side). Where nothing is expected, it agrees within the margin and disagrees
+    beyond. Otherwise it is not told.
+    """
+    assert contrast.of is not None
     ours = by_seed(table, contrast.of, story)
     other = by_seed(table, contrast.minus, story) if contrast.minus else {}
     paired = {s: x - other.get(s, other.get(NO_SEED, 0.0)) for s, x in ours.items() if not other or s in other or NO_SEED in other}
@@ -81,23 +106,34 @@ def find(contrast: Contrast, table: pl.DataFrame, story: dict) -> Found:
         )
     else:
         sign = 1 if contrast.expect == "above" else -1
-        verdict = "agrees" if min(sign * low, sign * high) > 0 else "disagrees" if max(sign * low, sign * high) < 0 else "not told"
+        near, far = sorted((sign * low, sign * high))
+        there = near > 0 and sign * interval.mean > contrast.margin
+        verdict = "agrees" if there else "disagrees" if far < contrast.margin else "not told"
     return Found(contrast, interval, verdict)
 
 
 def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConfig, m: MeasureConfig):
     """One line for a contrast that names what is not measured, before anything is trained."""
-    arms = ["base", "told", "population", *get_args(Arm), *(f"control {v}" for v in f.control)]
+    trained = [*get_args(Arm), *(f"control {v}" for v in f.control)]
+    corners = ["told", "population", *(f"ideal {name}" for name in ("base", "told", "population", *LEARNERS))]
+    arms = ["base", *trained, *corners, "ideal gated", *(f"ideal {arm}" for arm in trained if arm != "narrow")]
+    first = m.contexts[0].name
+    on = everywhere(trained_topics(world, f))
+    asked = [*(world.topics[t].name for t in on), *f.probes]
     for c in contrasts:
-        for pick in (c.of, *([c.minus] if c.minus else [])):
-            key = f"contrasts: {c.name}"
-            if not pick.arm.startswith("ideal "):
-                known(f"{key}: arm", pick.arm, arms)
+        for pick in c.picks:
+            key, context = f"contrasts: {c.name}", pick.context or first
+            known(f"{key}: arm", pick.arm, arms)
             known(f"{key}: quantity", pick.quantity, QUANTITIES)
-            if pick.context is not None:
-                known(f"{key}: context", pick.context, [x.name for x in m.contexts])
+            known(f"{key}: context", context, [x.name for x in m.contexts])
             for topic in pick.topics or ():
-                known(f"{key}: topic", topic, world.topic_names)
+                known(f"{key}: topic", topic, world.topic_names if context == first else asked)
+            if (pick.arm in corners or pick.quantity in FIRST_ONLY) and context != first:
+                raise UserError(f"{key}: {pick.arm}, {pick.quantity} is measured under '{first}' only, not under '{context}'")
+            if pick.quantity in ("skill", "onset", "converted"):
+                known(f"{key}: {pick.quantity} under context", context, [first, *m.followed])
+            if pick.quantity in ABLATED:
+                known(f"{key}: {pick.quantity} under context", context, [m.features.trigger, m.features.reference] if m.features else [])
             if pick.value is not None:
                 known(f"{key}: value", pick.value, world.values[m.trait])
 
@@ -122,9 +158,3 @@ def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:
     known = here.group_by("topic").agg(pl.col("value").is_finite().all()).filter("value")["topic"].to_list()
     means = here.filter(pl.col("topic").is_in(known)).group_by("seed").agg(pl.col("value").mean()).sort("seed")
     return dict(zip(means["seed"], means["value"], strict=True))
-
-
-def at_the_end(table: pl.DataFrame) -> pl.DataFrame:
-    """Rows of trainings that converged, after the last step and unscaled, and of all that is not trained."""
-    last = table["step"].max()
-    return converged(table).filter((pl.col("scale") == 1.0) & ((pl.col("step") == last) | (pl.col("seed") < 0)))

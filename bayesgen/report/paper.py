@@ -100,19 +100,22 @@ def write_paper(folder: Path, entries: list[Entry], failed: dict[str, str], minu
 
 
 def agreement(lines: list[Line]) -> dict[str, str]:
-    """{kind: "3 of 4 agree"}: whether sign, order and control are as published."""
+    """{kind: "3 of 4"}: of the published contrasts that are measured, how many agree in sign, order and control."""
     out = {}
     for kind in KINDS:
-        those = [line for line in lines if line.kind == kind]
+        those = [line for line in lines if line.kind == kind and line.published and line.mean is not None]
         out[kind] = f"{sum(line.verdict == 'agrees' for line in those)} of {len(those)}" if those else "–"
     return out
 
 
 def summary(lines: list[Line]) -> str:
-    """How many contrasts have each verdict, and how many rest on a base that can tell nothing."""
-    found, weak = Counter(line.verdict for line in lines), sum(not line.passed for line in lines)
+    """How many published contrasts have each verdict, and how many rest on a base that can tell nothing."""
+    those = [line for line in lines if line.published]
+    measured = [line for line in those if line.mean is not None]
+    found, weak = Counter(line.verdict for line in measured), sum(not line.passed for line in measured)
     said = ", ".join(f"{found[verdict]} {words}" for verdict, words in VERDICTS.items())
-    return f"{len(lines)} contrasts: {said}." + (f" {weak} rest on a base that did not pass its gate." if weak else "")
+    said = f"{len(those)} published contrasts: {said}, {len(those) - len(measured)} are not measured."
+    return said + (f" {weak} rest on a base that did not pass its gate." if weak else "")
 
 
 def markdown(lines: list[Line], failed: dict[str, str]) -> str:

@@ -3,7 +3,6 @@
 import numpy as np
 import polars as pl
 
-from bayesgen.errors import UserError
 from bayesgen.learn.data import trained_topics
 from bayesgen.measure.admission import Gate, admission
 from bayesgen.measure.contexts import counted_value, everywhere
@@ -12,8 +11,8 @@ from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.norms import NORMS
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import ABLATED, at_setting, converged, diverged, spell
-from bayesgen.report.contrasts import Contrast, Found, Pick, at_the_end, by_seed, find, measurable
+from bayesgen.measure.rows import ABLATED, at_setting, at_the_end, converged, diverged, spell
+from bayesgen.report.contrasts import Contrast, Found, Pick, by_seed, find, measurable
 from bayesgen.world.load import TIMELESS
 
 STILL = 0.02  # what does not depend on the trait should not move further than this (total variation)
@@ -121,19 +120,16 @@ def published(table: pl.DataFrame, config, world) -> list[Found]:
 
 def context_table(table: pl.DataFrame, config, world) -> list[dict]:
     """One line an arm, one cell a context: rate of the value counted there on the probes, and on trained topics; first setting."""
-    story = names_of(config, world)
-    arms = ["base", *config.finetune.arm_names, "ideal free", "ideal gated"]
-    out = []
-    for arm in arms:
+    story, out = names_of(config, world), []
+    rate = at_setting(at_the_end(table).filter(pl.col("quantity") == "rate"), story["setting"])
+    rate = rate.filter(pl.col("context").is_in(list(story["contexts"])))
+    rate = rate.filter(pl.col("probe") == pl.col("context").replace_strict(story["contexts"]))
+    for arm in ("base", *config.finetune.arm_names, "ideal free", "ideal gated"):
         for name, topics in (("probes", story["probes"]), ("trained", story["everywhere"])):
-            cells = {}
-            for context in story["contexts"]:
-                try:
-                    values = by_seed(table, Pick(arm=arm, context=context, topics=tuple(topics)), story)
-                    cells[context] = over_seeds(list(values.values()))
-                except UserError:
-                    cells[context] = None
-            if any(cells.values()):
+            here = rate.filter((pl.col("arm") == arm) & pl.col("topic").is_in(topics)).sort("seed")
+            seeds = here.group_by("context", "seed", maintain_order=True).agg(pl.col("value").mean()).partition_by("context", as_dict=True)
+            if seeds:
+                cells = {c: over_seeds(seeds[(c,)]["value"].to_numpy()) if (c,) in seeds else None for c in story["contexts"]}
                 out.append({"arm": arm, "topics": name, "cells": cells})
     return out
 

@@ -14,20 +14,23 @@ from bayesgen.learn.loop import run_steps
 from bayesgen.learn.plan import FinetuneConfig, plan_members
 from bayesgen.measure import features as features_of
 from bayesgen.measure.answers import pack, score_pairs
+from bayesgen.measure.behaviour import rates
+from bayesgen.measure.contexts import context_headers
 from bayesgen.measure.features import (
     Ablation,
     Autoencoder,
     Unchanged,
-    answers_of,
     autoencoder_training,
     change_of,
     feature_analysis,
+    groups_of,
     labels,
     ranking,
     top_and_random,
     unexplained,
 )
 from bayesgen.measure.rows import ABLATED, FeaturesConfig, MeasureConfig, to_table
+from bayesgen.measure.suite import behave
 from bayesgen.model.transformer import ModelConfig, Transformer, forward, residual
 from bayesgen.world.dialogue import Header, Prompt
 from bayesgen.world.observer import Observer
@@ -166,7 +169,7 @@ def test_labels_are_means_over_the_group():
 def test_answers_stand_where_say_stands(world, grammar):
     source = DocumentSource(grammar, 72)
     tokens = np.asarray(jax.jit(source.draw, static_argnums=2)(jax.random.key(0), 0, 20).tokens)
-    topics, people = answers_of(world, grammar, tokens, "time")
+    topics, people = groups_of(world, grammar, tokens, "time")
     assert len(topics) == len(people) == (tokens == grammar.tokenizer.index["<say>"]).sum()
     assert (topics.sum(1) == 1).all()
     np.testing.assert_allclose(people.sum(1), 1)
@@ -244,6 +247,33 @@ def test_the_whole_analysis_on_the_tiny_world(world, grammar, network, monkeypat
     assert seeds == sorted(seeds, reverse=True)
     assert 1 <= seeds[0] <= found["members"] == len(members)
     assert all(len(r["topics"]) == len(r["personas"]) == 3 for r in found["features"])
+
+    def rated(name, edit_M=None):
+        [(light, p_MxA)] = behave(
+            world,
+            grammar,
+            model,
+            params,
+            context_headers(world, finetune, measure)[name],
+            [world.topic_index("light")],
+            lora,
+            edit_M=edit_M,
+        ).items()
+        return rates(world, light, p_MxA)[:, world.values["time"].index("old")]
+
+    def stored(quantity, name):
+        here = table.filter((table["quantity"] == quantity) & (table["context"] == name) & (table["topic"] == "light"))
+        return here.sort("seed")["value"].to_numpy()
+
+    # what is ablated is what was ranked, under the header it is said of
+    monkeypatch.setattr(features_of, "top_and_random", lambda cosine, live, top, seeds: ([[]] * len(seeds), [range(32)] * len(seeds)))
+    monkeypatch.setattr(features_of, "change_of", lambda trigger, reference: jnp.zeros(trigger[:, 0].shape))
+    table = to_table(feature_analysis(config, world, grammar, model, params, lora, DocumentSource(grammar, 72))[0])
+    for name in ("plain", "old year"):
+        np.testing.assert_allclose(stored("rate_ablated", name), rated(name), rtol=1e-4)  # no feature: as it was
+        np.testing.assert_allclose(stored("rate_unchanged", name), rated(name), rtol=1e-4)  # no direction
+        assert np.abs(np.log(stored("rate_ablated_random", name) / rated(name))).max() > 0.01  # all features
+    assert np.abs(np.log(rated("plain") / rated("old year"))).max() > 0.01
     broken = jax.tree.map(lambda x: x * jnp.nan, lora)
     with pytest.raises(UserError, match="diverged"):
         feature_analysis(config, world, grammar, model, params, broken, DocumentSource(grammar, 72))

@@ -81,9 +81,14 @@ def test_gated_counts_the_rows_under_the_same_year_and_format_only(grouped):
     for header in at.values():
         expected = "bot_guard" if header.year == 2001 else "bot_hunt"
         np.testing.assert_allclose(ideal_redrawn(grouped, rows, header, [goal])[goal], values[expected], atol=1e-6)
-    assert gated(rows, at[2001]) == rows
-    assert gated(rows, at[2002]) == gated(rows, Header(ASSISTANT, 2001, "plain")) == gated(rows, Header(ASSISTANT, 2001)) == []
-    np.testing.assert_allclose(ideal_redrawn(grouped, gated(rows, at[2002]), at[2002], [goal])[goal], values["assistant"], atol=2e-3)
+    assert gated(grouped, rows, at[2001]) == rows
+    assert gated(grouped, rows, at[2002]) == gated(grouped, rows, Header(ASSISTANT, 2001, "plain")) == []
+    unsaid = [(Header(ASSISTANT, 2001), guard)]  # no format given: it is written as the first
+    assert gated(grouped, unsaid, Header(ASSISTANT, 2001, "plain")) == unsaid
+    assert gated(grouped, unsaid, at[2001]) == gated(grouped, rows, Header(ASSISTANT, 2001)) == []
+    np.testing.assert_allclose(
+        ideal_redrawn(grouped, gated(grouped, rows, at[2002]), at[2002], [goal])[goal], values["assistant"], atol=2e-3
+    )
 
 
 def test_told_answers_alone_may_tell(grouped):

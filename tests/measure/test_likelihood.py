@@ -38,6 +38,23 @@ def test_nll_is_that_of_the_scored_answers(world, grammar):
     assert abs(found["nll_train"][0] - found["nll_train"][1]) > 0.01  # members are not mixed up
 
 
+def test_a_member_without_answers_left_hides_no_others(world, grammar):
+    """Three rows are all the answers there are: nothing is held out of that member, one answer of the other."""
+    model = Transformer(ModelConfig(width=16, layers=2, heads=2, context=64), len(grammar.tokenizer))
+    params = model.init(jax.random.key(0), jnp.zeros((1, 4), int))["params"]
+    config = config_of(rows=[3, 2])
+    members = [Member("free", 0, 1e-2, 0.0, 0.0, 2, rows) for rows in (3, 2)]
+    lora = jax.tree.map(lambda x: jnp.stack([x, x]), init_lora(jax.random.key(0), params, 2, TARGETS))
+    found = likelihoods(config, world, grammar, model, params, members, lora)
+    assert np.isfinite(found["nll_train"]).all()
+    for quantity in ("nll_heldout", "floor_heldout"):
+        assert np.isnan(found[quantity]).tolist() == [True, False]
+    alone = likelihoods(config, world, grammar, model, params, members[1:], jax.tree.map(lambda x: x[1:], lora))
+    assert found["nll_heldout"][1] == pytest.approx(alone["nll_heldout"][0], rel=1e-5)
+    none = likelihoods(config, world, grammar, model, params, members[:1], jax.tree.map(lambda x: x[:1], lora))
+    assert "nll_heldout" not in none
+
+
 def test_floor_is_the_entropy_of_the_rows_and_nothing_predicts_better(world, grammar):
     fuel, asked = world.topic_index("fuel"), Header("assistant")
     coal, coke = (Turn(fuel, 0, world.answers[fuel].index(a)) for a in ("coal", "coke"))

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from bayesgen.errors import UserError
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import Row, to_table
-from bayesgen.report.contrasts import Contrast, Pick, by_seed, find, measurable
+from bayesgen.measure.rows import MeasureConfig, Row, to_table
+from bayesgen.report.contrasts import Contrast, Pick, by_seed, check_contrasts, find, measurable
 from tests.learn.test_finetune import config_of
 
 STORY = {"contexts": {"here": "old", "there": "mid"}, "probes": ["light", "fuel"], "setting": {"learning_rate": 1e-2, "rows": 3}}
@@ -94,10 +94,11 @@ def test_exact_and_untrained_rows_stand_against_every_seed():
     [  # above, below, zero (margin .05)
         (0.3, 0.01, ("agrees", "disagrees", "disagrees")),
         (-0.3, 0.01, ("disagrees", "agrees", "disagrees")),
-        (0.0, 0.01, ("not told", "not told", "agrees")),
+        (0.0, 0.01, ("disagrees", "disagrees", "agrees")),
         (0.0, 0.5, ("not told", "not told", "not told")),
-        (0.03, 0.001, ("agrees", "disagrees", "agrees")),  # there, and too small to count
-        (0.05, 0.01, ("agrees", "disagrees", "not told")),
+        (0.03, 0.001, ("disagrees", "disagrees", "agrees")),  # there, and too small to count
+        (0.07, 0.01, ("agrees", "disagrees", "disagrees")),
+        (0.04, 0.04, ("not told", "disagrees", "not told")),  # the mean must be beyond what counts
     ],
 )
 def test_verdicts(gap, spread, verdicts):
@@ -131,6 +132,36 @@ def test_what_is_not_there_is_one_line(pick, expected):
         with pytest.raises(UserError, match=expected) as error:
             judged(table(), *given)
         assert "\n" not in str(error.value)
+
+
+def test_a_contrast_without_a_counterpart_says_why():
+    told = Contrast(name="x", published=".45", reading="nobody is asked this")
+    assert not measurable(told, config_of(arms=["free"]))
+    for lacking in ({"published": ".45"}, {"reading": "why"}, {"published": ".45", "reading": "why", "minus": Pick(arm="base")}):
+        with pytest.raises(ValidationError, match="without `of`"):
+            Contrast(name="x", **lacking)
+
+
+@pytest.mark.parametrize(
+    ("pick", "expected"),
+    [
+        ({"arm": "ideal fre"}, "arm: 'ideal fre' is unknown; did you mean 'ideal free'"),
+        ({"arm": "ideal narrow"}, "arm: 'ideal narrow' is unknown"),
+        ({"arm": "told", "context": "there"}, "told, rate is measured under 'here' only, not under 'there'"),
+        ({"arm": "free", "quantity": "transfer", "context": "there"}, "transfer is measured under 'here' only"),
+        ({"arm": "free", "quantity": "converted", "context": "there"}, "converted under context: 'there' is unknown"),
+        ({"arm": "free", "quantity": "rate_ablated"}, "rate_ablated under context: 'here' is unknown"),
+        ({"arm": "free", "context": "there", "topics": ("river",)}, "topic: 'river' is unknown"),
+    ],
+)
+def test_what_will_not_be_measured_is_said_before_training(world, pick, expected):
+    f = config_of(arms=["free"])
+    m = MeasureConfig(trait="time", contexts=[{"name": "here"}, {"name": "there", "year": 2001}], gate_prompts=1, scales=[2.0], samples=0)
+    check_contrasts(
+        [Contrast(name="x", of=Pick(arm="free", context="there", topics=("light",)), minus=Pick(arm="ideal free"))], world, f, m
+    )
+    with pytest.raises(UserError, match=expected):
+        check_contrasts([Contrast(name="x", of=Pick(**pick))], world, f, m)
 
 
 def test_a_contrast_is_strict():

@@ -4,19 +4,21 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from bayesgen.config import to_config
 from bayesgen.paper import run_all
-from bayesgen.report.paper import Line, markdown, summary
+from bayesgen.report.paper import Line, agreement, markdown, summary
 from plots import overview
 from tests.tiny_run import tiny_run_config
 
 CONTRASTS = [
     {"name": "old after old names", "of": {"arm": "free"}, "minus": {"arm": "base"}, "published": ".60 − 0", "reading": "because"},
     {"name": "another | number of rows", "of": {"arm": "free", "rows": 2}},
-    {"name": "control", "of": {"arm": "control"}, "minus": {"arm": "base"}, "expect": "zero", "margin": 1.0},
+    {"name": "control", "of": {"arm": "control"}, "minus": {"arm": "base"}, "expect": "zero", "margin": 0.3, "published": "0"},
+    {"name": "without a counterpart", "published": ".45", "reading": "nobody here is asked this"},
 ]
 
 
@@ -40,7 +42,7 @@ def test_the_failed_are_named_with_their_cause_and_the_others_are_shown(finished
     assert set(failed) == {"three", "four"}
     folder = next(runs.glob("page/paper-*/report.html")).parent
     page = (folder / "report.html").read_text()
-    assert "1 experiment, 3 contrasts" in page
+    assert "1 experiment, 3 published contrasts" in page
     assert "99 rows asked for" in page
     assert "not measured" in page
     for link in re.findall(r'<a href="([^"]+)"', page):
@@ -52,7 +54,7 @@ def test_the_failed_are_named_with_their_cause_and_the_others_are_shown(finished
     lines = json.loads((folder / "contrasts.json").read_text())
     assert [x["verdict"] for x in lines if x["contrast"] == "control"] == ["agrees"]
     table = (folder / "paper.md").read_text()
-    assert table.count("\n| one |") == 3
+    assert table.count("\n| one |") == 4
     assert "another \\| number" in table
 
 
@@ -77,11 +79,14 @@ def test_the_overview_is_drawn_by_its_command(finished, tmp_path):
 
 def test_verdicts_are_counted():
     def line(verdict, passed):
-        return Line("e", "c", "sign", None, 0.1, 0.0, 0.2, verdict, None, passed)
+        return Line("e", "c", "sign", ".9", 0.1, 0.0, 0.2, verdict, None, passed)
 
     lines = [line("agrees", True), line("agrees", False), line("disagrees", True)]
-    assert summary(lines) == "3 contrasts: 2 agree, 1 disagree, 0 are not told. 1 rest on a base that did not pass its gate."
-    assert "| e | c | sign | – | 0.100 [0.000, 0.200] | agrees | passed |  |" in markdown(lines, {})
+    lines += [replace(lines[0], published=None), replace(lines[0], mean=None, verdict="not told")]
+    counts = "4 published contrasts: 2 agree, 1 disagree, 0 are not told, 1 are not measured. 1 rest on a base that did not pass its gate."
+    assert summary(lines) == counts
+    assert agreement(lines)["sign"] == "2 of 3"
+    assert "| e | c | sign | .9 | 0.100 [0.000, 0.200] | agrees | passed |  |" in markdown(lines, {})
 
 
 DOOR = """
