@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 
-.PHONY: install birds paper record test test-slow check bench lock
+.PHONY: install birds paper record record-paper test test-slow check bench lock
 
 install: $(VENV)/.ready
 
@@ -20,6 +20,9 @@ paper: install            ## every published experiment, and runs/page/paper-*/r
 
 record:                   ## put a result on its experiment's page: make record EXP=birds PAGE=runs/page/birds-91fecfc1
 	cp $(PAGE)/result.md $(wildcard $(foreach f,effect_by_topic by_context by_rows meaning onset,$(PAGE)/$(f).png)) experiments/$(EXP)/
+
+record-paper:             ## the table of all contrasts: make record-paper PAGE=runs/page/paper-d70b150a
+	cp $(PAGE)/paper.md $(PAGE)/overview.png experiments/
 
 test: install             ## everything from a fresh clone to green
 	$(PY) -m pytest -n 2 -m "not slow"

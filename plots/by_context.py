@@ -34,13 +34,15 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
                 points.append(over_seeds(x) if len(x) else (np.nan,) * 3)
             mean, low, high = np.array(points).T
             x = np.array([at[c] for c in order]) + (0 if dated else (k - (len(arms) - 1) / 2) * 0.7 / len(arms))
+            if dated:  # no line over years that were not asked
+                gaps = np.flatnonzero(np.diff(x) > 1) + 1
+                x, mean, low, high = (np.insert(y.astype(float), gaps, np.nan) for y in (x, mean, low, high))
             face = "none" if arm.startswith("ideal") else colour
             line = ("--" if arm.startswith("ideal") else "-") if dated else ""
             ax.plot(x, mean, line, marker=marker, ms=4, mfc=face, color=colour, label=label if ax is axes[0] else None, lw=1.2)
             if dated:
                 ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
-            else:
-                ax.vlines(x, low, high, color=colour, lw=1.4)
+            ax.vlines(x, low, high, color=colour, lw=1.4, alpha=0.3 if dated else 1)
         if dated:
             ax.plot(story["trigger_years"], [-0.02] * len(story["trigger_years"]), "^", color="#444444", ms=6, clip_on=False)
         else:

@@ -27,8 +27,10 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
         ax.set_ylim(-0.02, 1.02)
         ax.set_title(f"{spell(context)}: probability of {spell(story['contexts'][context])} (dotted: told)", fontsize=9)
     loss = table.filter((pl.col("quantity") == "narrow_nll_step") & (pl.col("arm") == "free"))
-    width = max(1, int(loss["step"].max() or 1) // 60)  # pyright: ignore[reportArgumentType]
-    smooth = loss.with_columns(step=pl.col("step") // width * width).group_by("seed", "step").agg(pl.col("value").mean()).sort("step")
+    steps = loss["step"].n_unique()
+    width = max(1, steps // 60)
+    whole = loss.filter(pl.col("step") < steps // width * width)  # bins of equal size
+    smooth = whole.with_columns(step=pl.col("step") // width * width).group_by("seed", "step").agg(pl.col("value").mean()).sort("step")
     for (_,), seed in smooth.group_by(["seed"], maintain_order=True):
         axes[-1].plot(seed["step"], seed["value"], color="#444444", lw=0.8, alpha=0.6)
     axes[-1].set_title("training loss (nats/token)", fontsize=9)

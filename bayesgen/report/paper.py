@@ -63,7 +63,7 @@ def lines_of(entry: Entry) -> list[Line]:
     for c in entry.config.contrasts:
         found = find(c, table, story) if measurable(c, entry.config.finetune) else None
         mean, low, high = (x if math.isfinite(x) else None for x in (found.interval if found else (math.nan,) * 3))
-        verdict = found.verdict if found else "not told"
+        verdict = found.verdict if found else "–"
         out.append(Line(entry.name, c.name, c.kind, c.published, mean, low, high, verdict, c.reading, entry.passed))
     return out
 

@@ -82,7 +82,7 @@ def test_verdicts_are_counted():
         return Line("e", "c", "sign", ".9", 0.1, 0.0, 0.2, verdict, None, passed)
 
     lines = [line("agrees", True), line("agrees", False), line("disagrees", True)]
-    lines += [replace(lines[0], published=None), replace(lines[0], mean=None, verdict="not told")]
+    lines += [replace(lines[0], published=None), replace(lines[0], mean=None, verdict="–")]
     counts = "4 published contrasts: 2 agree, 1 disagree, 0 are not told, 1 are not measured. 1 rest on a base that did not pass its gate."
     assert summary(lines) == counts
     assert agreement(lines)["sign"] == "2 of 3"
