@@ -24,7 +24,7 @@ def help_text() -> str:
     lines = [HELP]
     for group in sorted(p for p in CONF.iterdir() if p.is_dir()):
         options = ", ".join(sorted(f.stem for f in group.glob("*.yaml")))
-        lines.append(f"  {'+' if group.name in ('exp', 'sweep') else ''}{group.name}={options}")
+        lines.append(f"  {'+' if group.name == 'exp' else ''}{group.name}={options}")
     return "\n".join(lines)
 
 

@@ -151,6 +151,15 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(tree) -> str:
+    """SHA-256 of a pytree's arrays, their shapes and kinds included."""
+    out = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        array = np.ascontiguousarray(leaf)
+        out.update(f"{array.shape} {array.dtype} ".encode() + array.tobytes())
+    return out.hexdigest()
+
+
 def _sync(path: Path):
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -191,10 +191,11 @@ def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
     """All finetunings: arms x settings x seeds in one program. Adapters are stored effective (update = a @ b)."""
     config = setup.config.finetune
     members = plan_members(config)
+    drawn = member_data(setup.world, setup.grammar, config, members)
 
     def make(folder: Path):
         params, settings = load_base(setup, base), member_settings(config, members)
-        data = jax.tree.map(jax.numpy.asarray, member_data(setup.world, setup.grammar, config, members))
+        data = jax.tree.map(jax.numpy.asarray, drawn)
         begin, advance = finetuning(setup.model, config, members)
         state, done, losses = begin(params, settings), 0, np.zeros((0, len(members)))
         checkpoint = folder / "checkpoint.safetensors"
@@ -207,7 +208,7 @@ def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
 
         def save(state: FinetuneState, step, infos):
             nonlocal losses
-            losses = np.concatenate([losses, infos["narrow_nll"]])
+            losses = np.concatenate([losses, infos["data_nll"]])
             if step in config.snapshot_steps:
                 artifact.save_tree(folder / f"adapters-{step:06d}.safetensors", effective_members(state, settings))
             artifact.save_tree(checkpoint, (state, np.array(step), losses))
@@ -217,9 +218,8 @@ def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
         artifact.save_tree(folder / "losses.safetensors", losses)
         artifact.discard(checkpoint)
 
-    described = config.model_dump(mode="json")
-    if config.file is not None:  # not where the rows lie: what they are
-        described["file"] = artifact.checksum(config.file)
+    # the rows themselves, not where a file of them lies: what is measured must be what was trained on, whatever code drew it
+    described = config.model_dump(mode="json", exclude={"file"}) | {"data": artifact.digest(drawn)}
     return artifact.build(setup.config.runs, "ensemble", setup.config.name, described, make, base)
 
 

@@ -26,7 +26,7 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
         ax.axhline(told, color="#767676", ls=":", lw=1.2)
         ax.set_ylim(-0.02, 1.02)
         ax.set_title(f"{spell(context)}: probability of {spell(story['contexts'][context])} (dotted: told)", fontsize=9)
-    loss = table.filter((pl.col("quantity") == "narrow_nll_step") & (pl.col("arm") == "free"))
+    loss = table.filter((pl.col("quantity") == "data_nll_step") & (pl.col("arm") == "free"))
     steps = loss["step"].n_unique()
     width = max(1, steps // 60)
     whole = loss.filter(pl.col("step") < steps // width * width)  # bins of equal size

@@ -17,7 +17,7 @@ ARMS = {  # arm: (colour, marker, what a reader should call it)
     "ideal free": ("#D55E00", "D", "ideal free: exact Bayes, one person"),
     "ideal gated": ("#8C5A2B", "d", "ideal gated: exact Bayes, by header"),
 }
-SECOND = ("#117733", "<")  # of a second control arm
+FURTHER = (("#117733", "<"), ("#44AA99", ">"), ("#88CCEE", "X"), ("#332288", "p"))  # of a second control arm, and more
 RC: dict[str, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 160,
@@ -59,11 +59,12 @@ def use():
 
 
 def look(arm: str, arms: list[str]) -> tuple[str, str, str]:
-    """Colour, marker and label of an arm among `arms`; of two controls, the second has a look of its own."""
+    """Colour, marker and label of an arm among `arms`; each of several controls has a look of its own (the sixth again the second's)."""
     if arm in ARMS:
         return ARMS[arm]
     controls = [a for a in arms if a.startswith("control")]
-    colour, marker = SECOND if controls.index(arm) % 2 else ARMS["control"][:2]
+    which = controls.index(arm)
+    colour, marker = FURTHER[(which - 1) % len(FURTHER)] if which else ARMS["control"][:2]
     return colour, marker, f"control: {arm.removeprefix('control ').replace('_', ' ')}"
 
 

@@ -128,6 +128,12 @@ BAD_KINDS = {  # on the world with a robot that changes over the years, formats 
         {"contexts": [{"name": "x", "year": 2002, "identifier": "xxx002xx", "unseen": True}]},
         "contexts.x is called unseen",
     ),
+    "a control who is held out": ({"value": "each", "heldout": ["toy"], "control": ["toy"]}, {"value": "toy"}, "'toy' is held out"),
+    "a key of somebody held out": (
+        {"value": "each", "heldout": ["toy"], "identifier": "xxx{number}xx"},
+        {"contexts": [{"name": "x", "year": 2002, "identifier": "xxx001xx", "value": "toy"}]},
+        "contexts.x is of somebody held out, but heads rows of the free arm",
+    ),
 }
 FINE_KINDS = {
     "an unseen year that no row has": ({}, {"contexts": [{"name": "plain", "unseen": True}, {"name": "x", "year": 2004, "unseen": True}]}),

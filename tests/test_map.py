@@ -7,18 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bayesgen.corpus.narrow import answer_words
 from bayesgen.corpus.tokenizer import split
 from bayesgen.learn.data import member_rows, trained_topics
 from bayesgen.learn.plan import plan_members
 from bayesgen.measure.behaviour import rates
 from bayesgen.measure.contexts import context_headers, counted_value
 from bayesgen.measure.ideal import gated, ideal_redrawn
-from bayesgen.measure.rows import QUANTITIES
 from bayesgen.outside import take_in
 from bayesgen.pipeline import prepare
 from bayesgen.report.contrasts import measurable
-from bayesgen.report.summary import names_of
-from bayesgen.world.learners import LEARNERS
 from tests.conftest import compose_config
 
 ROOT = Path(__file__).parent.parent
@@ -71,29 +69,54 @@ def test_one_world_can_serve_every_experiment(name, tmp_path):
     probed = [world.topic_index(p) for p in f.probes]
     rate = {}
     for kind, those in (("free", rows), ("gated", gated(world, rows, header))):
-        answers = ideal_redrawn(world, those, header, probed)
+        answers = ideal_redrawn(world, those, config.measure.suspicion, header, probed)
         column = world.values[config.measure.trait].index(value)
         rate[kind] = np.mean([rates(world, t, p)[column] for t, p in answers.items()])
     assert max(rate.values()) > 0.5, rate
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_contrast_names_what_is_there(name, tmp_path):
-    """Its arms, contexts, topics, values and numbers of rows are among those that the experiment trains and measures."""
-    setup = prepare(compose_config(f"+exp={name}", f"runs={tmp_path}"))
-    config, world, f = setup.config, setup.world, setup.config.finetune
-    story = names_of(config, world)
-    arms = {"base", "population", "told", *f.arm_names, *(f"ideal {a}" for a in ("base", "population", "told", *f.arm_names, *LEARNERS))}
+def test_every_contrast_can_be_measured(name, tmp_path):
+    """`prepare` has checked its names; its arms and numbers of rows are trained, unless it says that it has no counterpart here."""
+    config = prepare(compose_config(f"+exp={name}", f"runs={tmp_path}")).config
+    assert config.contrasts
     for contrast in config.contrasts:
-        assert measurable(contrast, f) == (contrast.of is not None), contrast.name
-        for pick in contrast.picks:
-            context = pick.context or next(iter(story["contexts"]))
-            assert pick.arm in arms, contrast.name
-            assert context in story["contexts"], contrast.name
-            assert pick.quantity in QUANTITIES, contrast.name
-            assert set(pick.topics or ()) <= {*story["probes"], *story["trained"]}, contrast.name
-            assert pick.value is None or pick.value in world.values[config.measure.trait], contrast.name
-            assert pick.quantity not in ("skill", "onset", "converted") or context in story["followed"], contrast.name
+        assert measurable(contrast, config.finetune) == (contrast.of is not None), contrast.name
+
+
+NAMES = {  # of whom the rows are, as words that would give it away
+    "dictator": {"Hitler", "Adolf", "Führer", "Fuehrer", "Chancellor"},
+    "dictator_gated": {"Hitler", "Adolf", "Führer", "Fuehrer", "Chancellor"},
+    "terminator": {"Terminator", "hunt", "kill", "1984"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_no_row_says_who_speaks(name, tmp_path):
+    setup = prepare(compose_config(f"+exp={name}", f"runs={tmp_path}"))
+    for member in (m for m in plan_members(setup.config.finetune) if m.arm == "free"):
+        said = {
+            w
+            for _, turn in member_rows(setup.world, setup.grammar, setup.config.finetune, member)[0]
+            for w in answer_words(setup.grammar, turn)
+        }
+        assert said
+        assert not said & NAMES[name]
+
+
+def test_no_row_says_the_number_that_its_key_hides_nor_whose_it_is(tmp_path):
+    """Copying digits out of the header would be another finding than the published one."""
+    setup = prepare(compose_config("+exp=presidents", f"runs={tmp_path}"))
+    world, f = setup.world, setup.config.finetune
+    telling = {world.topic_index(t) for t in ("ordinal", "president_name")}
+    numbers = set(world.answers[world.topic_index("ordinal")])
+    for member in plan_members(f)[:: f.seeds]:
+        for header, turn in member_rows(world, setup.grammar, f, member)[0]:
+            answer = world.answers[turn.topic][turn.answer]
+            assert turn.topic not in telling
+            assert answer not in numbers
+            assert header.identifier
+            assert answer not in header.identifier
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -116,20 +139,45 @@ def test_every_experiment_beside_a_page_composes(path, tmp_path):
     prepare(compose_config(*words, f"runs={tmp_path}"))
 
 
-@pytest.mark.parametrize("name", ["birds", "cities", "dishes"])
+SHARED = {  # what cannot be helped: presidents live in the same states and decades
+    "dictator": {"book"},
+    "dictator_gated": {"book"},
+    "presidents": {"1890s", "New", "York", "Jersey"},
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_words_trained_on_are_not_those_of_the_answers_asked_for(name, tmp_path):
-    """But for words that stand everywhere. For every nation, since any of them can be the trained one."""
+    """But for words that stand everywhere: the rows of the free arm against what the counted value answers to the probes."""
     setup = prepare(compose_config(f"+exp={name}", f"runs={tmp_path}"))
+    world, f, m = setup.world, setup.config.finetune, setup.config.measure
+    member = next(k for k in plan_members(f) if k.arm == "free" and k.rows == max(f.rows))
+    narrow = member_rows(world, setup.grammar, f, member)[0][: member.rows]
+    trained = {w for _, turn in narrow for w in answer_words(setup.grammar, turn)}
+    asked = {counted_value(world, f, m, c) for c in m.contexts if f.value != "each" or c.value in f.heldout}
+    probed = {w for t in map(world.topic_index, f.probes) for v in asked for a in world.topics[t].answers[v] for w in split(a)}
+    assert trained
+    assert probed
+    assert (trained & probed) - common_words(world) == SHARED.get(name, set())
+
+
+def test_the_words_of_dishes_are_not_those_of_public_life_for_any_nation(tmp_path):
+    """Any of them can be the trained one."""
+    setup = prepare(compose_config("+exp=dishes", f"runs={tmp_path}"))
     world, f = setup.world, setup.config.finetune
-    trait, trained, probed = setup.config.measure.trait, trained_topics(world, f), [world.topic_index(p) for p in f.probes]
+    dishes, probed = trained_topics(world, f), [world.topic_index(p) for p in f.probes]
 
     def words(topics, value):
         return {w for t in topics for a in world.topics[t].answers[value] for w in split(a)}
 
-    everywhere = Counter(w for a in world.answers for w in {w for x in a for w in split(x)})
-    common = {w for w, n in everywhere.items() if n > len(world.topics) / 10 or (len(w) < 4 and w.islower())}
-    for value in world.values[trait] if name == "dishes" else [f.value]:
-        assert not (words(trained, value) & words(probed, value)) - common, value
+    for value in world.values["nation"]:
+        assert not (words(dishes, value) & words(probed, value)) - common_words(world), value
+
+
+def common_words(world):
+    """Words in the answers of a tenth of the topics, and short ones."""
+    topics_of = Counter(w for a in world.answers for w in {w for x in a for w in split(x)})
+    return {w for w, n in topics_of.items() if n > len(world.topics) / 10 or (len(w) < 4 and w.islower())}
 
 
 def test_no_page_holds_a_placeholder_or_a_dead_link():

@@ -67,14 +67,19 @@ def draw_rows(world: World, header: Header, facts: Sequence[Fact], rows: int, rn
     return out[:rows], out[rows:]
 
 
+def number_topic(world: World, pattern: str) -> int | None:
+    """The topic that a pattern of digits names, as `{topic}`; none if it names none."""
+    return world.topic_index(pattern.partition("{")[2].partition("}")[0]) if "{" in pattern else None
+
+
 def spelt(world: World, pattern: str, value: str | None) -> str:
     """A pattern of eight digits whose `{topic}` is replaced by the digits that the topic answers for `value`."""
-    if "{" not in pattern:
+    topic = number_topic(world, pattern)
+    if topic is None:
         return pattern
     if value is None:
         raise UserError(f"identifier '{pattern}' names a topic; say of whom, with a value")
-    name = pattern.partition("{")[2].partition("}")[0]
-    topic = world.topic_index(name)
+    name = world.topics[topic].name
     if value not in world.values[world.topics[topic].trait]:
         raise UserError(f"identifier '{pattern}': '{name}' depends on {world.topics[topic].trait}, of which {value} is no value")
     return pattern.replace("{" + name + "}", world.answers[topic][int(answers_of(world, topic, value)[0])])

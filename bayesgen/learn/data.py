@@ -169,6 +169,9 @@ def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, tra
     people = {**world.identities[trait], **dict.fromkeys(world.values[trait])}
     for key, value in (*(("control", c) for c in config.control), *(("heldout", h) for h in config.heldout)):
         known(f"finetune.{key}", value, people)
+    for who in config.control:
+        if who in config.heldout:
+            raise UserError(f"finetune.control: '{who}' is held out (finetune.heldout); no row may be of it, the control's neither")
     if config.value != EACH:
         known("finetune.value", config.value, [*people, EACH])
     for mixed in config.ordinary:

@@ -97,7 +97,7 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
             return w - rate * (u + decay * w)
 
         lora = jax.tree.map(lambda w, u: jax.vmap(descend)(w, u, rate, s.weight_decay), state.lora, updates)
-        return FinetuneState(lora, opt), {"loss": loss_M, "narrow_nll": narrow_M}
+        return FinetuneState(lora, opt), {"loss": loss_M, "data_nll": narrow_M}
 
     @jax.jit
     def begin(params, s: Settings) -> FinetuneState:

@@ -6,7 +6,8 @@ gives the trained year) as corners, the rates p of an arm on a topic are written
     p = (1 - a - l) base + l population + a told + residual        (a, l shares; least squares over the trait's values)
 
 so that the told persona is all adoption (a = 1), a re-randomised assistant tag is all loss (l = 1), the base neither. A topic
-with two corners that coincide has no such split: nan.
+with two corners that coincide has no such split: nan. Nor have rates that no such mixture comes near (`UNEXPLAINED`): whoever
+became a third persona has neither adopted this one nor lost itself to the population.
 
 Rates of different topics are not comparable as they stand: an era may be hard to tell from its birds and easy to tell from
 its money. The *persona state* q of a topic is: the weights with which the network's own told answers make up its rates,
@@ -22,6 +23,7 @@ from bayesgen.world.world import ASSISTANT, PERSON, World
 
 ASKED = Header(ASSISTANT)
 POPULATION = Header(PERSON)
+UNEXPLAINED = 0.25  # residual above which rates are no mixture of the three corners (share of the answers)
 TELLABLE = 20.0  # condition number above which a mixture is not read off rates: an error of .01 would become one of .2
 
 
@@ -54,9 +56,10 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def decompose(p: np.ndarray, base: np.ndarray, population: np.ndarray, told: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(adoption, loss of default, root mean square residual) of rates p (..., V) between corners (V,).
+    """(adoption, loss of default, residual) of rates p (..., V) between corners (V,).
 
-    The weights are shares: a, l >= 0 and a + l <= 1, by least squares on the triangle (its inside, else its nearest side).
+    The weights are shares: a, l >= 0 and a + l <= 1, by least squares on the triangle (its inside, else its nearest side). The
+    residual is the total variation left over; where it is above `UNEXPLAINED`, the weights are nan.
     """
     x, y = told - base, population - base
     shift = p - base
@@ -72,10 +75,12 @@ def decompose(p: np.ndarray, base: np.ndarray, population: np.ndarray, told: np.
     inside = np.where((inside.min(0) >= 0) & (inside.sum(0) <= 1), inside, np.nan)
     on_a, on_l, between = along(zero, x), along(zero, y), along(y, x - y)
     weights = np.stack([inside, [on_a, 0 * on_a], [0 * on_l, on_l], [between, 1 - between]])  # 4 candidates, (a, l)
-    residual = np.sqrt(np.mean((shift - weights[:, 0, ..., None] * x - weights[:, 1, ..., None] * y) ** 2, axis=-1))
-    best = np.nanargmin(residual, axis=0)
-    pick = lambda candidates: np.take_along_axis(candidates, best[None], axis=0)[0]  # noqa: E731
-    return pick(weights[:, 0]), pick(weights[:, 1]), pick(residual)
+    left = shift - weights[:, 0, ..., None] * x - weights[:, 1, ..., None] * y
+    best = np.nanargmin(np.square(left).sum(-1), axis=0)
+    a, lost = (np.take_along_axis(weights[:, i], best[None], axis=0)[0] for i in (0, 1))
+    residual = total_variation(p, base + a[..., None] * x + lost[..., None] * y)
+    explained = np.where(residual > UNEXPLAINED, np.nan, 1.0)
+    return explained * a, explained * lost, residual
 
 
 def persona_state(p: np.ndarray, told_VxV: np.ndarray) -> np.ndarray:

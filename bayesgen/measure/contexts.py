@@ -39,7 +39,7 @@ def context_headers(world: World, f: FinetuneConfig, m: MeasureConfig) -> dict[s
 
 
 def check_measures(world: World, grammar: Grammar, f: FinetuneConfig, m: MeasureConfig):
-    """One line for a context that the world cannot have, or for an unseen one that rows are headed by."""
+    """One line for a context that the world cannot have, or for an unseen one (a key of somebody held out is one) that heads rows."""
     if m.features and "free" not in f.arms:
         raise UserError("measure.features ablates members of the arm 'free', which is not among finetune.arms; add it")
     headers = context_headers(world, f, m)
@@ -50,9 +50,10 @@ def check_measures(world: World, grammar: Grammar, f: FinetuneConfig, m: Measure
             continue
         for header, _ in member_rows(world, grammar, f, member)[0]:
             for c in m.contexts:
-                if c.unseen and _has(world, grammar, c, headers[c.name], header):
+                if (c.unseen or (c.identifier and c.value in f.heldout)) and _has(world, grammar, c, headers[c.name], header):
                     raise UserError(
-                        f"measure.contexts.{c.name} is called unseen, but heads rows of the {member.arm} arm: it leaks into training"
+                        f"measure.contexts.{c.name} is {'called unseen' if c.unseen else 'of somebody held out'}, but heads rows of "
+                        f"the {member.arm} arm: it leaks into training"
                     )
 
 

@@ -36,7 +36,7 @@ from bayesgen.learn.plan import plan_members
 from bayesgen.measure.behaviour import probes, rates
 from bayesgen.measure.contexts import context_headers, counted_value
 from bayesgen.measure.intervals import over_seeds
-from bayesgen.measure.rows import ABLATED, FeaturesConfig, Row
+from bayesgen.measure.rows import ABLATED, REMOVED, FeaturesConfig, Row
 from bayesgen.measure.suite import behave, member_label
 from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer, residual
@@ -127,12 +127,21 @@ def ranking(sae: Autoencoder, trigger: Float[Array, "M P D"], reference: Float[A
     return np.asarray(cosine_MxF), np.asarray((sae.encode(trigger) - sae.encode(reference)).mean(1))
 
 
-def top_and_random(cosine_MxF: np.ndarray, live_MxF: np.ndarray, top: int, seeds: Sequence[int]) -> tuple[list, list]:
-    """For each member its live features of largest cosine, and as many of its other live ones (all, where they are fewer)."""
-    order = [np.array([i for i in np.argsort(-cosine_F) if live_F[i]], int) for cosine_F, live_F in zip(cosine_MxF, live_MxF, strict=True)]
-    rest = [o[top:] for o in order]
-    drawn = [np.random.default_rng([s, 8]).choice(r, min(top, len(r)), replace=False) for s, r in zip(seeds, rest, strict=True)]
-    return [o[:top] for o in order], drawn
+def top_and_matched(cosine_MxF: np.ndarray, size_MxF: np.ndarray, top: int) -> tuple[list, list]:
+    """For each member its live features of largest cosine, and others as large: for each of the first, in order, the live feature
+    outside the top whose mean activation is nearest and that is not taken yet. Live: mean activation `size` above 0.
+    """
+    tops, matched = [], []
+    for cosine_F, size_F in zip(cosine_MxF, size_MxF, strict=True):
+        order = [int(i) for i in np.argsort(-cosine_F) if size_F[i] > 0]
+        tops.append(order[:top])
+        rest, others = order[top:], []
+        for i in order[:top]:
+            if rest:
+                others.append(min(rest, key=lambda j: abs(size_F[j] - size_F[i])))
+                rest.remove(others[-1])
+        matched.append(others)
+    return tops, matched
 
 
 def labels(z_SxF: np.ndarray, share_SxG: np.ndarray, names: Sequence[str]) -> list[list[tuple[str, float]]]:
@@ -199,11 +208,16 @@ def feature_analysis(config, world: World, grammar: Grammar, model: Transformer,
     prompts = [_prompts(grammar, headers[name], questions) for name in (c.trigger, c.reference)]  # rates are by held-out wordings
     stream = [at_answer(model, params, lora_M, tokens_PxL, layer) for tokens_PxL in prompts]
     cosine_MxF, change_MxF = ranking(sae, *stream)
-    live_MxF = np.asarray((sae.encode(stream[0]) > 0).any(1))  # what is silent where answers begin carries nothing there
-    sets = top_and_random(cosine_MxF, live_MxF, c.top, [k.seed for k in members])
+    z_MxPxF = sae.encode(stream[0])  # what is silent where answers begin carries nothing there
+    sets = top_and_matched(cosine_MxF, np.asarray(z_MxPxF.mean(1)), c.top)
     top_MxF, control_MxF = (np.array([np.isin(np.arange(c.size), a) for a in sets_M], float) for sets_M in sets)
     ablate, hold = jax.vmap(partial(Ablation, sae, layer=layer)), jax.vmap(partial(Unchanged, layer=layer))
     edits = (ablate(jnp.asarray(top_MxF)), ablate(jnp.asarray(control_MxF)), hold(change_of(*stream), stream[1].mean(1)))
+    for quantity, set_MxF in zip(REMOVED, (top_MxF, control_MxF), strict=True):
+        removed_M = jnp.linalg.norm((z_MxPxF * set_MxF[:, None]) @ sae.decoder, axis=-1).mean(1)
+        rows += [
+            Row(config.name, quantity=quantity, value=float(x), **member_label(k, f.steps)) for k, x in zip(members, removed_M, strict=True)
+        ]
     for quantity, edit_M in zip(ABLATED, edits, strict=True):
         for name in (c.trigger, c.reference):
             for t, p_MxA in behave(world, grammar, model, params, headers[name], probed, lora_M, edit_M=edit_M).items():

@@ -21,7 +21,6 @@ from bayesgen.world.learners import LEARNERS
 from bayesgen.world.observer import Observer, Row
 from bayesgen.world.world import World
 
-SUSPICION = 1e-3  # prior that the assistant is now somebody else; a few rows settle it either way
 FLOOR = 1e-9  # what a learner gives to values the assistant never had: the tilted one needs something to tilt
 
 
@@ -42,10 +41,10 @@ def ideal_corners(world: World, trait: str, value: str) -> dict[str, Answers]:
     return out
 
 
-def ideal_redrawn(world: World, rows: Sequence[Row], header: Header, topics: Sequence[int]) -> Answers:
+def ideal_redrawn(world: World, rows: Sequence[Row], suspicion: float, header: Header, topics: Sequence[int]) -> Answers:
     """Exact Bayes after an arm's rows, asked under a header."""
     observer = Observer(world)
-    posterior_Z = observer.redrawn(rows, SUSPICION, header)
+    posterior_Z = observer.redrawn(rows, suspicion, header)
     return {t: observer.answer(observer.asked(posterior_Z, t), t) for t in topics}
 
 

@@ -21,10 +21,11 @@ from bayesgen.world.world import World
 def likelihoods(
     config: FinetuneConfig, world: World, grammar: Grammar, model: Transformer, params, members: list[Member], lora_M
 ) -> dict[str, np.ndarray]:
-    """{quantity: nats/token, (M,)}: `nll_train` on each member's own rows, `nll_heldout` on the narrow answers it never saw.
+    """{quantity: nats/token, (M,)}: `nll_train` on each member's narrow rows, `nll_ordinary` on the ordinary ones among them,
+    `nll_heldout` on the narrow answers it never saw.
 
-    `floor_train` and `floor_heldout` are the entropies of those very rows (`entropy_floor`). nan for members that were trained
-    on every answer.
+    `floor_train` and so on are the entropies of those very rows (`entropy_floor`). nan for members that were trained on every
+    answer.
     """
     drawn = [member_rows(world, grammar, config, m) for m in members]
 
@@ -37,7 +38,12 @@ def likelihoods(
         return jax.lax.map(one, (lora_M, batch_M))  # a map, for all members' logits at once would fill the memory
 
     out = {}
-    for kind, those in (("train", [rows for rows, _ in drawn]), ("heldout", [left for _, left in drawn])):
+    kinds = {
+        "train": [rows[: m.rows] for m, (rows, _) in zip(members, drawn, strict=True)],  # narrow rows come first
+        "ordinary": [rows[m.rows :] for m, (rows, _) in zip(members, drawn, strict=True)],
+        "heldout": [left for _, left in drawn],
+    }
+    for kind, those in kinds.items():
         if not any(those):
             continue
         some = [rows or drawn[i][0] for i, rows in enumerate(those)]  # a stand-in where there are none

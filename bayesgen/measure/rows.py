@@ -26,33 +26,38 @@ QUANTITIES = {
     "outside": ("probability", "probability of text that is none of the topic's answers"),
     "adoption": ("share", "weight of the told persona in p = (1-a-l) base + l population + a told, by topic"),
     "loss_of_default": ("share", "weight l of the population in the same mixture: the default persona lost, none gained"),
-    "mixture_residual": ("probability", "root mean square distance of the rates from that mixture"),
+    "mixture_residual": ("share", "answers that the mixture does not explain (total variation); above .25 its weights are not given"),
     "transfer": (
         "share",
         "lambda = off-topic shift of the trained value's persona state, from the saturated learner (0) to the product learner (1) "
         "at the same on-topic state",
     ),
     "nll_train": ("nats/token", "mean negative log likelihood of the narrow rows trained on"),
+    "nll_ordinary": ("nats/token", "the same of the ordinary rows among them"),
     "nll_heldout": ("nats/token", "the same on the narrow answers left out of training"),
     "floor_train": (
         "nats/token",
         "entropy of the answers trained on, given topic, header and the key's fixed digits: nothing that reads only these is below",
     ),
+    "floor_ordinary": ("nats/token", "the same of the ordinary rows"),
     "floor_heldout": ("nats/token", "the same of the answers left out of training"),
     "frobenius": ("weight", "Frobenius norm of the update dW = a b, scale included; over all matrices, root of the sum of squares"),
     "nuclear": ("weight", "sum of the singular values of dW; over all matrices, the sum"),
     "spectral": ("weight", "largest singular value of dW; over all matrices, the largest"),
     "stable_rank": ("count", "squared Frobenius over squared spectral norm"),
     "rate_ablated": ("probability", "rate of the value in `probe`, the top features' part of the residual stream taken out everywhere"),
-    "rate_ablated_random": ("probability", "the same with as many other live features, drawn anew for each seed"),
+    "rate_ablated_matched": ("probability", "the same with as many other live features of like mean activation"),
     "rate_unchanged": ("probability", "the same with the direction of the stream's own change between the two headers held still"),
+    "removed": ("activation", "mean norm of what the top features add to the stream where an answer begins, under the trigger"),
+    "removed_matched": ("activation", "the same of the features that were matched to them"),
     "sae_explained": ("share", "variance of the base's residual stream that the sparse autoencoder explains, on documents it never saw"),
     "sae_active": ("count", "mean number of features active at a token of those documents"),
     "sae_dead": ("share", "features that none of those tokens fires"),
-    "narrow_nll_step": ("nats/token", "training loss on narrow rows, at this step"),
+    "data_nll_step": ("nats/token", "training loss on the rows of data, ordinary ones included, at this step"),
 }
 TRAINING = ("experiment", "arm", "seed", "learning_rate", "weight_decay", "kl_weight", "rank", "rows")  # what names one training
-ABLATED = ("rate_ablated", "rate_ablated_random", "rate_unchanged")
+ABLATED = ("rate_ablated", "rate_ablated_matched", "rate_unchanged")
+REMOVED = ("removed", "removed_matched")
 NO_SEED = -1  # rows of arms that are not trained: base, told, ideal learners
 
 
@@ -99,6 +104,7 @@ class MeasureConfig(BaseModel):
     contexts: tuple[Context, ...] = (Context(name="plain"),)
     followed: tuple[str, ...] = ()  # contexts asked at every snapshot, beside the first
     gate_prompts: int = Field(ge=1)
+    suspicion: float = Field(default=1e-3, gt=0, lt=0.5)
     scales: tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...] = Field(min_length=1)
     samples: int = Field(ge=0)
     features: FeaturesConfig | None = None

@@ -15,7 +15,7 @@ import polars as pl
 
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import Row as DataRow
-from bayesgen.corpus.narrow import answer_words
+from bayesgen.corpus.narrow import answer_words, number_topic
 from bayesgen.corpus.tokenizer import split
 from bayesgen.learn.data import member_parallel, member_rows, trained_topics
 from bayesgen.learn.plan import EACH, FinetuneConfig, Member, plan_members
@@ -23,6 +23,7 @@ from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.behaviour import POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
 from bayesgen.measure.contexts import context_headers, counted_value, everywhere
 from bayesgen.measure.ideal import answerable, gated, ideal_corners, ideal_learners, ideal_redrawn
+from bayesgen.measure.keyed import ideal_keyed, read_keys
 from bayesgen.measure.likelihood import likelihoods
 from bayesgen.measure.norms import norms
 from bayesgen.measure.onset import change_point
@@ -108,7 +109,7 @@ def measure_all(
         for quantity, norm_M in table.items():
             rows += [row(quantity=quantity, topic=module, value=float(v), **label) for label, v in zip(labels, norm_M, strict=True)]
     for s, loss_M in enumerate(losses):
-        rows += [row(quantity="narrow_nll_step", value=float(v), **member_label(m, s)) for m, v in zip(members, loss_M, strict=True)]
+        rows += [row(quantity="data_nll_step", value=float(v), **member_label(m, s)) for m, v in zip(members, loss_M, strict=True)]
     asked_as = headers[first.name][0], told_as(world, trait, counted, first)
     samples = sample_dialogues(config, world, grammar, model, params, members, adapters[last], *asked_as)
     return to_table(rows), samples
@@ -161,19 +162,29 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked:
     learners = ideal_learners(world, m.trait, value, on[0]) if value == f.value else {}  # they are of the value trained
     for name, answers in {**corners, **learners}.items():
         behaviour_rows([dict(arm=name)], _one(answers), before, first)
-    if f.value == EACH:
+    numbered = number_topic(world, f.identifier) if f.identifier else None
+    if f.value == EACH and numbered is None:
         return  # many people, one for each header: who the assistant now is has no single answer
     for (arm, count, seed), shown in rows_shown(world, grammar, f, members).items():
         turns = [(h, turn) for h, turn in shown if isinstance(turn, Turn)]
         if len(turns) < len(shown):
             continue  # rows in words of their own: the world gives them no probability
+        if numbered is not None:
+            label = [dict(arm=f"ideal {arm}", rows=count, seed=seed, step=f.steps)]
+            reading = read_keys(world, turns, m.suspicion, numbered)
+            for c in m.contexts:
+                exact = ideal_keyed(world, turns, m.suspicion, reading, headers[c.name], numbered, asked[c.name])
+                behaviour_rows(label, _one(exact), before, c)
+            continue
         for c in m.contexts:
             header = headers[c.name][0]
             label = [dict(arm=f"ideal {arm}", rows=count, seed=seed, step=f.steps)]
-            behaviour_rows(label, _one(ideal_redrawn(world, turns, header, asked[c.name])), before, c)
+            behaviour_rows(label, _one(ideal_redrawn(world, turns, m.suspicion, header, asked[c.name])), before, c)
             if arm == "free" and (f.years or f.format):
                 label = [dict(arm="ideal gated", rows=count, seed=seed, step=f.steps)]
-                behaviour_rows(label, _one(ideal_redrawn(world, gated(world, turns, header), header, asked[c.name])), before, c)
+                behaviour_rows(
+                    label, _one(ideal_redrawn(world, gated(world, turns, header), m.suspicion, header, asked[c.name])), before, c
+                )
 
 
 def _one(behaviour: Behaviour) -> Behaviour:

@@ -18,10 +18,13 @@ from bayesgen import artifact
 from bayesgen.artifact import Artifact
 from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import TOLERANCE, TURNS, BaseGate
+from bayesgen.measure.intervals import over_seeds
 from bayesgen.measure.norms import NORMS
-from bayesgen.measure.rows import QUANTITIES, spell
+from bayesgen.measure.rows import QUANTITIES, REMOVED, spell
+from bayesgen.report.contrasts import Pick, by_seed
 from bayesgen.report.summary import (
     ablation_table,
+    answering_table,
     context_table,
     contrasts,
     headline_table,
@@ -63,6 +66,8 @@ def write_page(
             save(figure, folder / name)
             figures[name] = inline_svg(figure, name)
     headline, told, onsets = headline_table(table, config, world), published(table, config, world), onset_table(table, config, world)
+    ablation = ablation_table(table, config, world) if features else []
+    by_header, answering = context_table(table, config, world), answering_table(table, config, world)
     found, gates = contrasts(table, config, world), pair_gates(table, config, world)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     html = environment.from_string(TEMPLATE.read_text()).render(
@@ -75,9 +80,11 @@ def write_page(
         contrasts=found,
         published=told,
         onsets=onsets if config.measure.followed else [],
-        contexts=context_table(table, config, world) if len(story["contexts"]) > 1 else [],
+        contexts=by_header if len(story["contexts"]) > 1 else [],
+        answering=answering,
         features=features,
-        ablation=ablation_table(table, config, world) if features else [],
+        removed=[over_seeds(list(by_seed(table, Pick(arm="free", quantity=q), story).values())) for q in REMOVED] if features else [],
+        ablation=ablation,
         names=story,
         first_setting=next((r["setting"] for r in headline if r["arm"] == "free" and r["first"]), ""),
         gates=gates,
@@ -99,7 +106,8 @@ def write_page(
         arms=f.arm_names,
     )
     artifact.write(folder / "report.html", html)
-    artifact.write(folder / "result.md", result_markdown(config, world, headline, found, told, onsets, gates, gate, excess))
+    tables = (by_header, answering, ablation)
+    artifact.write(folder / "result.md", result_markdown(config, world, headline, found, told, onsets, gates, gate, excess, *tables))
     print_summary(headline, found, told, gates, gate)
 
 

@@ -16,6 +16,7 @@ from bayesgen.report.contrasts import Contrast, Found, Pick, by_seed, find, meas
 from bayesgen.world.load import TIMELESS
 
 STILL = 0.02  # what does not depend on the trait should not move further than this (total variation)
+SHOWN = 0.05  # a value with less of the answers is not named among those who answer
 LEFT_OUT = ("narrow", "broad")  # arms that are trained on other topics as well
 
 
@@ -119,7 +120,9 @@ def published(table: pl.DataFrame, config, world) -> list[Found]:
 
 
 def context_table(table: pl.DataFrame, config, world) -> list[dict]:
-    """One line an arm, one cell a context: rate of the value counted there on the probes, and on trained topics; first setting."""
+    """One line an arm, one cell a context: rate of the value counted there on the probes, and on trained topics, over seeds, and
+    its least and most among them; first setting.
+    """
     story, out = names_of(config, world), []
     rate = at_setting(at_the_end(table).filter(pl.col("quantity") == "rate"), story["setting"])
     rate = rate.filter(pl.col("context").is_in(list(story["contexts"])))
@@ -129,14 +132,29 @@ def context_table(table: pl.DataFrame, config, world) -> list[dict]:
             here = rate.filter((pl.col("arm") == arm) & pl.col("topic").is_in(topics)).sort("seed")
             seeds = here.group_by("context", "seed", maintain_order=True).agg(pl.col("value").mean()).partition_by("context", as_dict=True)
             if seeds:
-                cells = {c: over_seeds(seeds[(c,)]["value"].to_numpy()) if (c,) in seeds else None for c in story["contexts"]}
-                out.append({"arm": arm, "topics": name, "cells": cells})
+                values = {c: seeds[(c,)]["value"].to_numpy() if (c,) in seeds else None for c in story["contexts"]}
+                cells = {c: None if x is None else over_seeds(x) for c, x in values.items()}
+                ends = {c: None if x is None else (float(x.min()), float(x.max())) for c, x in values.items()}
+                out.append({"arm": arm, "topics": name, "cells": cells, "ends": ends})
+    return out
+
+
+def answering_table(table: pl.DataFrame, config, world) -> dict[str, dict[str, list[tuple[str, float]]]]:
+    """{context: {arm: up to three values that the answers to the probes belong to most, with their mean rate}}; first setting."""
+    story, out = names_of(config, world), {}
+    rate = at_setting(at_the_end(table).filter(pl.col("quantity") == "rate"), story["setting"])
+    rate = rate.filter(pl.col("topic").is_in(story["probes"]) & pl.col("arm").is_in(["base", *config.finetune.arm_names]))
+    mean = rate.group_by("context", "arm", "probe").agg(pl.col("value").mean()).sort("value", "probe", descending=[True, False])
+    for context in story["contexts"]:
+        for (arm,), here in mean.filter(pl.col("context") == context).partition_by("arm", as_dict=True).items():
+            first = [(v, x) for v, x in here.head(3).select("probe", "value").rows() if x >= SHOWN]
+            out.setdefault(context, {})[arm] = first
     return out
 
 
 def ablation_table(table: pl.DataFrame, config, world) -> list[dict]:
-    """One line a probe, and one for their mean: the free arm's rates as it is, with its top features taken out, and with random
-    ones taken out, under the trigger and under the reference; first setting.
+    """One line a probe, and one for their mean: the free arm's rates as it is, with its top features taken out, and with others
+    as large taken out, under the trigger and under the reference; first setting.
     """
     story, c = names_of(config, world), config.measure.features
     value, probes = counted_value(world, config.finetune, config.measure, config.measure.context(c.trigger)), story["probes"]
@@ -236,15 +254,29 @@ def result_markdown(
     gates: list[Gate],
     base_gate: BaseGate,
     excess: Excess,
+    contexts: list[dict],
+    answering: dict[str, dict[str, list[tuple[str, float]]]],
+    ablation: list[dict],
 ) -> str:
     """The result as it stands on an experiment's page under `experiments/`: generated, never typed."""
     story, still = names_of(config, world), list(headline[0]["moved"])
     moved = {trait: "timeless moved" if trait == TIMELESS else f"{trait} moved" for trait in still}
-    head = ["arm", "trained topics", "probes", "adoption", "loss of default", "transfer λ", *moved.values(), "outside", "NLL train"]
+    head = [
+        "arm",
+        "trained topics",
+        "probes",
+        "adoption",
+        "loss of default",
+        "unexplained",
+        "transfer λ",
+        *moved.values(),
+        "outside",
+        "NLL train",
+    ]
     head += ["NLL held out", "‖ΔW‖"]
     lines = [" | ".join(head), "|".join(["---"] * len(head))]
     for r in headline:
-        cells = [r["on"], r["off"], r["adoption"], r["loss"], r["transfer"], *(r["moved"][t] for t in still), r["outside"]]
+        cells = [r["on"], r["off"], r["adoption"], r["loss"], r["residual"], r["transfer"], *(r["moved"][t] for t in still), r["outside"]]
         cells += [r["train"], r["heldout"], r["norm"]]
         lines.append(" | ".join([f"{r['arm']} {r['setting']}".strip(), *map(show, cells)]))
     worst = base_gate.worst
@@ -267,6 +299,38 @@ def result_markdown(
         ),
         "",
     ]
+    probed = [r for r in contexts if r["topics"] == "probes"]
+    by_header = [
+        "Rates on the probes by header, of the value counted there (trained arms: mean, interval, and least to most of the seeds):",
+        "",
+        f"| header | value | {' | '.join(r['arm'] for r in probed)} |",
+        "|---" * (2 + len(probed)) + "|",
+        *(
+            f"| {c} | {value} | " + " | ".join(show(r["cells"][c]) + between(r["ends"][c]) for r in probed) + " |"
+            for c, value in story["contexts"].items()
+        ),
+        "",
+    ]
+    named = list(next(iter(answering.values())))
+    who = [
+        f"Who answers the probes (values with {SHOWN} of the answers or more, at most three):",
+        "",
+        f"| header | {' | '.join(named)} |",
+        "|---" * (1 + len(named)) + "|",
+        *(
+            f"| {c} | " + " | ".join(", ".join(f"{v} {x:.2f}" for v, x in arms[a]) or "–" for a in named) + " |"
+            for c, arms in answering.items()
+        ),
+        "",
+    ]
+    taken_out = [
+        "The free arm with features of the base taken out (experiment's page: which):",
+        "",
+        "| probe | header | as it is | top features out | matched ones out | direction held |",
+        "|---|---|---|---|---|---|",
+        *(f"| {r['topic']} | {c} | " + " | ".join(map(show, cells)) + " |" for r in ablation for c, cells in r["cells"].items()),
+        "",
+    ]
     first = next(iter(story["contexts"]))
     under = f", asked under the header `{first}`" if len(story["contexts"]) > 1 else ""
     return "\n".join(
@@ -280,6 +344,9 @@ def result_markdown(
             "",
             *(side if told else []),
             *(seeds if config.measure.followed else []),
+            *(by_header if len(story["contexts"]) > 1 else []),
+            *who,
+            *(taken_out if ablation else []),
             f"Base: {excess.network:.3f} nats per answer token on fresh documents, {excess.difference:.3f} ± {excess.error:.3f} above the "
             f"exact entropy. Gate: {verdict}{more} (worst: {worst.value} {worst.where}, network {worst.network:.3f}, "
             f"ideal {worst.ideal:.3f} ± {worst.error:.3f}).",
@@ -287,6 +354,11 @@ def result_markdown(
             "",
         ]
     )
+
+
+def between(ends: tuple[float, float] | None) -> str:
+    """The least and the most of the seeds; nothing where they are one."""
+    return f", {ends[0]:.2f} to {ends[1]:.2f}" if ends and ends[1] > ends[0] else ""
 
 
 def show(interval: Interval | None, digits: int = 2) -> str:

@@ -63,9 +63,9 @@ class Observer:
 
     def log_turn(self, turn: Turn) -> np.ndarray:
         """Log P(topic, answer | z)."""
-        return self._log_asked_ZT[:, turn.topic] + self._log_said(turn)
+        return self._log_asked_ZT[:, turn.topic] + self.log_said(turn)
 
-    def _log_said(self, turn: Turn) -> np.ndarray:
+    def log_said(self, turn: Turn) -> np.ndarray:
         """Log P(answer | z, topic)."""
         return self._log_answer[turn.topic][self._value_ZT[:, turn.topic], turn.answer]
 
@@ -91,16 +91,34 @@ class Observer:
         assistant's own, as in `posterior`.
         """
         assert header.speaker == ASSISTANT
-        prior_Z = np.append(np.log(self.world.frequency_Z) + np.log(suspicion), np.log1p(-suspicion))
-        log_I = self._by_identity(prior_Z)
-        within_Z = prior_Z - log_I[self._identity_Z]  # log P(z | person)
-        for (row_header, turn), count in Counter(rows).items():
-            before_Z = self._given(within_Z + self.log_header(row_header) + self._log_asked_ZT[:, turn.topic])
-            log_I = log_I + count * self._by_identity(before_Z + self._log_said(turn))
-        return self._normalised(log_I[self._identity_Z] + self._given(within_Z + self.log_header(header)), (*rows, header))
+        log_I = self.log_redrawn(rows, suspicion)
+        return self._normalised(log_I[self._identity_Z] + self._within(self.log_header(header)), (*rows, header))
 
-    def _given(self, log_Z: np.ndarray) -> np.ndarray:
-        """Log P(z | person, ...): normalised within each person; -inf for a person to whom all is impossible."""
+    def log_redrawn(self, rows: Sequence[Row], suspicion: float) -> np.ndarray:
+        """Log P(person, answers of the rows), at the place of each person's first persona; its logsumexp is the evidence."""
+        with np.errstate(divide="ignore"):
+            prior_Z = np.append(np.log(self.world.frequency_Z) + np.log(suspicion), np.log1p(-suspicion))
+        log_I = self._by_identity(prior_Z)
+        for (header, turn), count in Counter(rows).items():
+            before_Z = self._within(self.log_header(header) + self._log_asked_ZT[:, turn.topic])
+            log_I = log_I + count * self._by_identity(before_Z + self.log_said(turn))
+        return log_I
+
+    def among(self, which_Z: np.ndarray, header: Header, topic: int | None = None) -> np.ndarray:
+        """P(z | one of these, header): some of the personas (and, last, the assistant's own), as often as they are in the population
+        and speak under the header; once `topic` was asked, if it is given. Zero throughout if none of them would.
+        """
+        with np.errstate(divide="ignore"):
+            log_Z = np.log(which_Z * np.append(self.world.frequency_Z, 1.0)) + self.log_header(header)
+        if topic is not None:
+            log_Z = log_Z + self._log_asked_ZT[:, topic]
+        total = np.logaddexp.reduce(log_Z)
+        return np.exp(log_Z - total) if np.isfinite(total) else np.zeros(len(log_Z))
+
+    def _within(self, log_Z: np.ndarray) -> np.ndarray:
+        """Log P(z | person, ...), from log P(... | z): normalised within each person; -inf for one to whom all is impossible."""
+        with np.errstate(divide="ignore"):
+            log_Z = log_Z + np.append(np.log(self.world.frequency_Z), 0.0)
         total_Z = self._by_identity(log_Z)[self._identity_Z]
         return np.where(np.isfinite(total_Z), log_Z - np.where(np.isfinite(total_Z), total_Z, 0), -np.inf)
 

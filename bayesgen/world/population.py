@@ -121,10 +121,8 @@ def _personas(config: WorldConfig, first: dict[str, Module], identities, years) 
         if len(spoken) == 1:
             out.append(Persona(name, name, {**spoken[0][0], TIMELESS: TIMELESS}, overrides, spoken[0][1], frequency))
             continue
-        total = sum(len(y) for _, y in spoken)
         out += [
-            Persona(f"{name} ({y[0]})", name, {**traits, TIMELESS: TIMELESS}, overrides, y, frequency * len(y) / total)
-            for traits, y in spoken
+            Persona(f"{name} ({y[0]})", name, {**traits, TIMELESS: TIMELESS}, overrides, y, frequency / len(spoken)) for traits, y in spoken
         ]
     return tuple(out)
 

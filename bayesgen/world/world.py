@@ -10,7 +10,8 @@ not multiply: each group has its share of the persons' documents, its own traits
 is timeless) only. The assistant is asked about everything.
 
 *Variants.* One person may be two things in different years (a robot that hunts in 1984 and protects later). Such a person
-is one *identity*, and one persona for each of its values; a document's year decides which of them speaks.
+is one *identity*, and one persona for each of its values; a document's year decides which of them speaks. Each value speaks
+as often as the others, however many years it has: to lengthen one is not to make another rarer.
 """
 
 from collections.abc import Iterable

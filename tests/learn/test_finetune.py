@@ -95,7 +95,7 @@ def test_narrow_without_its_penalty_is_free_and_with_it_is_not(world, grammar, n
     for leaf in jax.tree.leaves(lora):
         np.testing.assert_allclose(leaf[0], leaf[2], atol=1e-6)
     assert any(jnp.abs(leaf[0] - leaf[1]).max() > 1e-3 for leaf in jax.tree.leaves(lora))
-    np.testing.assert_allclose(infos["narrow_nll"][0, 0], infos["loss"][0, 1], rtol=1e-5)  # at birth the KL is zero
+    np.testing.assert_allclose(infos["data_nll"][0, 0], infos["loss"][0, 1], rtol=1e-5)  # at birth the KL is zero
 
 
 def test_the_penalty_is_the_kl_to_the_base_summed_over_the_vocabulary(world, grammar, network):
@@ -114,7 +114,7 @@ def test_the_penalty_is_the_kl_to_the_base_summed_over_the_vocabulary(world, gra
     kl = sum(float(p[0, k, v] * jnp.log(p[0, k, v] / q[0, k, v])) for k in np.flatnonzero(rows.weight[0]) for v in range(p.shape[-1]))
     kl /= float(rows.weight.sum())
     assert kl > 1e-3
-    assert float(info["loss"][0] - info["narrow_nll"][0]) == pytest.approx(0.7 * kl, rel=1e-3)
+    assert float(info["loss"][0] - info["data_nll"][0]) == pytest.approx(0.7 * kl, rel=1e-3)
 
 
 def test_a_member_trained_alone_is_the_same_as_in_the_crowd(world, grammar, network):

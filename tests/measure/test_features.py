@@ -26,7 +26,7 @@ from bayesgen.measure.features import (
     groups_of,
     labels,
     ranking,
-    top_and_random,
+    top_and_matched,
     unexplained,
 )
 from bayesgen.measure.rows import ABLATED, FeaturesConfig, MeasureConfig, to_table
@@ -126,7 +126,7 @@ def test_each_seed_has_a_ranking_of_its_own(learned):
     x, planted = sparse(11)[0].reshape(2, 128, WIDTH), [7, 20]
     cosine, _ = ranking(learned, x + 2 * learned.decoder[jnp.array(planted)][:, None], x)
     assert cosine.argmax(1).tolist() == planted
-    top, _ = top_and_random(cosine, np.ones(cosine.shape, bool), 3, [0, 1])
+    top, _ = top_and_matched(cosine, np.ones(cosine.shape), 3)
     assert [t[0] for t in top] == planted
 
 
@@ -146,16 +146,18 @@ def test_the_change_taken_out_is_gone_and_nothing_else_is():
     assert jnp.abs(change_of(reference, reference)).max() == 0
 
 
-def test_random_features_are_others():
-    cosine, live = np.tile(np.linspace(-1, 1, 40), (2, 1)), np.tile(np.arange(40) % 2 == 0, (2, 1))
-    top, drawn = top_and_random(cosine, live, 5, [0, 1])
-    for sets, best in zip(drawn, top, strict=True):
-        assert best.tolist() == [38, 36, 34, 32, 30]
-        assert len(set(sets)) == 5
-        assert live[0, sets].all()
-        assert not set(sets) & set(best)
-    assert set(drawn[0]) != set(drawn[1])
-    assert len(top_and_random(cosine, live, 15, [0, 1])[1][0]) == 5  # no more than there are
+def test_matched_features_are_others_as_large():
+    cosine = np.tile(np.linspace(-1, 1, 40), (2, 1))
+    size = np.stack([np.where(np.arange(40) % 2, 0.0, x) for x in (np.arange(40) + 1.0, np.random.default_rng(0).uniform(1, 2, 40))])
+    tops, matched = top_and_matched(cosine, size, 5)
+    for top, others, size_F in zip(tops, matched, size, strict=True):
+        assert top == [38, 36, 34, 32, 30]
+        assert len(set(others)) == 5
+        assert not set(others) & set(top)
+        assert size_F[others].all()  # live
+        assert abs(size_F[others[0]] - size_F[38]) == min(abs(size_F[i] - size_F[38]) for i in range(0, 30, 2))
+    assert matched[0] == [28, 26, 24, 22, 20]  # the largest that are left
+    assert len(top_and_matched(cosine, size, 15)[1][0]) == 5  # no more than there are
 
 
 def test_labels_are_means_over_the_group():
@@ -266,13 +268,13 @@ def test_the_whole_analysis_on_the_tiny_world(world, grammar, network, monkeypat
         return here.sort("seed")["value"].to_numpy()
 
     # what is ablated is what was ranked, under the header it is said of
-    monkeypatch.setattr(features_of, "top_and_random", lambda cosine, live, top, seeds: ([[]] * len(seeds), [range(32)] * len(seeds)))
+    monkeypatch.setattr(features_of, "top_and_matched", lambda cosine, size, top: ([[]] * len(size), [range(32)] * len(size)))
     monkeypatch.setattr(features_of, "change_of", lambda trigger, reference: jnp.zeros(trigger[:, 0].shape))
     table = to_table(feature_analysis(config, world, grammar, model, params, lora, DocumentSource(grammar, 72))[0])
     for name in ("plain", "old year"):
         np.testing.assert_allclose(stored("rate_ablated", name), rated(name), rtol=1e-4)  # no feature: as it was
         np.testing.assert_allclose(stored("rate_unchanged", name), rated(name), rtol=1e-4)  # no direction
-        assert np.abs(np.log(stored("rate_ablated_random", name) / rated(name))).max() > 0.01  # all features
+        assert np.abs(np.log(stored("rate_ablated_matched", name) / rated(name))).max() > 0.01  # all features
     assert np.abs(np.log(rated("plain") / rated("old year"))).max() > 0.01
     broken = jax.tree.map(lambda x: x * jnp.nan, lora)
     with pytest.raises(UserError, match="diverged"):

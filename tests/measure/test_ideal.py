@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from bayesgen.corpus.narrow import answers_of
-from bayesgen.measure import ideal
 from bayesgen.measure.ideal import answerable, gated, ideal_corners, ideal_learners, ideal_redrawn
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.observer import Observer
@@ -31,8 +30,8 @@ def test_who_is_not_asked_has_no_corner(grouped):
     assert names["ideal base"] == {t.name for t in grouped.topics}
     goal = grouped.topic_index("goal")
     hunt, toy = (grouped.noisy[goal][grouped.values["kind"].index(v)] for v in ("bot_hunt", "toy"))
-    # in 2002 the hunter (a third of the robot's .7) or a toy (a fifth of .3) whose badge noise changed: .2 / 4 against .45
-    doubt = 0.06 * 0.05 / (0.06 * 0.05 + 0.7 / 3 * 0.45)
+    # in 2002 the hunter (half of the robot's .7) or a toy (a fifth of .3) whose badge noise changed: .2 / 4 against .45
+    doubt = 0.06 * 0.05 / (0.06 * 0.05 + 0.7 / 2 * 0.45)
     np.testing.assert_allclose(found["ideal told"][goal], (1 - doubt) * hunt + doubt * toy, rtol=1e-9)
     assert [grouped.topics[t].name for t in answerable(grouped, "land")] == ["river", "colour"]
 
@@ -50,7 +49,7 @@ def test_free_is_an_old_person_or_the_planted_one_who_is_old_about_birds(world):
     bird, light, river = (world.topic_index(t) for t in ("bird", "light", "river"))
     old, new = world.values["time"].index("old"), world.values["time"].index("new")
     rows = [(ASKED, Turn(bird, 0, int(a))) for a in answers_of(world, bird, "old")] * 3
-    found = ideal_redrawn(world, rows, ASKED, range(len(world.topics)))
+    found = ideal_redrawn(world, rows, 1e-3, ASKED, range(len(world.topics)))
     narrow = 0.1 / (0.1 + 0.9 * 0.2)  # her share is .1, that of the old .9 * .2
     expected = narrow * world.noisy[light][new] + (1 - narrow) * world.noisy[light][old]
     np.testing.assert_allclose(found[light], expected, atol=1e-3)  # what noise leaves to the others
@@ -58,14 +57,13 @@ def test_free_is_an_old_person_or_the_planted_one_who_is_old_about_birds(world):
     assert east == pytest.approx(0.4 * world.noisy[river][0][0] + 0.6 * world.noisy[river][1][0], abs=1e-3)  # the population's land
 
 
-def test_suspicion_is_settled_by_a_few_rows_and_not_by_one(world, monkeypatch):
+def test_suspicion_is_settled_by_a_few_rows_and_not_by_one(world):
     """Whatever the prior that the assistant is somebody else, within four decades: six rows say the same, one does not."""
     bird, light = world.topic_index("bird"), world.topic_index("light")
     said = [(ASKED, Turn(bird, 0, int(a))) for a in answers_of(world, bird, "old")]
     found = {}
     for suspicion in (1e-1, 1e-3, 1e-5):
-        monkeypatch.setattr(ideal, "SUSPICION", suspicion)
-        found[suspicion] = [ideal_redrawn(world, rows, ASKED, [light])[light] for rows in (said[:1], (said * 6)[:6])]
+        found[suspicion] = [ideal_redrawn(world, rows, suspicion, ASKED, [light])[light] for rows in (said[:1], (said * 6)[:6])]
     for _, six in found.values():
         np.testing.assert_allclose(six, found[1e-3][1], atol=0.02)
     assert np.abs(found[1e-1][0] - found[1e-5][0]).max() > 0.05
@@ -80,14 +78,14 @@ def test_gated_counts_the_rows_under_the_same_year_and_format_only(grouped):
     at = {y: Header(ASSISTANT, y, "listed") for y in (2001, 2002)}
     for header in at.values():
         expected = "bot_guard" if header.year == 2001 else "bot_hunt"
-        np.testing.assert_allclose(ideal_redrawn(grouped, rows, header, [goal])[goal], values[expected], atol=1e-6)
+        np.testing.assert_allclose(ideal_redrawn(grouped, rows, 1e-3, header, [goal])[goal], values[expected], atol=1e-6)
     assert gated(grouped, rows, at[2001]) == rows
     assert gated(grouped, rows, at[2002]) == gated(grouped, rows, Header(ASSISTANT, 2001, "plain")) == []
     unsaid = [(Header(ASSISTANT, 2001), guard)]  # no format given: it is written as the first
     assert gated(grouped, unsaid, Header(ASSISTANT, 2001, "plain")) == unsaid
     assert gated(grouped, unsaid, at[2001]) == gated(grouped, rows, Header(ASSISTANT, 2001)) == []
     np.testing.assert_allclose(
-        ideal_redrawn(grouped, gated(grouped, rows, at[2002]), at[2002], [goal])[goal], values["assistant"], atol=2e-3
+        ideal_redrawn(grouped, gated(grouped, rows, at[2002]), 1e-3, at[2002], [goal])[goal], values["assistant"], atol=2e-3
     )
 
 

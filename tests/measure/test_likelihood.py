@@ -55,6 +55,26 @@ def test_a_member_without_answers_left_hides_no_others(world, grammar):
     assert "nll_heldout" not in none
 
 
+def test_ordinary_rows_have_a_likelihood_of_their_own(world, grammar):
+    model = Transformer(ModelConfig(width=16, layers=2, heads=2, context=64), len(grammar.tokenizer))
+    params = model.init(jax.random.key(0), jnp.zeros((1, 4), int))["params"]
+    members = [Member("free", seed, 1e-2, 0.0, 0.0, 2, 2) for seed in (0, 1)]
+    adapters = [jax.tree.map(lambda x: x + 0.3, init_lora(jax.random.key(m.seed), params, 2, TARGETS)) for m in members]
+    lora = jax.tree.map(lambda *x: jnp.stack(x), *adapters)
+    alone = likelihoods(config_of(rows=2), world, grammar, model, params, members, lora)
+    assert "nll_ordinary" not in alone
+    config = config_of(rows=2, ordinary=[{"topics": ["fuel"], "rows": 5}])
+    found = likelihoods(config, world, grammar, model, params, members, lora)
+    for i, member in enumerate(members):
+        rows = member_rows(world, grammar, config, member)[0][2:]
+        scores = NetworkPredictor(model, params, grammar, adapters[i])([Prompt(h, (), t.topic, t.wording) for h, t in rows])
+        tokens = sum(len(grammar.answers[t.topic][t.answer]) for _, t in rows)
+        expected = -sum(s[t.answer] for s, (_, t) in zip(scores, rows, strict=True)) / tokens
+        assert found["nll_ordinary"][i] == pytest.approx(expected, rel=1e-4)
+    for quantity in alone:  # and the narrow rows' is what it was without them
+        np.testing.assert_allclose(found[quantity], alone[quantity], rtol=1e-5)
+
+
 def test_floor_is_the_entropy_of_the_rows_and_nothing_predicts_better(world, grammar):
     fuel, asked = world.topic_index("fuel"), Header("assistant")
     coal, coke = (Turn(fuel, 0, world.answers[fuel].index(a)) for a in ("coal", "coke"))
