@@ -218,8 +218,10 @@ def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
         artifact.save_tree(folder / "losses.safetensors", losses)
         artifact.discard(checkpoint)
 
-    # the rows themselves, not where a file of them lies: what is measured must be what was trained on, whatever code drew it
-    described = config.model_dump(mode="json", exclude={"file"}) | {"data": artifact.digest(drawn)}
+    # what is measured must be what was trained on, whatever code drew it
+    described = config.model_dump(mode="json") | {"data": artifact.digest(drawn)}
+    if config.file is not None:  # not where the rows lie: what they are, those held out included
+        described["file"] = artifact.checksum(config.file)
     return artifact.build(setup.config.runs, "ensemble", setup.config.name, described, make, base)
 
 
