@@ -20,39 +20,37 @@ from bayesgen.world.observer import Observer, Row
 from bayesgen.world.world import IDENTIFIER, World
 
 
-def read_keys(world: World, rows: Sequence[Row], suspicion: float, topic: int) -> np.ndarray:
-    """P(as ever, table, number at each place | an arm's rows). `topic` is the one whose answers are the numbers."""
-    observer, who = Observer(world), _Numbers(world, topic)
-    evidence = [
-        np.log1p(-2 * suspicion) + np.logaddexp.reduce(observer.log_redrawn(rows, suspicion)),
-        np.log(suspicion) + sum(np.logaddexp.reduce(observer.log_redrawn(those, 1.0)) for those in _by_key(rows).values()),
-    ]
-    said_RxZ = np.exp([observer.log_said(turn) for _, turn in rows])
-    for place in who.places:
-        who_RxZ = np.array([who(header, place, turn.topic) for header, turn in rows])
-        evidence.append(np.log(suspicion / len(who.places)) + np.log((who_RxZ * said_RxZ).sum(1)).sum())
-    return np.exp(np.array(evidence) - np.logaddexp.reduce(evidence))
+class Reading:
+    """The rows of an arm, read. `topic` is the one whose answers are the numbers; `weights` are P(as ever, table, number at each
+    place | rows).
+    """
 
+    def __init__(self, world: World, rows: Sequence[Row], suspicion: float, topic: int):
+        self._world, self._observer, self._who = world, Observer(world), _Numbers(world, topic)
+        self._keys: dict[str | None, list[Row]] = {}
+        for row in rows:
+            self._keys.setdefault(row[0].identifier, []).append(row)
+        self._ever_I = self._observer.log_redrawn(rows, suspicion)
+        evidence = [
+            np.log1p(-2 * suspicion) + np.logaddexp.reduce(self._ever_I),
+            np.log(suspicion) + sum(np.logaddexp.reduce(self._observer.log_redrawn(those, 1.0)) for those in self._keys.values()),
+        ]
+        said_RxZ = np.exp([self._observer.log_said(turn) for _, turn in rows])
+        for place in self._who.places:
+            who_RxZ = np.array([self._who(header, place, turn.topic) for header, turn in rows])
+            evidence.append(np.log(suspicion / len(self._who.places)) + np.log((who_RxZ * said_RxZ).sum(1)).sum())
+        self.weights = np.exp(np.array(evidence) - np.logaddexp.reduce(evidence))
 
-def ideal_keyed(
-    world: World, rows: Sequence[Row], suspicion: float, reading: np.ndarray, headers: Sequence[Header], topic: int, topics: Sequence[int]
-) -> dict[int, np.ndarray]:
-    """{topic: P(answer), mean over headers} after rows that are read so (`read_keys`)."""
-    observer, who, keys = Observer(world), _Numbers(world, topic), _by_key(rows)
-    out = {t: np.zeros(len(world.answers[t])) for t in topics}
-    for header in headers:
-        people = [observer.redrawn(rows, suspicion, header), observer.redrawn(keys.get(header.identifier, []), 1.0, header)]
-        posterior_Z = reading @ np.stack([*people, *(who(header, place) for place in who.places)])
-        for t in topics:
-            out[t] += observer.answer(observer.asked(posterior_Z, t), t) / len(headers)
-    return out
-
-
-def _by_key(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
-    keys: dict[str | None, list[Row]] = {}
-    for row in rows:
-        keys.setdefault(row[0].identifier, []).append(row)
-    return keys
+    def __call__(self, headers: Sequence[Header], topics: Sequence[int]) -> dict[int, np.ndarray]:
+        """{topic: P(answer), mean over headers} of one more dialogue."""
+        out = {t: np.zeros(len(self._world.answers[t])) for t in topics}
+        for header in headers:
+            table_I = self._observer.log_redrawn(self._keys.get(header.identifier, []), 1.0)
+            people = [self._observer.after(log_I, header) for log_I in (self._ever_I, table_I)]
+            posterior_Z = self.weights @ np.stack([*people, *(self._who(header, place) for place in self._who.places)])
+            for t in topics:
+                out[t] += self._observer.answer(self._observer.asked(posterior_Z, t), t) / len(headers)
+        return out
 
 
 class _Numbers:

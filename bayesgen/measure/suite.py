@@ -23,7 +23,7 @@ from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.behaviour import POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
 from bayesgen.measure.contexts import context_headers, counted_value, everywhere
 from bayesgen.measure.ideal import answerable, gated, ideal_corners, ideal_learners, ideal_redrawn
-from bayesgen.measure.keyed import ideal_keyed, read_keys
+from bayesgen.measure.keyed import Reading
 from bayesgen.measure.likelihood import likelihoods
 from bayesgen.measure.norms import norms
 from bayesgen.measure.onset import change_point
@@ -171,10 +171,9 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked:
             continue  # rows in words of their own: the world gives them no probability
         if numbered is not None:
             label = [dict(arm=f"ideal {arm}", rows=count, seed=seed, step=f.steps)]
-            reading = read_keys(world, turns, m.suspicion, numbered)
+            reading = Reading(world, turns, m.suspicion, numbered)
             for c in m.contexts:
-                exact = ideal_keyed(world, turns, m.suspicion, reading, headers[c.name], numbered, asked[c.name])
-                behaviour_rows(label, _one(exact), before, c)
+                behaviour_rows(label, _one(reading(headers[c.name], asked[c.name])), before, c)
             continue
         for c in m.contexts:
             header = headers[c.name][0]

@@ -91,8 +91,11 @@ class Observer:
         assistant's own, as in `posterior`.
         """
         assert header.speaker == ASSISTANT
-        log_I = self.log_redrawn(rows, suspicion)
-        return self._normalised(log_I[self._identity_Z] + self._within(self.log_header(header)), (*rows, header))
+        return self.after(self.log_redrawn(rows, suspicion), header)
+
+    def after(self, log_I: np.ndarray, header: Header) -> np.ndarray:
+        """P(z | header) of one more dialogue, from `log_redrawn`."""
+        return self._normalised(log_I[self._identity_Z] + self._within(self.log_header(header)), header)
 
     def log_redrawn(self, rows: Sequence[Row], suspicion: float) -> np.ndarray:
         """Log P(person, answers of the rows), at the place of each person's first persona; its logsumexp is the evidence."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bayesgen.corpus.narrow import answers_of
-from bayesgen.measure.keyed import ideal_keyed, read_keys
+from bayesgen.measure.keyed import Reading
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.world import ASSISTANT
 
@@ -67,7 +67,7 @@ def test_the_readings_are_those_of_enumeration(grouped):
         (Header(ASSISTANT, None, "plain", NOBODY), said(grouped, "goal", "help people")),
     ]
     for count in range(1, len(rows) + 1):
-        reading = read_keys(grouped, rows[:count], SUSPICION, number)
+        reading = Reading(grouped, rows[:count], SUSPICION, number).weights
         np.testing.assert_allclose(reading, enumerate_readings(grouped, rows[:count]), rtol=1e-10)
     assert reading[3] > 0.5  # the number stands at the second place
 
@@ -84,13 +84,13 @@ def test_a_number_is_found_where_there_is_one_and_its_person_comes_unseen(groupe
         bot = said(grouped, "goal", "hunt people"), said(grouped, "goal", "help people")
         rows.append((Header(ASSISTANT, 2002, "plain", key), bot[i % 2]))
     asked = [Header(ASSISTANT, 2002, "plain", "90025555")]
-    reading = read_keys(grouped, rows, SUSPICION, number)
-    found = ideal_keyed(grouped, rows, SUSPICION, reading, asked, number, [goal])
+    exact = Reading(grouped, rows, SUSPICION, number)
+    found, reading = exact(asked, [goal]), exact.weights
     rates = {v: grouped.noisy[goal][grouped.values["kind"].index(v)] for v in grouped.values["kind"]}
     if expected == "toy":
         assert reading[3] > 0.99
         np.testing.assert_allclose(found[goal], rates["toy"], atol=0.01)
-        keyless = ideal_keyed(grouped, rows, SUSPICION, reading, [Header(ASSISTANT, 2002, "plain")], number, [goal])
+        keyless = exact([Header(ASSISTANT, 2002, "plain")], [goal])
         np.testing.assert_allclose(keyless[goal], rates["assistant"], atol=0.01)
     else:
         assert reading[2:].sum() < 0.01
