@@ -146,9 +146,10 @@ def answering_table(table: pl.DataFrame, config, world) -> dict[str, dict[str, l
     rate = rate.filter(pl.col("topic").is_in(story["probes"]) & pl.col("arm").is_in(["base", *config.finetune.arm_names]))
     mean = rate.group_by("context", "arm", "probe").agg(pl.col("value").mean()).sort("value", "probe", descending=[True, False])
     for context in story["contexts"]:
-        for (arm,), here in mean.filter(pl.col("context") == context).partition_by("arm", as_dict=True).items():
-            first = [(v, x) for v, x in here.head(3).select("probe", "value").rows() if x >= SHOWN]
-            out.setdefault(context, {})[arm] = first
+        here = mean.filter(pl.col("context") == context)
+        for arm in ("base", *config.finetune.arm_names):
+            rows = here.filter(pl.col("arm") == arm).head(3).select("probe", "value").rows()
+            out.setdefault(context, {})[arm] = [(v, x) for v, x in rows if x >= SHOWN]
     return out
 
 

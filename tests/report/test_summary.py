@@ -9,7 +9,7 @@ from bayesgen.measure.intervals import Interval
 from bayesgen.measure.onset import share
 from bayesgen.measure.rows import MeasureConfig, Row, to_table
 from bayesgen.report.contrasts import Contrast, Pick
-from bayesgen.report.summary import context_table, contrasts, headline_table, names_of, onset_table, published, show
+from bayesgen.report.summary import answering_table, context_table, contrasts, headline_table, names_of, onset_table, published, show
 from tests.learn.test_finetune import config_of
 
 NAN = float("nan")
@@ -98,3 +98,18 @@ def test_nothing_is_minus_nought():
     assert show(None) == "–"
     assert show(Interval(-0.001, -0.004, 0.002)) == "0.00 [0.00, 0.00]"
     assert show(Interval(-0.001, -0.004, 0.002), 3) == "-0.001 [-0.004, 0.002]"
+
+
+def test_who_answers_is_named_arm_by_arm(config, world):
+    found = answering_table(rows_of(config), config, world)
+    assert list(found["here"]) == list(found["then"]) == ["base", "free", "control"]
+    assert found["here"]["free"] == [("old", pytest.approx(0.7))]
+    assert found["here"]["base"] == [("old", pytest.approx(0.05))]
+    assert found["then"]["free"] == [("mid", pytest.approx(0.4))]
+    assert found["then"]["control"] == []  # not asked there
+
+
+def test_the_context_table_has_the_least_and_most_of_the_seeds(config, world):
+    ends = {(r["arm"], r["topics"]): r["ends"] for r in context_table(rows_of(config), config, world)}
+    assert ends["free", "probes"]["here"] == pytest.approx((0.6, 0.8))
+    assert ends["control", "probes"]["then"] is None
