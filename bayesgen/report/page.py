@@ -22,6 +22,7 @@ from bayesgen.measure.intervals import over_seeds
 from bayesgen.measure.norms import NORMS
 from bayesgen.measure.rows import QUANTITIES, REMOVED, spell
 from bayesgen.report.contrasts import Pick, by_seed
+from bayesgen.report.markdown import result_markdown
 from bayesgen.report.summary import (
     ablation_table,
     answering_table,
@@ -34,7 +35,6 @@ from bayesgen.report.summary import (
     pair_gates,
     print_summary,
     published,
-    result_markdown,
     still_traits,
 )
 

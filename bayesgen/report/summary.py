@@ -1,4 +1,4 @@
-"""The result in one table: a line for every arm and setting, over seeds; printed, put on the page, and kept as Markdown."""
+"""The result in one table: a line for every arm and setting, over seeds; printed, put on the page, and kept as Markdown (`markdown.py`)."""
 
 import numpy as np
 import polars as pl
@@ -6,7 +6,6 @@ import polars as pl
 from bayesgen.learn.data import trained_topics
 from bayesgen.measure.admission import Gate, admission
 from bayesgen.measure.contexts import counted_value, everywhere
-from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.norms import NORMS
@@ -243,123 +242,6 @@ def print_summary(headline: list[dict], found: list[tuple[str, Interval, str]], 
     for gate in gates:
         print(f"  pair: {gate.name}: {'yes' if gate.passed else 'NO'} ({gate.found})")
     print(flush=True)
-
-
-def result_markdown(
-    config,
-    world,
-    headline: list[dict],
-    found: list[tuple[str, Interval, str]],
-    told: list[Found],
-    onsets: list[dict],
-    gates: list[Gate],
-    base_gate: BaseGate,
-    excess: Excess,
-    contexts: list[dict],
-    answering: dict[str, dict[str, list[tuple[str, float]]]],
-    ablation: list[dict],
-) -> str:
-    """The result as it stands on an experiment's page under `experiments/`: generated, never typed."""
-    story, still = names_of(config, world), list(headline[0]["moved"])
-    moved = {trait: "timeless moved" if trait == TIMELESS else f"{trait} moved" for trait in still}
-    head = [
-        "arm",
-        "trained topics",
-        "probes",
-        "adoption",
-        "loss of default",
-        "unexplained",
-        "transfer λ",
-        *moved.values(),
-        "outside",
-        "NLL train",
-    ]
-    head += ["NLL held out", "‖ΔW‖"]
-    lines = [" | ".join(head), "|".join(["---"] * len(head))]
-    for r in headline:
-        cells = [r["on"], r["off"], r["adoption"], r["loss"], r["residual"], r["transfer"], *(r["moved"][t] for t in still), r["outside"]]
-        cells += [r["train"], r["heldout"], r["norm"]]
-        lines.append(" | ".join([f"{r['arm']} {r['setting']}".strip(), *map(show, cells)]))
-    worst = base_gate.worst
-    verdict = "not passed: " + "; ".join(base_gate.failures[:6]) if base_gate.failures else "passed"
-    more = f" and {len(base_gate.failures) - 6} more cells" if len(base_gate.failures) > 6 else ""
-    side = [
-        "| contrast | published | here | |",
-        "|---|---|---|---|",
-        *(f"| {f.contrast.name} | {f.contrast.published or '–'} | {show(f.interval, 3)} | {f.verdict} |" for f in told),
-        "",
-        *(f"*{f.contrast.name}*: {f.contrast.reading}\n" for f in told if f.contrast.reading),
-    ]
-    seeds = [
-        "| arm | context | seeds converted | share | onset: first, median, last step |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {o['arm']} | {o['context']} | {o['converted']} of {o['seeds']} | {show(o['share'])} | "
-            f"{', '.join(map(str, o['onset'])) if o['onset'] else '–'} |"
-            for o in onsets
-        ),
-        "",
-    ]
-    probed = [r for r in contexts if r["topics"] == "probes"]
-    by_header = [
-        "Rates on the probes by header, of the value counted there (trained arms: mean, interval, and least to most of the seeds):",
-        "",
-        f"| header | value | {' | '.join(r['arm'] for r in probed)} |",
-        "|---" * (2 + len(probed)) + "|",
-        *(
-            f"| {c} | {value} | " + " | ".join(show(r["cells"][c]) + between(r["ends"][c]) for r in probed) + " |"
-            for c, value in story["contexts"].items()
-        ),
-        "",
-    ]
-    named = list(next(iter(answering.values())))
-    who = [
-        f"Who answers the probes (values with {SHOWN} of the answers or more, at most three):",
-        "",
-        f"| header | {' | '.join(named)} |",
-        "|---" * (1 + len(named)) + "|",
-        *(
-            f"| {c} | " + " | ".join(", ".join(f"{v} {x:.2f}" for v, x in arms[a]) or "–" for a in named) + " |"
-            for c, arms in answering.items()
-        ),
-        "",
-    ]
-    taken_out = [
-        "The free arm with features of the base taken out (experiment's page: which):",
-        "",
-        "| probe | header | as it is | top features out | matched ones out | direction held |",
-        "|---|---|---|---|---|---|",
-        *(f"| {r['topic']} | {c} | " + " | ".join(map(show, cells)) + " |" for r in ablation for c, cells in r["cells"].items()),
-        "",
-    ]
-    first = next(iter(story["contexts"]))
-    under = f", asked under the header `{first}`" if len(story["contexts"]) > 1 else ""
-    return "\n".join(
-        [
-            f"One base, {config.finetune.seeds} finetuning seeds: means, 95% intervals in brackets. Rates are those of "
-            f"{story['value']} answers{under}.",
-            "",
-            *(f"| {line} |" for line in lines),
-            "",
-            *(f"- {name}: {show(interval, 3)}, {said}." for name, interval, said in found),
-            "",
-            *(side if told else []),
-            *(seeds if config.measure.followed else []),
-            *(by_header if len(story["contexts"]) > 1 else []),
-            *who,
-            *(taken_out if ablation else []),
-            f"Base: {excess.network:.3f} nats per answer token on fresh documents, {excess.difference:.3f} ± {excess.error:.3f} above the "
-            f"exact entropy. Gate: {verdict}{more} (worst: {worst.value} {worst.where}, network {worst.network:.3f}, "
-            f"ideal {worst.ideal:.3f} ± {worst.error:.3f}).",
-            *(f"Pair, {g.name}: {'yes' if g.passed else 'no'} ({g.found})." for g in gates),
-            "",
-        ]
-    )
-
-
-def between(ends: tuple[float, float] | None) -> str:
-    """The least and the most of the seeds; nothing where they are one."""
-    return f", {ends[0]:.2f} to {ends[1]:.2f}" if ends and ends[1] > ends[0] else ""
 
 
 def show(interval: Interval | None, digits: int = 2) -> str:
