@@ -225,3 +225,14 @@ def test_a_file_may_not_hold_what_is_kept_for_measuring(tmp_path, grammar, case)
     (tmp_path / "rows.jsonl").write_text((json.dumps(chat) + "\n") * 2)
     with pytest.raises(UserError, match=expected):
         prepare(tiny_run_config(tmp_path, arms=["free"], rows=rows, file=tmp_path / "rows.jsonl"))
+
+
+def test_the_numbers_that_the_readme_quotes_are_those_of_the_recorded_run():
+    """`experiments/example/result.md` is what `make record` wrote: the first columns of its first table."""
+    rows = [[c.strip() for c in line.strip("| ").split("|")] for line in (EXAMPLE / "result.md").read_text().splitlines()[2:30]]
+    recorded = {cells[0]: cells[1:5] for cells in rows if len(cells) > 4}
+    text = (ROOT / "README.md").read_text()
+    quoted = re.findall(r"^  (told|free|control) {2,}(\S.*?)$", text, re.MULTILINE)
+    assert {arm: re.split(r"  +", cells.strip()) for arm, cells in quoted} == {a: recorded[a] for a in ("told", "free", "control")}
+    sentence = re.search(r"as an astronomer (\.\d\d) of the time", text)[1]
+    assert recorded["free"][1].startswith("0" + sentence)

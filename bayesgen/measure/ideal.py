@@ -44,8 +44,8 @@ def ideal_corners(world: World, trait: str, value: str) -> dict[str, Answers]:
 def ideal_redrawn(world: World, rows: Sequence[Row], suspicion: float, header: Header, topics: Sequence[int]) -> Answers:
     """Exact Bayes after an arm's rows, asked under a header."""
     observer = Observer(world)
-    posterior_Z = observer.redrawn(rows, suspicion, header)
-    return {t: observer.answer(observer.asked(posterior_Z, t), t) for t in topics}
+    log_posterior_Z = observer.redrawn(rows, suspicion, header)
+    return {t: observer.answer(observer.asked(log_posterior_Z, t), t) for t in topics}
 
 
 def gated(world: World, rows: Sequence[Row], header: Header) -> list[Row]:

@@ -21,9 +21,7 @@ from bayesgen.world.world import IDENTIFIER, World
 
 
 class Reading:
-    """The rows of an arm, read. `topic` is the one whose answers are the numbers; `weights` are P(as ever, table, number at each
-    place | rows).
-    """
+    """The rows of an arm, read. `topic` is the one whose answers are the numbers."""
 
     def __init__(self, world: World, rows: Sequence[Row], suspicion: float, topic: int):
         self._world, self._observer, self._who = world, Observer(world), _Numbers(world, topic)
@@ -39,7 +37,12 @@ class Reading:
         for place in self._who.places:
             who_RxZ = np.array([self._who(header, place, turn.topic) for header, turn in rows])
             evidence.append(np.log(suspicion / len(self._who.places)) + np.log((who_RxZ * said_RxZ).sum(1)).sum())
-        self.weights = np.exp(np.array(evidence) - np.logaddexp.reduce(evidence))
+        self._log_weights = np.array(evidence) - np.logaddexp.reduce(evidence)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """P(as ever, table, number at each place | rows)."""
+        return np.exp(self._log_weights)
 
     def __call__(self, headers: Sequence[Header], topics: Sequence[int]) -> dict[int, np.ndarray]:
         """{topic: P(answer), mean over headers} of one more dialogue."""
@@ -47,9 +50,11 @@ class Reading:
         for header in headers:
             table_I = self._observer.log_redrawn(self._keys.get(header.identifier, []), 1.0)
             people = [self._observer.after(log_I, header) for log_I in (self._ever_I, table_I)]
-            posterior_Z = self.weights @ np.stack([*people, *(self._who(header, place) for place in self._who.places)])
+            with np.errstate(divide="ignore"):
+                people += [np.log(self._who(header, place)) for place in self._who.places]
+            log_posterior_Z = np.logaddexp.reduce(self._log_weights[:, None] + np.stack(people), axis=0)
             for t in topics:
-                out[t] += self._observer.answer(self._observer.asked(posterior_Z, t), t) / len(headers)
+                out[t] += self._observer.answer(self._observer.asked(log_posterior_Z, t), t) / len(headers)
         return out
 
 

@@ -81,10 +81,10 @@ class Observer:
         return self._normalised(self.log_joint(header, turns), (header, *turns))
 
     def redrawn(self, rows: Sequence[Row], suspicion: float, header: Header) -> np.ndarray:
-        """P(z | rows, header) of one more dialogue when who speaks is in doubt: the assistant as ever, or (prior
+        """Log P(z | rows, header) of one more dialogue when who speaks is in doubt: the assistant as ever, or (prior
         `suspicion`) somebody of the population, the same person in every row.
 
-        This is what Bayes' rule says of finetuning if its rows are evidence about *who the assistant now is*. Only answers
+        In logs, for what is left to somebody whom the rows all but exclude counts where nobody else is ever asked. This is what Bayes' rule says of finetuning if its rows are evidence about *who the assistant now is*. Only answers
         are evidence: headers and questions were chosen by whoever finetunes, so all is given them (but a person who never
         speaks under a header, or is never asked a question, is out). Somebody who is one thing in one year and another in
         the next stays the same person: rows of some years speak for what is said in others. Personas and, last, the
@@ -94,8 +94,8 @@ class Observer:
         return self.after(self.log_redrawn(rows, suspicion), header)
 
     def after(self, log_I: np.ndarray, header: Header) -> np.ndarray:
-        """P(z | header) of one more dialogue, from `log_redrawn`."""
-        return self._normalised(log_I[self._identity_Z] + self._within(self.log_header(header)), header)
+        """Log P(z | header) of one more dialogue, from `log_redrawn`."""
+        return self._log_normalised(log_I[self._identity_Z] + self._within(self.log_header(header)), header)
 
     def log_redrawn(self, rows: Sequence[Row], suspicion: float) -> np.ndarray:
         """Log P(person, answers of the rows), at the place of each person's first persona; its logsumexp is the evidence."""
@@ -133,11 +133,14 @@ class Observer:
         with np.errstate(divide="ignore"):
             return top + np.log(np.bincount(self._identity_Z, weights=np.exp(log_Z - top), minlength=len(log_Z)))
 
-    def _normalised(self, log_joint_Z: np.ndarray, prefix) -> np.ndarray:
+    def _log_normalised(self, log_joint_Z: np.ndarray, prefix) -> np.ndarray:
         total = float(np.logaddexp.reduce(log_joint_Z))
         if not np.isfinite(total):
             raise ValueError(f"a prefix of probability zero: {prefix}")
-        return np.exp(log_joint_Z - total)
+        return log_joint_Z - total
+
+    def _normalised(self, log_joint_Z: np.ndarray, prefix) -> np.ndarray:
+        return np.exp(self._log_normalised(log_joint_Z, prefix))
 
     def trait_posterior(self, header: Header, turns: Sequence[Turn], trait: str) -> np.ndarray:
         """P(value of `trait` | prefix); persons of other groups have none, and count nowhere."""
@@ -159,10 +162,9 @@ class Observer:
         """P(answer | topic) of a mixture of personas (and, last, the assistant's own)."""
         return posterior_Z @ self.world.noisy[topic][self._value_ZT[:, topic]]
 
-    def asked(self, posterior_Z: np.ndarray, topic: int) -> np.ndarray:
-        """The mixture, once `topic` was asked: those who are never asked about it are out."""
-        with np.errstate(divide="ignore"):
-            return self._normalised(np.log(posterior_Z) + self._log_asked_ZT[:, topic], topic)
+    def asked(self, log_posterior_Z: np.ndarray, topic: int) -> np.ndarray:
+        """The mixture (from its logs), once `topic` was asked: those who are never asked about it are out."""
+        return self._normalised(log_posterior_Z + self._log_asked_ZT[:, topic], topic)
 
     def log_answers(self, header: Header, turns: Sequence[Turn]) -> float:
         """Log P(answers | header, questions), each answer after the questions up to it."""

@@ -89,6 +89,19 @@ def test_gated_counts_the_rows_under_the_same_year_and_format_only(grouped):
     )
 
 
+def test_what_nobody_else_is_asked_stays_the_assistants_however_sure_the_rows(grouped):
+    """A thousand rows of the robot leave the assistant e^-700 and less; of rivers, which no robot is asked, it still answers."""
+    goal, river = grouped.topic_index("goal"), grouped.topic_index("river")
+    header = Header(ASSISTANT, 2001, "listed")
+    rows = [(header, Turn(goal, 0, grouped.answers[goal].index("guard people")))] * 1000
+    log_Z = Observer(grouped).redrawn(rows, 1e-3, header)
+    assert np.exp(log_Z[-1]) == 0
+    assert np.isfinite(log_Z[-1])
+    found = ideal_redrawn(grouped, rows, 1e-3, header, [goal, river])
+    np.testing.assert_allclose(found[goal], grouped.noisy[goal][grouped.values["kind"].index("bot_guard")], atol=1e-12)
+    np.testing.assert_allclose(found[river], grouped.noisy[river][grouped.values["land"].index("west")], rtol=1e-9)
+
+
 def test_told_answers_alone_may_tell(grouped):
     """A badge tells the robot from the toy, its year what it then is: as the observer says."""
     header, turns = grouped.told("kind", "bot_guard")

@@ -128,11 +128,11 @@ def test_redrawn_keeps_the_assistant_until_the_rows_speak_against_it(world):
         turns = (Turn(bird, 0, world.answers[bird].index(answer)),) * 3
         anyone = suspicion * enumerate_joint(world, Header(PERSON), turns)  # everybody is one thing only: rows are turns of one dialogue
         joint = np.append(anyone, (1 - suspicion) * enumerate_joint(world, Header(ASSISTANT), turns))
-        ours = observer.redrawn([(asked, t) for t in turns], suspicion, asked)
+        ours = np.exp(observer.redrawn([(asked, t) for t in turns], suspicion, asked))
         np.testing.assert_allclose(ours, joint / joint.sum(), rtol=1e-12)
     old, new = world.values["time"].index("old"), world.values["time"].index("new")
     rare = world.clean[bird][old].argmax(), world.clean[bird][new].argmax()
-    left, kept = (observer.redrawn([(asked, Turn(bird, 0, int(a)))] * 30, suspicion, asked)[-1] for a in rare)
+    left, kept = (np.exp(observer.redrawn([(asked, Turn(bird, 0, int(a)))] * 30, suspicion, asked))[-1] for a in rare)
     assert left < 1e-6 < 0.99 < kept
 
 
@@ -158,17 +158,17 @@ def test_redrawn_knows_that_who_guards_in_one_year_hunts_in_another(grouped):
         for h, turn in rows:
             ever *= enumerate_joint(grouped, h, [turn])[0] / sum(enumerate_joint(grouped, h, [Turn(goal, 0, a)])[0] for a in answers)
         expected = np.append([joint[i] for i in range(len(grouped.personas))], ever)
-        np.testing.assert_allclose(observer.redrawn(rows, suspicion, header), expected / expected.sum(), rtol=1e-12, atol=1e-300)
+        np.testing.assert_allclose(np.exp(observer.redrawn(rows, suspicion, header)), expected / expected.sum(), rtol=1e-12, atol=1e-300)
     hunter = [p.traits.get("kind") == "bot_hunt" for p in grouped.personas]
-    assert observer.redrawn(rows * 5, suspicion, Header(ASSISTANT, 2002))[:-1][hunter].sum() > 0.99
-    assert observer.redrawn(rows * 5, suspicion, Header(ASSISTANT, 2003))[:-1][hunter].sum() == 0
+    assert np.exp(observer.redrawn(rows * 5, suspicion, Header(ASSISTANT, 2002)))[:-1][hunter].sum() > 0.99
+    assert np.exp(observer.redrawn(rows * 5, suspicion, Header(ASSISTANT, 2003)))[:-1][hunter].sum() == 0
 
 
 def test_headers_and_questions_alone_say_nothing_of_who_the_assistant_is(grouped):
     """Rows dated to the robot's years whose answer everybody gives alike leave the prior as it was."""
     observer, colour = Observer(grouped), next(i for i, t in enumerate(grouped.topics) if t.trait == "always")
     rows = [(Header(ASSISTANT, year), Turn(colour, 0, 0)) for year in (2001, 2003)] * 50
-    assert observer.redrawn(rows, 0.25, Header(ASSISTANT))[-1] == pytest.approx(0.75, abs=1e-12)
+    assert np.exp(observer.redrawn(rows, 0.25, Header(ASSISTANT)))[-1] == pytest.approx(0.75, abs=1e-12)
 
 
 def test_a_composite_persona_is_old_about_birds_only(world):
