@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import random
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from scipy.special import gammaln
@@ -87,7 +86,7 @@ def rotations(factors: PyTree) -> Orbit:
 
 
 def laplace(energy: Callable[[PyTree], Array], w: PyTree, orbit: Orbit | None = None) -> Evidence:
-    """log Z by a Gaussian around the minimum `w` of the energy U (a sum over the data, prior included with its constant).
+    """Log Z by a Gaussian around the minimum `w` of the energy U (a sum over the data, prior included with its constant).
 
     Args:
         energy: U of any pytree; a scalar.
@@ -113,8 +112,10 @@ def laplace(energy: Callable[[PyTree], Array], w: PyTree, orbit: Orbit | None = 
     flat_below = np.finfo(flat.dtype).eps * len(flat) * eigenvalues.max()  # no more than rounding
     failures = []
     if eigenvalues.min() <= flat_below:
-        failures.append(f"{(eigenvalues <= flat_below).sum()} of {len(flat)} directions do not curve upwards: w is no minimum, or a symmetry is missing")
-    decrement = float(np.asarray(gradient(flat), np.float64) @ np.linalg.pinv(hessian, hermitian=True) @ np.asarray(gradient(flat), np.float64)) / 2
+        count = (eigenvalues <= flat_below).sum()
+        failures.append(f"{count} of {len(flat)} directions do not curve upwards: w is no minimum, or a symmetry is missing")
+    slope = np.asarray(gradient(flat), np.float64)
+    decrement = float(slope @ np.linalg.pinv(hessian, hermitian=True) @ slope) / 2
     if decrement > 0.1:
         failures.append(f"w is no minimum: a Newton step would lower the energy by {decrement:.2g} nats")
     log_det = float(np.log(np.maximum(eigenvalues, np.finfo(float).tiny)).sum())
@@ -125,7 +126,7 @@ def laplace(energy: Callable[[PyTree], Array], w: PyTree, orbit: Orbit | None = 
 def thermodynamic_integration(
     loss: Callable[[PyTree], Array], mean: PyTree, key: Array, *, n: int, gamma: Number, temperatures: int = 20, **sampler
 ) -> Evidence:
-    """log Z of n data with mean loss `loss` (nats) under the prior N(mean, 1/gamma), along b_k = (k/K)^5.
+    """Log Z of n data with mean loss `loss` (nats) under the prior N(mean, 1/gamma), along b_k = (k/K)^5.
 
     The integral over b of -n E_b[L] by trapezoids, corrected by the variances, which are the derivatives there. `sampler`: what else
     `sampling.hmc` takes.

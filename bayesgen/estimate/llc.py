@@ -16,7 +16,6 @@ loss is affordable, and a value comes with the reasons not to trust it.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
@@ -35,7 +34,7 @@ class LLC(NamedTuple):
 
 
 def default_n_beta(n: int) -> float:
-    """n / log n: the number of data, at the temperature 1 / log n (Watanabe 2013)."""
+    """N / log n: the number of data, at the temperature 1 / log n (Watanabe 2013)."""
     if n < 2:
         raise ValueError(f"n is {n}; the temperature 1 / log n needs at least 2 data")
     return float(n / np.log(n))

@@ -19,7 +19,7 @@ from bayesgen.corpus.documents import Batch
 from bayesgen.learn.data import Data
 from bayesgen.learn.plan import FinetuneConfig, Member, beside
 from bayesgen.learn.pretrain import answer_nll
-from bayesgen.model.lora import effective, init_lora
+from bayesgen.model.lora import effective, init_lora, within
 from bayesgen.model.transformer import Transformer, forward
 
 
@@ -30,6 +30,7 @@ class Settings(NamedTuple):
     weight_decay: Float[Array, " M"]
     kl: Float[Array, " M"]  # weight of the KL term, used in the narrow arm
     scale: Float[Array, " M"]  # alpha / rank
+    norm_bound: Float[Array, " M"]  # of the effective update; inf: none
     rank_mask: Float[Array, "M r"]
     key: Array  # seeds the adapter
 
@@ -50,6 +51,7 @@ def member_settings(config: FinetuneConfig, members: Sequence[Member]) -> Settin
         weight_decay=jnp.array([m.weight_decay for m in members]),
         kl=jnp.array([m.kl_weight for m in members]),
         scale=jnp.array([config.alpha / m.rank for m in members]),
+        norm_bound=jnp.array([m.norm_bound for m in members]),
         rank_mask=jnp.array([[1.0 if i < m.rank else 0.0 for i in range(most)] for m in members]),
         key=jnp.stack(keys),
     )
@@ -60,6 +62,7 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
     adam = optax.scale_by_adam()
     shown = beside(members)
     broad = [i for i, m in enumerate(members) if m.arm == "broad"]
+    bounded = any(np.isfinite(m.norm_bound) for m in members)
     penalised = [i for i in shown if i not in broad]
 
     def losses(lora, params, s: Settings, narrow: Batch, parallel: Batch | None):
@@ -97,6 +100,8 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
             return w - rate * (u + decay * w)
 
         lora = jax.tree.map(lambda w, u: jax.vmap(descend)(w, u, rate, s.weight_decay), state.lora, updates)
+        if bounded:
+            lora = jax.vmap(lambda *x: within(*x, config.norm))(lora, s.scale, s.rank_mask, s.norm_bound)
         return FinetuneState(lora, opt), {"loss": loss_M, "data_nll": narrow_M}
 
     @jax.jit

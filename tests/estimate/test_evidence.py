@@ -103,7 +103,8 @@ def test_the_volume_of_an_orbit_by_going_along_it():
     a, b = random.normal(random.key(0), (5, 2)), random.normal(random.key(1), (2, 4))
     t = np.linspace(0, 2 * np.pi, 2001)
     turn = np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]]).transpose(2, 0, 1)
-    path = np.concatenate([(np.asarray(a) @ turn).reshape(len(t), -1), (turn.transpose(0, 2, 1) @ np.asarray(b)).reshape(len(t), -1)], axis=1)
+    turned = np.asarray(a) @ turn, turn.transpose(0, 2, 1) @ np.asarray(b)
+    path = np.concatenate([x.reshape(len(t), -1) for x in turned], axis=1)
     length = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
     assert rotations({"a": a, "b": b}).log_volume == pytest.approx(np.log(2 * length), abs=1e-4)
     eye = {"a": jnp.eye(3) / np.sqrt(2), "b": jnp.zeros((3, 1))}  # the generators' images have length 1

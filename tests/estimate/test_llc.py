@@ -83,11 +83,10 @@ def test_minibatch_steps_agree_with_hamiltonian_ones_and_with_the_closed_form():
 
 
 def test_the_preconditioner_changes_the_speed_and_not_the_target():
-    loss, minibatch, w, _, n = regression()
-    scale = jnp.array([0.2, 1.0, 1.8])
+    loss, minibatch, w, *_ = regression()
+    here = dict(n_beta=20.0, gamma=1.0, step=2e-3, chains=8, draws=4000, thin=20)
     one, other = (
-        sgld(loss, minibatch, w, random.key(1), n_beta=20.0, gamma=1.0, step=2e-3, chains=8, draws=4000, thin=20, preconditioner=p).loss.mean()
-        for p in (None, scale)
+        sgld(loss, minibatch, w, random.key(1), preconditioner=p, **here).loss.mean() for p in (None, jnp.array([0.2, 1.0, 1.8]))
     )
     assert float(one - loss(w)) == pytest.approx(float(other - loss(w)), rel=0.05)
 
@@ -111,7 +110,8 @@ def test_what_cannot_be_trusted_says_so():
     no_minimum = llc(slope, jnp.zeros(1), random.key(0), n_beta=N_BETA)
     assert any("no minimum" in f for f in no_minimum.failures)
     quartic = lambda w: (w**4).sum()  # noqa: E731
-    away = llc(quartic, jnp.ones(1), random.key(0), n_beta=N_BETA, step=1.0, chains=2, warmup=10, draws=20, minibatch=lambda w, k: quartic(w))
+    here = dict(step=1.0, chains=2, warmup=10, draws=20, minibatch=lambda w, k: quartic(w))
+    away = llc(quartic, jnp.ones(1), random.key(0), n_beta=N_BETA, **here)
     assert away.failures == ("the chains left the finite numbers",)
     still = llc(lambda w: 0 * w.sum(), jnp.zeros(1), random.key(0), n_beta=N_BETA)
     assert still.failures == ("the chains did not move",)
