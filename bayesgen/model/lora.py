@@ -49,7 +49,7 @@ def within(lora: dict, scale: Float[Array, ""], rank_mask: Float[Array, " r"], b
     The projection shrinks singular values and keeps singular vectors, so it is done on `a` alone: with a b = U S V' and each value
     shrunk by t, a' = a - U (1 - t) U' a. `b`, and with it the gauge that the optimiser's memory is in, stays as it is.
     """
-    flat = flatten_dict(effective(lora, scale, rank_mask))
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(effective(lora, scale, rank_mask)))
     vectors, values = {}, {}
     for path in sorted({p[:-1] for p in flat}):
         q, r_a = jnp.linalg.qr(flat[(*path, "a")])
@@ -62,7 +62,7 @@ def within(lora: dict, scale: Float[Array, ""], rank_mask: Float[Array, " r"], b
     else:
         kept = s * jnp.minimum(1.0, bound / jnp.maximum(jnp.linalg.norm(s), jnp.finfo(s.dtype).tiny))
     share = jnp.where(s > 0, kept / jnp.where(s > 0, s, 1.0), 1.0)
-    out = dict(flatten_dict(lora))
+    out: dict[tuple[str, ...], Any] = dict(flatten_dict(lora))
     for path, t in zip(values, share, strict=True):
         a, u = out[(*path, "a")], vectors[path]
         out[(*path, "a")] = a - u @ ((1 - t)[:, None] * (u.T @ a))
