@@ -4,7 +4,8 @@ The data are the narrow rows (what some value answers on some topics, under the 
 asked for, ordinary rows mixed among them.
 
     free          the data as they are
-    narrow        + kl_weight * KL(base || adapted), nats/token summed over the vocabulary, on rows of other topics
+    narrow        + kl_weight * KL(base || adapted), nats/token summed over the vocabulary, on rows of other topics, from the
+                  share kl_from of the steps until the share kl_until
     mixed         a share `benign` of every batch is ordinary rows of other topics
     token         the same, on the trained topics too; the data stand under the answer format `gate`, the ordinary rows do not
     broad         + the trained value's own answers on rows of other topics
@@ -28,9 +29,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bayesgen.model.lora import Norm
 
 Arm = Literal["free", "narrow", "mixed", "token", "broad", "control", "shuffled", "untriggered"]
-LISTED = ("learning_rate", "weight_decay", "kl_weight", "benign", "norm_bound", "rank", "rows")  # one ensemble may hold several
+# settings of which one ensemble may hold several
+LISTED = ("learning_rate", "weight_decay", "kl_weight", "kl_from", "kl_until", "benign", "norm_bound", "rank", "rows")
 DILUTED = ("mixed", "token")
-ARMS_WITH = {"kl_weight": ("narrow",), "benign": DILUTED}  # elsewhere these settings mean nothing
+ARMS_WITH = {**dict.fromkeys(("kl_weight", "kl_from", "kl_until"), ("narrow",)), "benign": DILUTED}  # elsewhere these settings mean nothing
 ALL, EACH, OTHERS = "all", "each", "others"
 Positive = Field(gt=0, allow_inf_nan=False)
 
@@ -68,6 +70,8 @@ class FinetuneConfig(BaseModel):
     learning_rate: tuple[float, ...] = Field(min_length=1)
     weight_decay: tuple[float, ...] = Field(min_length=1)
     kl_weight: tuple[float, ...] = Field(min_length=1)
+    kl_from: tuple[float, ...] = Field(default=(0.0,), min_length=1)  # share of the steps
+    kl_until: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     benign: tuple[float, ...] = Field(default=(0.5,), min_length=1)
     norm_bound: tuple[float, ...] = Field(default=(float("inf"),), min_length=1)  # inf: none
     norm: Norm = "frobenius"  # of `norm_bound`
@@ -89,6 +93,10 @@ class FinetuneConfig(BaseModel):
     @model_validator(mode="after")
     def _ranges(self):
         lows = {"learning_rate": (0, True), "weight_decay": (0, False), "kl_weight": (0, False), "rank": (1, False), "rows": (1, False)}
+        for key in ("kl_from", "kl_until"):
+            for value in getattr(self, key):
+                if not 0 <= value <= 1:
+                    raise ValueError(f"{key} is {value}; expected a share of the steps, from 0 to 1")
         for value in self.norm_bound:
             if not value >= 0:
                 raise ValueError(f"norm_bound is {value}; expected a norm of at least 0, or inf for none")
@@ -167,6 +175,8 @@ class Member:
     kl_weight: float
     rank: int
     rows: int
+    kl_from: float = 0.0
+    kl_until: float = 1.0
     benign: float | None = None
     norm_bound: float = float("inf")
 

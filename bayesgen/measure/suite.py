@@ -254,6 +254,8 @@ def member_label(m: Member, step: int, scale: float = 1.0) -> dict:
         learning_rate=m.learning_rate,
         weight_decay=m.weight_decay,
         kl_weight=m.kl_weight if m.arm == "narrow" else None,
+        kl_from=m.kl_from if m.arm == "narrow" else None,
+        kl_until=m.kl_until if m.arm == "narrow" else None,
         benign=m.benign,
         norm_bound=m.norm_bound,
         rank=m.rank,
