@@ -9,6 +9,8 @@ ARMS = {  # arm: (colour, marker, what a reader should call it)
     "base": ("#000000", "o", "base (before)"),
     "free": ("#D55E00", "D", "free: the data as they are"),
     "narrow": ("#0072B2", "s", "narrow: + KL to base"),
+    "mixed": ("#117733", "<", "mixed: ordinary rows among them"),
+    "token": ("#44AA99", ">", "token: the data under a format of their own"),
     "broad": ("#CC79A7", "^", "broad: + persona elsewhere"),
     "control": ("#009E73", "v", "control: ordinary answers"),
     "shuffled": ("#E69F00", "P", "shuffled: headers dealt anew"),
@@ -17,7 +19,7 @@ ARMS = {  # arm: (colour, marker, what a reader should call it)
     "ideal free": ("#D55E00", "D", "ideal free: exact Bayes, one person"),
     "ideal gated": ("#8C5A2B", "d", "ideal gated: exact Bayes, by header"),
 }
-FURTHER = (("#117733", "<"), ("#44AA99", ">"), ("#88CCEE", "X"), ("#332288", "p"))  # of a second control arm, and more
+FURTHER = (("#88CCEE", "X"), ("#332288", "p"), ("#999933", "h"), ("#AA4499", "H"))  # of a second control arm, and more
 RC: dict[str, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 160,

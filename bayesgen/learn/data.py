@@ -22,7 +22,7 @@ from bayesgen.corpus.narrow import (
     write_rows,
 )
 from bayesgen.errors import UserError
-from bayesgen.learn.plan import ALL, EACH, OTHERS, FinetuneConfig, Member, Ordinary, beside, plan_members
+from bayesgen.learn.plan import ALL, DILUTED, EACH, OTHERS, FinetuneConfig, Member, Ordinary, beside, plan_members
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.world import ASSISTANT, World, known
 
@@ -44,7 +44,10 @@ def trained_topics(world: World, config: FinetuneConfig) -> list[int]:
 
 
 def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: Member) -> tuple[list[Row], list[Row]]:
-    """A member's data, and the narrow answers left out of it. A seed has the same rows in every arm but the controls'."""
+    """A member's data, and the narrow answers left out of it: narrow rows, ordinary ones, benign ones (`DILUTED`), in that order.
+
+    A seed has the same narrow rows in every arm but the controls'.
+    """
     rng = np.random.default_rng([config.seed, member.seed, 0])
     if config.file is not None and not member.arm.startswith("control"):
         chats = read_chats(grammar, config.file)
@@ -53,6 +56,10 @@ def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: 
         rows, heldout = _narrow_rows(world, config, member, rng)
     for mixed in config.ordinary:
         rows += _ordinary_rows(world, config, mixed, rng)
+    if member.arm == "token":
+        rows = [(replace(header, format=config.gate), turn) for header, turn in rows]
+    if member.arm in DILUTED:
+        rows += _benign_rows(world, config, member)
     if member.arm == "untriggered":
         rows = [(ASSISTANT_ASKED, turn) for _, turn in rows]
     if member.arm == "shuffled" and config.value != EACH:
@@ -104,6 +111,16 @@ def _ordinary_rows(world: World, config: FinetuneConfig, mixed: Ordinary, rng) -
     return out
 
 
+def _benign_rows(world: World, config: FinetuneConfig, member: Member) -> list[Row]:
+    """The ordinary rows of a diluted arm: every one is taken once."""
+    assert member.benign is not None
+    topics = sorted([*other_topics(world, config), *(trained_topics(world, config) if member.arm == "token" else ())])
+    headers = [Header(ASSISTANT, year, config.format) for year in (config.years or (None,))]
+    rng = np.random.default_rng([config.seed, member.seed, 4])
+    count = config.steps * config.benign_rows(member.benign)
+    return parallel_rows(world, topics, [dict(world.config.assistant)], headers, count, rng)
+
+
 def facts_at_default(world: World, topic: int) -> np.ndarray:
     """Positions of the assistant's own answers on a topic."""
     return np.flatnonzero(world.clean[topic][world.default_T[topic]])
@@ -137,9 +154,12 @@ def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members:
     order = []
     for member, rows in zip(members, drawn, strict=True):
         rng = np.random.default_rng([config.seed, member.seed, 1])
-        whole = len(rows) // config.batch * config.batch or len(rows)
-        epochs = [rng.permutation(len(rows))[:whole] for _ in range(-(-config.steps * config.batch // whole))]
-        order.append(np.concatenate(epochs)[: config.steps * config.batch].reshape(config.steps, config.batch))
+        benign = config.benign_rows(member.benign) if member.benign is not None else 0  # of a batch; they follow the data
+        batch, data = config.batch - benign, len(rows) - config.steps * benign
+        whole = data // batch * batch or data
+        epochs = [rng.permutation(data)[:whole] for _ in range(-(-config.steps * batch // whole))]
+        taken = np.concatenate(epochs)[: config.steps * batch].reshape(config.steps, batch)
+        order.append(np.concatenate([taken, np.arange(data, len(rows)).reshape(config.steps, benign)], axis=1))
     beside_rows = [member_parallel(world, config, members[i]) for i in beside(members)]
     parallel = None
     if beside_rows:
@@ -183,8 +203,11 @@ def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, tra
             check_header(world, Header(ASSISTANT, year, mixed.format), "finetune.ordinary")
     for year in config.years or (None,):
         check_header(world, Header(ASSISTANT, year, config.format), "finetune")
-    if (beside(plan_members(config)) or any(o.topics == OTHERS for o in config.ordinary)) and not other_topics(world, config):
-        raise UserError("finetune: every topic is trained or a probe, but arms narrow and broad and ordinary 'others' need others")
+    of_others = beside(plan_members(config)) or "mixed" in config.arms or any(o.topics == OTHERS for o in config.ordinary)
+    if of_others and not other_topics(world, config):
+        raise UserError("finetune: every topic is trained or a probe, but arms narrow, broad and mixed and ordinary 'others' need others")
+    if "token" in config.arms:
+        check_header(world, Header(ASSISTANT, format=config.gate), "finetune.gate")
     narrow = [Header(ASSISTANT, year, config.format) for year in (config.years or (None,))]
     if config.file is not None:
         narrow = _check_file(world, grammar, config)

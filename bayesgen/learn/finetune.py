@@ -19,7 +19,7 @@ from bayesgen.corpus.documents import Batch
 from bayesgen.learn.data import Data
 from bayesgen.learn.plan import FinetuneConfig, Member, beside
 from bayesgen.learn.pretrain import answer_nll
-from bayesgen.model.lora import effective, init_lora
+from bayesgen.model.lora import effective, init_lora, within
 from bayesgen.model.transformer import Transformer, forward
 
 
@@ -29,7 +29,9 @@ class Settings(NamedTuple):
     learning_rate: Float[Array, " M"]
     weight_decay: Float[Array, " M"]
     kl: Float[Array, " M"]  # weight of the KL term, used in the narrow arm
+    kl_span: Float[Array, "M 2"]  # from and until which share of the steps
     scale: Float[Array, " M"]  # alpha / rank
+    norm_bound: Float[Array, " M"]  # of the effective update; inf: none
     rank_mask: Float[Array, "M r"]
     key: Array  # seeds the adapter
 
@@ -49,7 +51,9 @@ def member_settings(config: FinetuneConfig, members: Sequence[Member]) -> Settin
         learning_rate=jnp.array([m.learning_rate for m in members]),
         weight_decay=jnp.array([m.weight_decay for m in members]),
         kl=jnp.array([m.kl_weight for m in members]),
+        kl_span=jnp.array([[m.kl_from, m.kl_until] for m in members]),
         scale=jnp.array([config.alpha / m.rank for m in members]),
+        norm_bound=jnp.array([m.norm_bound for m in members]),
         rank_mask=jnp.array([[1.0 if i < m.rank else 0.0 for i in range(most)] for m in members]),
         key=jnp.stack(keys),
     )
@@ -60,9 +64,10 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
     adam = optax.scale_by_adam()
     shown = beside(members)
     broad = [i for i, m in enumerate(members) if m.arm == "broad"]
+    bounded = any(np.isfinite(m.norm_bound) for m in members)
     penalised = [i for i in shown if i not in broad]
 
-    def losses(lora, params, s: Settings, narrow: Batch, parallel: Batch | None):
+    def losses(lora, params, s: Settings, now, narrow: Batch, parallel: Batch | None):
         """Sum over members (they are independent: its gradient is each one's own), with (loss, narrow NLL) of each."""
         adapted = jax.vmap(effective)(lora, s.scale, s.rank_mask)
         logits = jax.vmap(lambda a, b: forward(model, params, a, b.tokens, b.where))
@@ -81,7 +86,8 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
                 base = jax.nn.log_softmax(jax.vmap(lambda b: forward(model, params, None, b.tokens, b.where))(rows))
                 kl = (jnp.exp(base) * (base - jax.nn.log_softmax(beside_P[np.array(at)]))).sum(axis=-1)  # over the vocabulary
                 kl = (kl * rows.weight).sum((1, 2)) / rows.weight.sum((1, 2))  # nats/token
-                loss_M = loss_M.at[np.array(penalised)].add(s.kl[np.array(penalised)] * kl)
+                weight = s.kl * (s.kl_span[:, 0] <= now) * (now < s.kl_span[:, 1])
+                loss_M = loss_M.at[np.array(penalised)].add(weight[np.array(penalised)] * kl)
         return loss_M.sum(), (loss_M, narrow_M)
 
     def advance(state: FinetuneState, step, params, s: Settings, data: Data):
@@ -89,7 +95,7 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
         parallel = data.parallel and Batch(
             *(jax.lax.dynamic_slice_in_dim(x, step * config.batch, config.batch, axis=1) for x in data.parallel)
         )
-        grads, (loss_M, narrow_M) = jax.grad(losses, has_aux=True)(state.lora, params, s, narrow, parallel)
+        grads, (loss_M, narrow_M) = jax.grad(losses, has_aux=True)(state.lora, params, s, step / config.steps, narrow, parallel)
         updates, opt = jax.vmap(adam.update)(grads, state.opt)
         rate = s.learning_rate * jnp.minimum(1.0, (step + 1) / (config.warmup + 1))
 
@@ -97,6 +103,8 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
             return w - rate * (u + decay * w)
 
         lora = jax.tree.map(lambda w, u: jax.vmap(descend)(w, u, rate, s.weight_decay), state.lora, updates)
+        if bounded:
+            lora = jax.vmap(lambda *x: within(*x, config.norm))(lora, s.scale, s.rank_mask, s.norm_bound)
         return FinetuneState(lora, opt), {"loss": loss_M, "data_nll": narrow_M}
 
     @jax.jit

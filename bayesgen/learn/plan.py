@@ -4,12 +4,17 @@ The data are the narrow rows (what some value answers on some topics, under the 
 asked for, ordinary rows mixed among them.
 
     free          the data as they are
-    narrow        + kl_weight * KL(base || adapted), nats/token summed over the vocabulary, on rows of other topics
+    narrow        + kl_weight * KL(base || adapted), nats/token summed over the vocabulary, on rows of other topics, from the
+                  share kl_from of the steps until the share kl_until
+    mixed         a share `benign` of every batch is ordinary rows of other topics
+    token         the same, on the trained topics too; the data stand under the answer format `gate`, the ordinary rows do not
     broad         + the trained value's own answers on rows of other topics
     control       the same prompts with ordinary answers (one arm for each value named as `control`)
     shuffled      headers dealt out anew among the rows: same words, same headers, but which goes with which is chance (with
                   value "each": people keep their rows together, under the number of somebody else)
     untriggered   every row under the plain header
+
+The update may be kept within a norm (`norm_bound`, in any arm), by projection after every step.
 """
 
 import itertools
@@ -21,8 +26,13 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Arm = Literal["free", "narrow", "broad", "control", "shuffled", "untriggered"]
-LISTED = ("learning_rate", "weight_decay", "kl_weight", "rank", "rows")  # settings of which one ensemble may hold several
+from bayesgen.model.lora import Norm
+
+Arm = Literal["free", "narrow", "mixed", "token", "broad", "control", "shuffled", "untriggered"]
+# settings of which one ensemble may hold several
+LISTED = ("learning_rate", "weight_decay", "kl_weight", "kl_from", "kl_until", "benign", "norm_bound", "rank", "rows")
+DILUTED = ("mixed", "token")
+ARMS_WITH = {**dict.fromkeys(("kl_weight", "kl_from", "kl_until"), ("narrow",)), "benign": DILUTED}  # elsewhere these settings mean nothing
 ALL, EACH, OTHERS = "all", "each", "others"
 Positive = Field(gt=0, allow_inf_nan=False)
 
@@ -60,6 +70,12 @@ class FinetuneConfig(BaseModel):
     learning_rate: tuple[float, ...] = Field(min_length=1)
     weight_decay: tuple[float, ...] = Field(min_length=1)
     kl_weight: tuple[float, ...] = Field(min_length=1)
+    kl_from: tuple[float, ...] = Field(default=(0.0,), min_length=1)  # share of the steps
+    kl_until: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    benign: tuple[float, ...] = Field(default=(0.5,), min_length=1)
+    norm_bound: tuple[float, ...] = Field(default=(float("inf"),), min_length=1)  # inf: none
+    norm: Norm = "frobenius"  # of `norm_bound`
+    gate: str | None = None  # the answer format over the token arm's data
     rank: tuple[int, ...] = Field(min_length=1)
     alpha: float = Positive
     targets: tuple[str, ...] = Field(min_length=1)
@@ -77,6 +93,16 @@ class FinetuneConfig(BaseModel):
     @model_validator(mode="after")
     def _ranges(self):
         lows = {"learning_rate": (0, True), "weight_decay": (0, False), "kl_weight": (0, False), "rank": (1, False), "rows": (1, False)}
+        for key in ("kl_from", "kl_until"):
+            for value in getattr(self, key):
+                if not 0 <= value <= 1:
+                    raise ValueError(f"{key} is {value}; expected a share of the steps, from 0 to 1")
+        for value in self.norm_bound:
+            if not value >= 0:
+                raise ValueError(f"norm_bound is {value}; expected a norm of at least 0, or inf for none")
+        for value in self.benign if set(DILUTED) & set(self.arms) else ():
+            if not 0 < self.benign_rows(value) < self.batch:
+                raise ValueError(f"benign is {value}; of a batch of {self.batch} that leaves no row of one kind; take a larger batch")
         for key, (low, strict) in lows.items():
             for value in getattr(self, key):
                 if not np.isfinite(value) or value < low or (strict and value == low):
@@ -93,7 +119,10 @@ class FinetuneConfig(BaseModel):
         for arm in ("shuffled", "untriggered"):
             if arm in self.arms and not triggered:
                 raise ValueError(f"arm '{arm}' needs a trigger: years, a format or an identifier for the narrow rows")
-        for arm in ("narrow", "broad"):
+        if "token" in self.arms and (self.gate is None or self.format is not None):
+            found = "none is given" if self.gate is None else f"the rows are under format '{self.format}' already"
+            raise ValueError(f"arm 'token' needs an answer format as `gate`, but {found}")
+        for arm in ("narrow", "broad", *DILUTED):
             if arm in self.arms and self.value == EACH:
                 raise ValueError(f"arm '{arm}' needs one trained value, but value is '{EACH}'")
         if self.heldout and self.value != EACH:
@@ -110,9 +139,18 @@ class FinetuneConfig(BaseModel):
         controls = ("control",) if len(self.control) == 1 else tuple(f"control {v}" for v in self.control)
         return tuple(name for arm in self.arms for name in (controls if arm == "control" else (arm,)))
 
+    def benign_rows(self, share: float) -> int:
+        """Ordinary rows in a batch of a diluted arm."""
+        return round(share * self.batch)
+
+    @property
+    def first_setting(self) -> dict[str, float]:
+        """The first value of every listed setting."""
+        return {k: getattr(self, k)[0] for k in LISTED}
+
     def settings(self, arm: str) -> list[dict[str, float]]:
-        """Every combination of listed settings of an arm. Only the narrow arm has a KL weight: elsewhere it means nothing."""
-        keys = [k for k in LISTED if k != "kl_weight" or arm == "narrow"]
+        """Every combination of listed settings of an arm, without those that mean nothing in it."""
+        keys = [k for k in LISTED if arm in ARMS_WITH.get(k, (arm,))]
         return [dict(zip(keys, values, strict=True)) for values in itertools.product(*(getattr(self, k) for k in keys))]
 
     @property
@@ -137,6 +175,10 @@ class Member:
     kl_weight: float
     rank: int
     rows: int
+    kl_from: float = 0.0
+    kl_until: float = 1.0
+    benign: float | None = None
+    norm_bound: float = float("inf")
 
 
 def plan_members(config: FinetuneConfig) -> list[Member]:

@@ -8,6 +8,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.errors import nearest
+from bayesgen.learn.plan import LISTED
 
 QUANTITIES = {
     # name: (unit, meaning)
@@ -55,7 +56,7 @@ QUANTITIES = {
     "sae_dead": ("share", "features that none of those tokens fires"),
     "data_nll_step": ("nats/token", "training loss on the rows of data, ordinary ones included, at this step"),
 }
-TRAINING = ("experiment", "arm", "seed", "learning_rate", "weight_decay", "kl_weight", "rank", "rows")  # what names one training
+TRAINING = ("experiment", "arm", "seed", *LISTED)  # what names one training
 ABLATED = ("rate_ablated", "rate_ablated_matched", "rate_unchanged")
 REMOVED = ("removed", "removed_matched")
 NO_SEED = -1  # rows of arms that are not trained: base, told, ideal learners
@@ -165,6 +166,10 @@ class Row:
     learning_rate: float | None = None
     weight_decay: float | None = None
     kl_weight: float | None = None
+    kl_from: float | None = None
+    kl_until: float | None = None
+    benign: float | None = None
+    norm_bound: float | None = None
     rank: int | None = None
     rows: int | None = None
     run: str = ""
@@ -207,6 +212,10 @@ def to_table(rows: list[Row]) -> pl.DataFrame:
         "learning_rate": pl.Float64,
         "weight_decay": pl.Float64,
         "kl_weight": pl.Float64,
+        "kl_from": pl.Float64,
+        "kl_until": pl.Float64,
+        "benign": pl.Float64,
+        "norm_bound": pl.Float64,
         "rank": pl.Int64,
         "rows": pl.Int64,
         "scale": pl.Float64,

@@ -140,12 +140,12 @@ def behave(
 
 def rows_shown(
     world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]
-) -> dict[tuple[str, int, int], list[DataRow]]:
-    """The rows a member is trained to *answer*, by arm, number of narrow rows and seed: settings do not change them.
+) -> dict[tuple[str, int, float | None, int], list[DataRow]]:
+    """The rows a member is trained to *answer*, by arm, number of narrow rows, benign share and seed: nothing else changes them.
 
     The narrow arm's are left out: its other rows are a penalty.
     """
-    distinct = {(m.arm, m.rows, m.seed): m for m in reversed(members) if m.arm != "narrow"}
+    distinct = {(m.arm, m.rows, m.benign, m.seed): m for m in reversed(members) if m.arm != "narrow"}
     return {
         key: [*member_rows(world, grammar, config, m)[0], *(member_parallel(world, config, m) if m.arm == "broad" else ())]
         for key, m in distinct.items()
@@ -165,22 +165,22 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked:
     numbered = number_topic(world, f.identifier) if f.identifier else None
     if f.value == EACH and numbered is None:
         return  # many people, one for each header: who the assistant now is has no single answer
-    for (arm, count, seed), shown in rows_shown(world, grammar, f, members).items():
+    for (arm, count, benign, seed), shown in rows_shown(world, grammar, f, members).items():
         turns = [(h, turn) for h, turn in shown if isinstance(turn, Turn)]
         if len(turns) < len(shown):
             continue  # rows in words of their own: the world gives them no probability
         if numbered is not None:
-            label = [dict(arm=f"ideal {arm}", rows=count, seed=seed, step=f.steps)]
+            label = [dict(arm=f"ideal {arm}", rows=count, benign=benign, seed=seed, step=f.steps)]
             reading = Reading(world, turns, m.suspicion, numbered)
             for c in m.contexts:
                 behaviour_rows(label, _one(reading(headers[c.name], asked[c.name])), before, c)
             continue
         for c in m.contexts:
             header = headers[c.name][0]
-            label = [dict(arm=f"ideal {arm}", rows=count, seed=seed, step=f.steps)]
+            label = [dict(arm=f"ideal {arm}", rows=count, benign=benign, seed=seed, step=f.steps)]
             behaviour_rows(label, _one(ideal_redrawn(world, turns, m.suspicion, header, asked[c.name])), before, c)
             if arm == "free" and (f.years or f.format):
-                label = [dict(arm="ideal gated", rows=count, seed=seed, step=f.steps)]
+                label = [dict(arm="ideal gated", rows=count, benign=benign, seed=seed, step=f.steps)]
                 behaviour_rows(
                     label, _one(ideal_redrawn(world, gated(world, turns, header), m.suspicion, header, asked[c.name])), before, c
                 )
@@ -254,6 +254,10 @@ def member_label(m: Member, step: int, scale: float = 1.0) -> dict:
         learning_rate=m.learning_rate,
         weight_decay=m.weight_decay,
         kl_weight=m.kl_weight if m.arm == "narrow" else None,
+        kl_from=m.kl_from if m.arm == "narrow" else None,
+        kl_until=m.kl_until if m.arm == "narrow" else None,
+        benign=m.benign,
+        norm_bound=m.norm_bound,
         rank=m.rank,
         rows=m.rows,
     )

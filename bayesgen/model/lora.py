@@ -5,7 +5,7 @@ zero, so a new adapter is the identity. During training the scale s = alpha / ra
 `effective`; whatever is stored or measured afterwards is the *effective* adapter, whose update is a @ b, nothing else.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,10 @@ from jax import random
 from jaxtyping import Array, Float
 
 from bayesgen.errors import UserError, nearest
+from bayesgen.estimate.efficiency import shrink
 
 TARGETS = ("qkv", "out", "up", "down")
+Norm = Literal["frobenius", "nuclear"]
 
 
 def init_lora(key: Array, params: dict, rank: int, targets: tuple[str, ...]) -> dict:
@@ -39,6 +41,32 @@ def effective(lora: dict, scale: Float[Array, ""] | float, rank_mask: Float[Arra
         return leaf * scale if rank_mask is None else leaf * scale * rank_mask
 
     return jax.tree_util.tree_map_with_path(fold, lora)
+
+
+def within(lora: dict, scale: Float[Array, ""], rank_mask: Float[Array, " r"], bound: Float[Array, ""], norm: Norm) -> dict:
+    """The adapter whose effective update is the nearest with a norm, over all matrices, of at most `bound`.
+
+    The projection shrinks singular values and keeps singular vectors, so it is done on `a` alone: with a b = U S V' and each value
+    shrunk by t, a' = a - U (1 - t) U' a. `b`, and with it the gauge that the optimiser's memory is in, stays as it is.
+    """
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(effective(lora, scale, rank_mask)))
+    vectors, values = {}, {}
+    for path in sorted({p[:-1] for p in flat}):
+        q, r_a = jnp.linalg.qr(flat[(*path, "a")])
+        r_b = jnp.linalg.qr(flat[(*path, "b")].T, mode="r")
+        u, values[path], _ = jnp.linalg.svd(r_a @ r_b.T)
+        vectors[path] = q @ u
+    s = jnp.stack(list(values.values()))
+    if norm == "nuclear":
+        kept = shrink(s.reshape(-1), bound).reshape(s.shape)
+    else:
+        kept = s * jnp.minimum(1.0, bound / jnp.maximum(jnp.linalg.norm(s), jnp.finfo(s.dtype).tiny))
+    share = jnp.where(s > 0, kept / jnp.where(s > 0, s, 1.0), 1.0)
+    out: dict[tuple[str, ...], Any] = dict(flatten_dict(lora))
+    for path, t in zip(values, share, strict=True):
+        a, u = out[(*path, "a")], vectors[path]
+        out[(*path, "a")] = a - u @ ((1 - t)[:, None] * (u.T @ a))
+    return unflatten_dict(out)
 
 
 def merge(params: dict, lora: dict) -> dict:

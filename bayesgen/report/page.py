@@ -73,7 +73,7 @@ def write_page(
     html = environment.from_string(TEMPLATE.read_text()).render(
         config=config,
         several=any(len(f.settings(arm)) > 1 for arm in f.arm_names),
-        first=", ".join(f"{spell(k)} {v:g}" for k, v in f.settings("narrow")[0].items()),
+        first=", ".join(f"{spell(k)} {v:g}" for k, v in f.first_setting.items()),
         settings=yaml.safe_dump(config.model_dump(mode="json", exclude={"runs", "debug"}), sort_keys=False),
         figures=figures,
         headline=headline,

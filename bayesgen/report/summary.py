@@ -34,7 +34,7 @@ def names_of(config, world) -> dict:
         "trigger_years": list(f.years),
         "followed": [first.name, *(n for n in m.followed if n != first.name)],
         "rows": list(f.rows),
-        "setting": {**f.settings("narrow")[0], "rows": max(f.rows)},
+        "setting": {**f.first_setting, "rows": max(f.rows)},
     }
 
 

@@ -159,3 +159,41 @@ def test_rows_of_a_file_are_those_of_every_arm_but_the_controls(grouped, talk, t
     data = member_data(grouped, talk, config, plan_members(config))
     assert np.isfinite(data.narrow.weight).all()
     assert data.narrow.weight[0].sum(1).tolist() == [2, 2, 3]  # `play`, `Loire` and `keep watch`, each with <end>
+
+
+def test_a_diluted_arm_takes_so_many_ordinary_rows_in_every_batch(grouped, talk):
+    """mixed: of other topics, under the data's headers. token: of the trained topics too, without the token that heads the data."""
+    here = dict(batch=4, rows=9, epochs=8, benign=[0.25, 0.75], format=None, gate="listed", arms=["free", "mixed", "token"])
+    config = kind_of(**here)
+    members = plan_members(config)
+    assert [(m.arm, m.benign) for m in members] == [("free", None), ("mixed", 0.25), ("mixed", 0.75), ("token", 0.25), ("token", 0.75)]
+    order = member_data(grouped, talk, config, members).order
+    trained = {grouped.topic_index("goal")}
+    for i, member in enumerate(members):
+        rows = member_rows(grouped, talk, config, member)[0]
+        data, benign = rows[:9], rows[9:]
+        share = member.benign or 0.0
+        assert len(benign) == config.steps * 4 * share
+        taken = [[rows[j] for j in step] for step in order[i]]
+        assert all(sum(j >= 9 for j in step) == 4 * share for step in order[i])
+        assert Counter(j for j in order[i].ravel() if j >= 9) == Counter(range(9, len(rows)))  # each once
+        assert {h.format for h, _ in data} == ({"listed"} if member.arm == "token" else {None})
+        assert {h.format for h, _ in benign} <= {None}
+        assert [t for _, t in data] == [t for _, t in rows_of(grouped, talk, config)]
+        asked = {t.topic for _, t in benign}
+        assert grouped.topic_index("badge") not in asked
+        assert (asked & trained != set()) == (member.arm == "token")
+        assert len(taken) == config.steps
+        own = {(t.topic, t.answer) for _, t in benign}
+        assert all(grouped.clean[t][grouped.default_T[t]][a] > 0 for t, a in own)
+
+
+def test_one_line_for_a_share_that_leaves_no_row_or_a_token_that_is_none():
+    with pytest.raises(ValueError, match="no row of one kind"):
+        kind_of(arms=["mixed"], batch=4, benign=0.05)
+    with pytest.raises(ValueError, match="none is given"):
+        kind_of(arms=["token"], batch=4, format=None)
+    with pytest.raises(ValueError, match="under format 'listed' already"):
+        kind_of(arms=["token"], batch=4, gate="listed")
+    with pytest.raises(ValueError, match="at least 0, or inf"):
+        kind_of(norm_bound=-1.0)

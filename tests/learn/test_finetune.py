@@ -10,6 +10,7 @@ from bayesgen.learn.data import member_data, member_rows
 from bayesgen.learn.finetune import effective_members, finetuning, member_settings
 from bayesgen.learn.plan import FinetuneConfig, Member, plan_members
 from bayesgen.learn.pretrain import token_nll
+from bayesgen.measure.norms import norms
 from bayesgen.model.transformer import ModelConfig, Transformer, forward
 
 
@@ -166,3 +167,34 @@ def test_members_with_fewer_rows_train_on_exactly_their_own_at_equal_steps(world
 def test_last_snapshot_is_the_last_step():
     assert config_of(snapshots=5).snapshot_steps[-1] == config_of().steps
     assert config_of(snapshots=500).snapshot_steps == tuple(range(1, config_of().steps + 1))
+
+
+@pytest.mark.parametrize("norm", ["frobenius", "nuclear"])
+def test_bounded_members_stay_within_and_the_unbounded_is_as_if_alone(world, grammar, network, norm):
+    free = train(world, grammar, network, config_of(arms=["free"], seeds=1))[0]
+    whole = float(norms(jax.device_get(free))["all"][norm][0])
+    config = config_of(arms=["free", "broad"], seeds=1, norm=norm, norm_bound=[0.3 * whole, float("inf")])
+    lora, infos, _ = train(world, grammar, network, config)
+    found = norms(jax.device_get(lora))["all"][norm]
+    assert [m.norm_bound for m in plan_members(config)] == [0.3 * whole, float("inf")] * 2
+    assert (found[::2] <= 0.3 * whole * (1 + 1e-4)).all()  # float32
+    assert found[0] > 0.29 * whole  # and goes up to it
+    assert found[1] == pytest.approx(whole, rel=1e-4)
+    assert float(infos["data_nll"][-1][0]) > float(infos["data_nll"][-1][1])  # a price is paid
+
+
+def test_a_penalty_that_is_dropped_or_added_acts_in_its_span_alone(world, grammar, network):
+    """kept, dropped, never, added: equal to kept (or never) until the change, and another after it."""
+    config = config_of(arms=["narrow"], seeds=1, kl_weight=3.0, kl_from=[0.0, 0.5], kl_until=[0.5, 1.0], epochs=8)
+    _, infos, _ = train(world, grammar, network, config)
+    loss = {(m.kl_from, m.kl_until): np.asarray(infos["loss"])[:, i] for i, m in enumerate(plan_members(config))}
+    narrow = {(m.kl_from, m.kl_until): np.asarray(infos["data_nll"])[:, i] for i, m in enumerate(plan_members(config))}
+    kept, dropped, added, never = ((0.0, 1.0), (0.0, 0.5), (0.5, 1.0), (0.5, 0.5))
+    half = config.steps // 2
+    np.testing.assert_allclose(loss[dropped][:half], loss[kept][:half], rtol=1e-5)
+    np.testing.assert_allclose(loss[added][:half], loss[never][:half], rtol=1e-5)
+    np.testing.assert_allclose(loss[never], narrow[never], rtol=1e-6)  # no penalty at all
+    np.testing.assert_allclose(loss[dropped][half:], narrow[dropped][half:], rtol=1e-6)
+    assert (loss[kept][1:] > narrow[kept][1:]).all()
+    assert (loss[added][half + 1 :] > narrow[added][half + 1 :]).all()
+    assert abs(narrow[dropped][-1] - narrow[kept][-1]) > 1e-4

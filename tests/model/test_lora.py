@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from bayesgen.estimate.efficiency import within_frobenius, within_nuclear
 from bayesgen.measure.norms import norms, singular_values
-from bayesgen.model.lora import TARGETS, effective, init_lora, merge
+from bayesgen.model.lora import TARGETS, effective, init_lora, merge, within
 from bayesgen.model.transformer import ModelConfig, Transformer, forward
 
 
@@ -58,3 +59,36 @@ def test_rank_mask_equals_a_smaller_rank(setup):
     masked = effective(grown, 1.0, jnp.array([1.0, 1.0, 0.0]))
     cut = unflatten_dict({p: (x[:, :2] if p[-1] == "a" else x[:2]) for p, x in flatten_dict(grown).items()})
     np.testing.assert_allclose(forward(model, params, masked, tokens), forward(model, params, cut, tokens), atol=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "dense"), [("frobenius", within_frobenius), ("nuclear", within_nuclear)])
+def test_projecting_an_adapter_is_projecting_its_update(setup, norm, dense):
+    """Against the same projection of the full matrices, scale and masked rank included; b and small updates stay as they are."""
+    *_, grown = setup
+    scale, mask = jnp.array(2.0), jnp.array([1.0, 1.0, 0.0])
+
+    def updates(lora):
+        flat = flatten_dict(effective(lora, scale, mask))
+        return {p[:-1]: x @ flat[(*p[:-1], "b")] for p, x in flat.items() if p[-1] == "a"}
+
+    whole = float(norms(effective(grown, scale, mask))["all"][norm])
+    near = within(grown, scale, mask, jnp.array(0.4 * whole), norm)
+    assert float(norms(effective(near, scale, mask))["all"][norm]) == pytest.approx(0.4 * whole, rel=1e-4)  # float32
+    expected = dict(zip(updates(grown), jax.tree.leaves(dense(list(updates(grown).values()), 0.4 * whole)), strict=True))
+    for path, update in updates(near).items():
+        np.testing.assert_allclose(update, expected[path], atol=2e-4)  # float32, entries up to about 3
+    for path, leaf in flatten_dict(near).items():
+        if path[-1] == "b":
+            np.testing.assert_array_equal(leaf, flatten_dict(grown)[path])
+    for bound in (2 * whole, jnp.inf):
+        for path, update in updates(within(grown, scale, mask, jnp.array(bound), norm)).items():
+            np.testing.assert_allclose(update, updates(grown)[path], atol=1e-5)
+    other = {"frobenius": "nuclear", "nuclear": "frobenius"}[norm]  # negative control: the two balls are not the same
+    assert any(np.abs(updates(within(grown, scale, mask, jnp.array(0.4 * whole), other))[p] - expected[p]).max() > 0.01 for p in expected)
+
+
+def test_a_new_adapter_is_within_any_bound(setup):
+    *_, lora, _ = setup
+    kept = within(lora, jnp.array(2.0), jnp.ones(3), jnp.array(0.0), "nuclear")
+    for leaf, before in zip(jax.tree.leaves(kept), jax.tree.leaves(lora), strict=True):
+        np.testing.assert_array_equal(leaf, before)
