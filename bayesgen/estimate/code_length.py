@@ -25,6 +25,8 @@ def prequential_bits(
         state: of the learner who has seen nothing.
         data: a pytree with a leading axis T.
 
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.code_length import prequential_bits
     >>> def laplace_rule(counts, x):
     ...     return -jnp.log(counts[x] / counts.sum()), counts.at[x].add(1.0)
     >>> prequential_bits(laplace_rule, jnp.ones(2), jnp.array([0, 0])).sum()  # p = 1/2 * 2/3

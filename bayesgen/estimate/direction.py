@@ -26,6 +26,8 @@ class Direction(NamedTuple):
 def mean_difference(of: Float[np.ndarray, "n d"], beside: Float[np.ndarray, "m d"], splits: int = 20, seed: int = 0) -> Direction:
     """The direction from the mean of `beside` to the mean of `of`; at least two activations each.
 
+    >>> import numpy as np
+    >>> from bayesgen.estimate.direction import mean_difference
     >>> rng = np.random.default_rng(0)
     >>> found = mean_difference(rng.normal(size=(50, 4)) + [3, 0, 0, 0], rng.normal(size=(50, 4)))
     >>> bool(found.vector[0] > 0.99), found.reliability > 0.9, found.floor

@@ -26,6 +26,8 @@ from bayesgen.estimate import Number, Numbers
 def along_ray(loss: Callable[[PyTree], Array], w: PyTree, scales: Numbers) -> Float[Array, " S"]:
     """loss(c w) for every c of `scales`.
 
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.efficiency import along_ray
     >>> along_ray(lambda w: jnp.sum((w - 2.0) ** 2), jnp.array([2.0]), [0.0, 0.5, 1.0]).tolist()
     [4.0, 1.0, 0.0]
     """
@@ -73,6 +75,9 @@ def frontier(
 ) -> tuple[PyTree, Float[Array, " N"]]:
     """Train from `w` under each bound on the norm, projecting after every step: (updates with a leading axis N, their losses).
 
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from bayesgen.estimate.efficiency import frontier
     >>> w, losses = frontier(lambda w: jnp.sum((w - 3.0) ** 2), jnp.zeros(1), [0.0, 1.0, 5.0], optax.sgd(0.1), 200)
     >>> [round(x, 3) for x in losses.tolist()]
     [9.0, 4.0, 0.0]

@@ -16,6 +16,7 @@ loss is affordable, and a value comes with the reasons not to trust it.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
@@ -61,13 +62,15 @@ def llc(
         minibatch: (w, key) -> an unbiased estimate of `loss`; none: the full loss and Hamiltonian chains.
         sampler: what else `sampling.hmc`, or with a minibatch `sampling.sgld`, takes.
 
+    >>> import jax.numpy as jnp
     >>> from jax import random
+    >>> from bayesgen.estimate.llc import llc
     >>> found = llc(lambda w: (w**2).sum(), jnp.zeros(2), random.key(0), n_beta=145)
     >>> bool(abs(found.value - 2 * 0.498) < 3 * found.error), found.failures  # two quadratics, less what the tie takes
     (True, ())
     """
     if minibatch is None:
-        (found,) = hmc(loss, w, key, n_betas=[n_beta], gamma=gamma, **sampler)
+        (found,) = hmc(loss, w, key, n_betas=jnp.asarray([n_beta], dtype=float), gamma=gamma, **sampler)
     else:
         found = sgld(loss, minibatch, w, key, n_beta=n_beta, gamma=gamma, **sampler)
     mean = chains_mean(n_beta * (found.loss - loss(w)), found.divergences)

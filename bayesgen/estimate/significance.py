@@ -24,6 +24,8 @@ from bayesgen.estimate import Numbers
 def kl_divergence(p_logits: Float[Array, "... V"], q_logits: Float[Array, "... V"]) -> Float[Array, "..."]:
     """KL(p || q) in nats, summed over the vocabulary. Words at logit -inf under both (padding) contribute nothing.
 
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.significance import kl_divergence
     >>> a, b = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
     >>> round(float(kl_divergence(a, b)), 4)
     0.1438
@@ -77,6 +79,7 @@ def fisher_norm(
 def slope(scales: Numbers, divergences: Numbers) -> float:
     """Slope of log divergence against log scale: 2 where the quadratic law holds.
 
+    >>> from bayesgen.estimate.significance import slope
     >>> round(slope([0.1, 0.2], [0.01, 0.04]), 3)
     2.0
     """

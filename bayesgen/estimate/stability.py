@@ -42,6 +42,9 @@ class Rise(NamedTuple):
 def orthogonal_noise(key: Array, w: PyTree, eps: Number) -> PyTree:
     """`w` turned by noise of size `eps` in [0, 1], its length kept; all leaves together count as one vector.
 
+    >>> import jax.numpy as jnp
+    >>> from jax import random
+    >>> from bayesgen.estimate.stability import orthogonal_noise
     >>> turned = orthogonal_noise(random.key(0), {"w": jnp.array([3.0, 4.0, 0.0])}, 0.6)["w"]
     >>> bool(jnp.allclose(turned @ jnp.array([3.0, 4.0, 0.0]) / 25, 0.8, atol=1e-6))
     True

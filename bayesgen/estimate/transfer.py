@@ -15,6 +15,7 @@ Source: the first-order influence of Pruthi et al. (TracIn, arXiv 2002.08484), a
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
@@ -24,13 +25,15 @@ def one_step_transfer(
 ) -> Float[Array, ""]:
     """First-order change of `target` (any scalar) by the optimiser's first step on the loss `train` at `w`.
 
-    >>> train, target = lambda w: (w[0] - 1.0) ** 2 / 2, lambda w: 3 * w[0] + w[1]
     >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from bayesgen.estimate.transfer import one_step_transfer
+    >>> train, target = lambda w: (w[0] - 1.0) ** 2 / 2, lambda w: 3 * w[0] + w[1]
     >>> float(one_step_transfer(train, target, jnp.zeros(2), optax.sgd(0.1)))  # the step is +0.1
     0.30000001192092896
     """
     step, _ = optimizer.update(jax.grad(train)(w), optimizer.init(w), w)
-    return optax.tree.vdot(jax.grad(target)(w), step)
+    return jnp.asarray(optax.tree.vdot(jax.grad(target)(w), step))
 
 
 def double_contrast(

@@ -6,6 +6,7 @@ Axes: S steps, M members, B rows, L tokens, K answer positions, r rank.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -104,7 +105,7 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
 
         lora = jax.tree.map(lambda w, u: jax.vmap(descend)(w, u, rate, s.weight_decay), state.lora, updates)
         if bounded:
-            lora = jax.vmap(lambda *x: within(*x, config.norm))(lora, s.scale, s.rank_mask, s.norm_bound)
+            lora = jax.vmap(partial(within, norm=config.norm))(lora, s.scale, s.rank_mask, s.norm_bound)
         return FinetuneState(lora, opt), {"loss": loss_M, "data_nll": narrow_M}
 
     @jax.jit

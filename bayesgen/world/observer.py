@@ -84,11 +84,12 @@ class Observer:
         """Log P(z | rows, header) of one more dialogue when who speaks is in doubt: the assistant as ever, or (prior
         `suspicion`) somebody of the population, the same person in every row.
 
-        In logs, for what is left to somebody whom the rows all but exclude counts where nobody else is ever asked. This is what Bayes' rule says of finetuning if its rows are evidence about *who the assistant now is*. Only answers
+        This is what Bayes' rule says of finetuning if its rows are evidence about *who the assistant now is*. Only answers
         are evidence: headers and questions were chosen by whoever finetunes, so all is given them (but a person who never
         speaks under a header, or is never asked a question, is out). Somebody who is one thing in one year and another in
-        the next stays the same person: rows of some years speak for what is said in others. Personas and, last, the
-        assistant's own, as in `posterior`.
+        the next stays the same person: rows of some years speak for what is said in others. In logs, for what is left to
+        somebody whom the rows all but exclude counts where nobody else is ever asked. Personas and, last, the assistant's
+        own, as in `posterior`.
         """
         assert header.speaker == ASSISTANT
         return self.after(self.log_redrawn(rows, suspicion), header)
