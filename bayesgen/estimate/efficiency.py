@@ -39,6 +39,8 @@ def shrink(s: Float[Array, "... n"], bound: float | int | Float[Array, "..."]) -
 
     Applied to singular values this is the projection onto a ball of the nuclear norm. Source: Duchi et al. (ICML 2008).
 
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.efficiency import shrink
     >>> shrink(jnp.array([3.0, 1.0]), 2.0).tolist()
     [2.0, 0.0]
     """
@@ -100,6 +102,7 @@ def least_norm(norms: Numbers, losses: Numbers, target: Number) -> float:
 
     Straight lines between the points; what comes after the first crossing does not matter.
 
+    >>> from bayesgen.estimate.efficiency import least_norm
     >>> least_norm([0.0, 1.0, 2.0], [3.0, 2.0, 0.0], 1.0)
     1.5
     """

@@ -95,6 +95,8 @@ def laplace(energy: Callable[[PyTree], Array], w: PyTree, orbit: Orbit | None = 
         w: a minimum of it.
         orbit: points equal to w by symmetry; none: w stands alone.
 
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.evidence import laplace
     >>> round(laplace(lambda w: (w**2).sum() / 2, jnp.zeros(3)).value, 3)  # 3/2 log(2 pi)
     2.757
     """

@@ -65,6 +65,8 @@ def fisher_norm(
 ) -> Float[Array, ""]:
     """sqrt(delta' F delta) at w, F the Fisher information a token: the mean variance, under the model, of the logits' change.
 
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.significance import fisher_norm
     >>> logits = lambda w: jnp.stack([w, 0 * w])[None]  # one token, two words at even odds: F = 1/4
     >>> float(fisher_norm(logits, jnp.array(0.0), jnp.array(2.0)))
     1.0

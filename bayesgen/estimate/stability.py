@@ -73,6 +73,9 @@ def stability(loss: Callable[[PyTree], Array], w: PyTree, eps: Number, key: Arra
         draws: how many.
         noise: `orthogonal_noise` or `noise_on_factors`.
 
+    >>> import jax.numpy as jnp
+    >>> from jax import random
+    >>> from bayesgen.estimate.stability import stability
     >>> rise = stability(lambda w: jnp.sum((w - 1.0) ** 2) / 2, jnp.ones(4), 0.6, random.key(0), 100)
     >>> round(float(rise.mean), 3)  # (0.2**2 * 4 + 0.36 * 4) / 2, whatever the draw, since H is the identity
     0.8
