@@ -83,6 +83,7 @@ def llc(
 def localised(eigenvalues: Numbers, n_beta: Number, gamma: Number) -> float:
     """The coefficient of a quadratic with these eigenvalues under the tie: sum n_beta h / (n_beta h + gamma) / 2.
 
+    >>> from bayesgen.estimate.llc import localised
     >>> round(localised([2.0], 145, 1.0), 3)
     0.498
     """
