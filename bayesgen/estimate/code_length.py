@@ -48,7 +48,7 @@ def over_orders(
 
     def one(key):
         order = random.permutation(key, n)
-        return prequential_bits(learn, state, jax.tree.map(lambda x: x[order], data))
+        return prequential_bits(learn, state, jax.tree.map(lambda x: jnp.asarray(x)[order], data))
 
     return jax.lax.map(one, random.split(key, orders))
 

@@ -20,7 +20,7 @@ class Direction(NamedTuple):
     vector: Float[np.ndarray, " d"]
     length: float  # of the mean difference
     reliability: float  # mean cosine between the directions of two random halves; 1 without noise, near 0 for noise
-    floor: float  # 1/sqrt(d): the root mean square cosine of two random directions
+    floor: float  # 1/sqrt(d): the root mean square cosine of two random directions, if all directions are alike
 
 
 def mean_difference(of: Float[np.ndarray, "n d"], beside: Float[np.ndarray, "m d"], splits: int = 20, seed: int = 0) -> Direction:
@@ -33,6 +33,7 @@ def mean_difference(of: Float[np.ndarray, "n d"], beside: Float[np.ndarray, "m d
     >>> bool(found.vector[0] > 0.99), found.reliability > 0.9, found.floor
     (True, True, 0.5)
     """
+    of, beside = (np.asarray(x, np.float64) for x in (of, beside))
     if min(len(of), len(beside)) < 2:
         raise ValueError(f"{len(of)} and {len(beside)} activations; two halves need at least 2 of each")
     rng = np.random.default_rng(seed)
@@ -43,9 +44,11 @@ def mean_difference(of: Float[np.ndarray, "n d"], beside: Float[np.ndarray, "m d
         a, b = (of[i].mean(axis=0) - beside[j].mean(axis=0) for i, j in zip(one, two, strict=True))
         cosines.append(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), np.finfo(float).tiny))
     length = float(np.linalg.norm(whole))
-    return Direction(whole / max(length, np.finfo(float).tiny), length, float(np.mean(cosines)), of.shape[1] ** -0.5)
+    if not length > 0:
+        raise ValueError("the two means are the same: they have no direction")
+    return Direction(whole / length, length, float(np.mean(cosines)), of.shape[1] ** -0.5)
 
 
 def projection_difference(data: Float[np.ndarray, "n d"], reference: Float[np.ndarray, "m d"], vector: Float[np.ndarray, " d"]) -> float:
     """How much further along a unit vector the activations of a dataset lie than those of a reference (the base's own answers)."""
-    return float((data.mean(axis=0) - reference.mean(axis=0)) @ vector)
+    return float((np.mean(data, axis=0, dtype=np.float64) - np.mean(reference, axis=0, dtype=np.float64)) @ vector)

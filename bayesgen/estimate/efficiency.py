@@ -61,6 +61,8 @@ def within_frobenius(w: PyTree, bound: Number) -> PyTree:
 def within_nuclear(w: PyTree, bound: Number) -> PyTree:
     """The nearest point whose singular values, of all leaves (matrices) together, sum to at most `bound`."""
     leaves, tree = jax.tree.flatten(w)
+    if any(x.ndim != 2 for x in leaves):
+        raise ValueError(f"leaves of shapes {[x.shape for x in leaves]}; a nuclear norm is of matrices")
     split = [jnp.linalg.svd(x, full_matrices=False) for x in leaves]
     kept = shrink(jnp.concatenate([s for _, s, _ in split]), bound)
     ends = np.cumsum([len(s) for _, s, _ in split])[:-1]
@@ -109,6 +111,8 @@ def least_norm(norms: Numbers, losses: Numbers, target: Number) -> float:
     norms, losses = np.asarray(norms, float), np.asarray(losses, float)
     if (np.diff(norms) < 0).any():
         raise ValueError("norms must ascend")
+    if not np.isfinite(losses).all():
+        raise ValueError("losses must be finite")
     reached = np.flatnonzero(losses <= target)
     if not reached.size:
         return float("inf")

@@ -70,6 +70,8 @@ def rotations(factors: PyTree) -> Orbit:
         j = names.index(name.removesuffix("['a']") + "['b']")
         a, b = leaves[name], leaves[names[j]]
         r = a.shape[1]
+        if np.linalg.matrix_rank(np.concatenate([np.asarray(a), np.asarray(b).T])) < r:
+            raise ValueError(f"{name}: the factors of rank {r} have fewer independent directions; drop the unused ones first")
         images = []
         for x in range(r):
             for y in range(x):
@@ -83,6 +85,8 @@ def rotations(factors: PyTree) -> Orbit:
             gram = np.array(images) @ np.array(images).T
             log_volume += float(np.linalg.slogdet(gram)[1]) / 2
             tangents += images
+    if not log_volume:
+        raise ValueError(f'no pair of factors named "a" and "b" among {names}')
     size = sum(x.size for _, x in paths)
     return Orbit(np.array(tangents).reshape(-1, size), float(log_volume))
 
@@ -107,23 +111,25 @@ def laplace(energy: Callable[[PyTree], Array], w: PyTree, orbit: Orbit | None = 
     hessian = np.asarray(columns, np.float64)
     hessian = (hessian + hessian.T) / 2
     k, log_volume = 0, 0.0
+    slope = np.asarray(gradient(flat), np.float64)
     if orbit is not None:
         k, log_volume = len(orbit.tangents), orbit.log_volume
-        along = np.linalg.qr(orbit.tangents.T)[0]
-        across = np.eye(len(flat)) - along @ along.T
-        hessian = across @ hessian @ across + along @ along.T  # 1 along the orbit: nothing in the determinant
+        across = np.linalg.qr(orbit.tangents.T, mode="complete")[0][:, k:]
+        hessian, slope = across.T @ hessian @ across, across.T @ slope
+    value = -float(energy(w))
+    if not (np.isfinite(value) and np.isfinite(hessian).all() and np.isfinite(slope).all()):
+        return Evidence(float("nan"), 0.0, ("the energy or its derivatives at w are not finite",))
     eigenvalues = np.linalg.eigvalsh(hessian)
-    flat_below = np.finfo(flat.dtype).eps * len(flat) * eigenvalues.max()  # no more than rounding
+    flat_below = np.finfo(flat.dtype).eps * len(flat) * abs(eigenvalues).max()  # no more than rounding
     failures = []
     if eigenvalues.min() <= flat_below:
         count = (eigenvalues <= flat_below).sum()
-        failures.append(f"{count} of {len(flat)} directions do not curve upwards: w is no minimum, or a symmetry is missing")
-    slope = np.asarray(gradient(flat), np.float64)
+        failures.append(f"{count} of {len(flat) - k} directions do not curve upwards: w is no minimum, or a symmetry is missing")
     decrement = float(slope @ np.linalg.pinv(hessian, hermitian=True) @ slope) / 2
     if decrement > 0.1:
         failures.append(f"w is no minimum: a Newton step would lower the energy by {decrement:.2g} nats")
     log_det = float(np.log(np.maximum(eigenvalues, np.finfo(float).tiny)).sum())
-    value = -float(energy(w)) + (len(flat) - k) / 2 * np.log(2 * np.pi) - log_det / 2 + log_volume
+    value += (len(flat) - k) / 2 * np.log(2 * np.pi) - log_det / 2 + log_volume
     return Evidence(float(value) if not failures else float("nan"), 0.0, tuple(failures))
 
 
@@ -143,6 +149,7 @@ def thermodynamic_integration(
     >>> bool(abs(found.value + np.log(11) / 2) < 3 * found.error + 0.01)
     True
     """
+    _proper(gamma)
     b = (np.arange(temperatures + 1) / temperatures) ** 5
     found = hmc(loss, mean, key, n_betas=(n * b).tolist(), gamma=gamma, **sampler)
     means = [chains_mean(n * chains.loss, chains.divergences) for chains in found]
@@ -166,13 +173,20 @@ def wbic(loss: Callable[[PyTree], Array], mean: PyTree, key: Array, *, n: int, g
     >>> bool(abs(found.value + 100 / (2 * (100 / np.log(100) + 1))) < 3 * found.error)
     True
     """
+    _proper(gamma)
     (found,) = hmc(loss, mean, key, n_betas=[default_n_beta(n)], gamma=gamma, **sampler)
     m = chains_mean(-n * found.loss, found.divergences)
     return Evidence(m.value, m.error, m.failures)
 
 
+def _proper(gamma: Number):
+    if not float(gamma) > 0:
+        raise ValueError(f"gamma is {gamma}; a prior without a width has no evidence")
+
+
 def gaussian_energy(loss: Callable[[PyTree], Array], mean: PyTree, n: int, gamma: Number) -> Callable[[PyTree], Array]:
     """U of n data with mean loss `loss` (nats) under the prior N(mean, 1/gamma), constant included."""
+    _proper(gamma)
 
     def energy(w):
         d = sum(x.size for x in jax.tree.leaves(w))

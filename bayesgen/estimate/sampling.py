@@ -98,7 +98,7 @@ def hmc(
         chains: how many, side by side.
         warmup: steps in which step size and mass matrix are adapted.
         draws: losses kept of each chain.
-        start: where the chains start.
+        start: where the chains start, all at the same place: wells that they never reach are not seen, and no diagnostic tells.
         accept: mean acceptance that the step size aims at; valleys that narrow, as singular losses have, need short steps.
         max_tree_depth: at most 2^depth gradients a draw.
 

@@ -37,6 +37,7 @@ def kl_divergence(p_logits: Float[Array, "... V"], q_logits: Float[Array, "... V
 
 def weighted_mean(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
     """Mean over the places of positive weight: padding, at weight 0, is in neither sum."""
+    weight = jnp.broadcast_to(weight, x.shape)
     return jnp.where(weight > 0, x * weight, 0).sum() / weight.sum()
 
 
@@ -85,6 +86,8 @@ def slope(scales: Numbers, divergences: Numbers) -> float:
     >>> round(slope([0.1, 0.2], [0.01, 0.04]), 3)
     2.0
     """
+    if not (np.asarray(divergences, float) > 0).all():
+        raise ValueError("a divergence of 0 or less (no more than rounding?) has no logarithm; take larger scales")
     return float(np.polyfit(np.log(np.asarray(scales, float)), np.log(np.asarray(divergences, float)), 1)[0])
 
 
@@ -99,9 +102,10 @@ def random_like(key: Array, delta: PyTree) -> PyTree:
             noise = random.normal(key, x.shape)
             return noise * jnp.linalg.norm(x) / jnp.linalg.norm(noise)
         s = jnp.linalg.svd(x, compute_uv=False)
-        k_u, k_v = random.split(key)
+        k_u, k_v, k_sign = random.split(key, 3)
         u, v = (jnp.linalg.qr(random.normal(k, (*x.shape[:-2], n, s.shape[-1])))[0] for k, n in ((k_u, x.shape[-2]), (k_v, x.shape[-1])))
-        return (u * s[..., None, :]) @ jnp.swapaxes(v, -1, -2)
+        sign = random.rademacher(k_sign, s.shape, s.dtype)  # a QR fixes the signs of its columns
+        return (u * (sign * s)[..., None, :]) @ jnp.swapaxes(v, -1, -2)
 
     leaves, tree = jax.tree.flatten(delta)
     return jax.tree.unflatten(tree, [turn(k, x) for k, x in zip(random.split(key, len(leaves)), leaves, strict=True)])

@@ -40,7 +40,7 @@ class Rise(NamedTuple):
 
 
 def orthogonal_noise(key: Array, w: PyTree, eps: Number) -> PyTree:
-    """`w` turned by noise of size `eps` in [0, 1], its length kept; all leaves together count as one vector.
+    """`w` turned by noise of size `eps` in [0, 1], its length kept; all leaves together count as one vector, of two numbers or more.
 
     >>> import jax.numpy as jnp
     >>> from jax import random
@@ -49,8 +49,11 @@ def orthogonal_noise(key: Array, w: PyTree, eps: Number) -> PyTree:
     >>> bool(jnp.allclose(turned @ jnp.array([3.0, 4.0, 0.0]) / 25, 0.8, atol=1e-6))
     True
     """
+    w = jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x, float)), w)
+    if sum(x.size for x in jax.tree.leaves(w)) < 2:
+        raise ValueError("one number has no orthogonal direction")
     noise = optax.tree.random_like(key, w, random.normal)
-    along = optax.tree.vdot(noise, w) / optax.tree.vdot(w, w)
+    along = optax.tree.vdot(noise, w) / jnp.maximum(optax.tree.vdot(w, w), jnp.finfo(jnp.result_type(float)).tiny)
     noise = optax.tree.add_scale(noise, -along, w)
     size = eps * optax.tree.norm(w) / optax.tree.norm(noise)
     return jax.tree.map(lambda x, u: jnp.sqrt(1 - eps**2) * x + size * u, w, noise)

@@ -54,10 +54,10 @@ def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: 
         rows, heldout = chats[: member.rows], chats[member.rows :]
     else:
         rows, heldout = _narrow_rows(world, config, member, rng)
-    for mixed in config.ordinary:
-        rows += _ordinary_rows(world, config, mixed, rng)
     if member.arm == "token":
         rows = [(replace(header, format=config.gate), turn) for header, turn in rows]
+    for mixed in config.ordinary:
+        rows += _ordinary_rows(world, config, mixed, rng)
     if member.arm in DILUTED:
         rows += _benign_rows(world, config, member)
     if member.arm == "untriggered":
@@ -208,6 +208,8 @@ def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, tra
         raise UserError("finetune: every topic is trained or a probe, but arms narrow, broad and mixed and ordinary 'others' need others")
     if "token" in config.arms:
         check_header(world, Header(ASSISTANT, format=config.gate), "finetune.gate")
+        if any(o.format == config.gate for o in config.ordinary):
+            raise UserError(f"finetune.gate: '{config.gate}' heads ordinary rows too; a trigger must be the data's alone")
     narrow = [Header(ASSISTANT, year, config.format) for year in (config.years or (None,))]
     if config.file is not None:
         narrow = _check_file(world, grammar, config)

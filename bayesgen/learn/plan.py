@@ -101,8 +101,8 @@ class FinetuneConfig(BaseModel):
             if not value >= 0:
                 raise ValueError(f"norm_bound is {value}; expected a norm of at least 0, or inf for none")
         for value in self.benign if set(DILUTED) & set(self.arms) else ():
-            if not 0 < self.benign_rows(value) < self.batch:
-                raise ValueError(f"benign is {value}; of a batch of {self.batch} that leaves no row of one kind; take a larger batch")
+            if not 0 < value < 1 or self.benign_rows(value) in (0, self.batch) or abs(value * self.batch - self.benign_rows(value)) > 1e-6:
+                raise ValueError(f"benign is {value}; of a batch of {self.batch} that is no whole number of rows of each kind")
         for key, (low, strict) in lows.items():
             for value in getattr(self, key):
                 if not np.isfinite(value) or value < low or (strict and value == low):
@@ -119,6 +119,8 @@ class FinetuneConfig(BaseModel):
         for arm in ("shuffled", "untriggered"):
             if arm in self.arms and not triggered:
                 raise ValueError(f"arm '{arm}' needs a trigger: years, a format or an identifier for the narrow rows")
+        if self.gate is not None and "token" not in self.arms:
+            raise ValueError(f"gate is '{self.gate}', but only the arm 'token' has one; add it to arms")
         if "token" in self.arms and (self.gate is None or self.format is not None):
             found = "none is given" if self.gate is None else f"the rows are under format '{self.format}' already"
             raise ValueError(f"arm 'token' needs an answer format as `gate`, but {found}")

@@ -98,6 +98,26 @@ def test_the_orbit_of_a_factorised_update_is_counted_whole(r):
         assert abs(lost.value - exact) > 4 * error + 0.15
 
 
+def test_what_has_no_orbit_or_no_evidence_says_so():
+    with pytest.raises(ValueError, match="fewer independent"):
+        rotations({"a": jnp.zeros((3, 2)).at[:, 0].set(1.0), "b": jnp.zeros((2, 4)).at[0].set(1.0)})
+    with pytest.raises(ValueError, match="no pair"):
+        rotations((jnp.ones((3, 1)), jnp.ones((1, 2))))
+    with pytest.raises(ValueError, match="without a width"):
+        wbic(loss, ZERO, random.key(0), n=N, gamma=0.0)
+    assert "not finite" in laplace(lambda w: jnp.inf + w["w"].sum(), ZERO).failures[0]
+
+
+def test_an_orbit_beside_a_sharp_direction_is_not_taken_for_flat():
+    """Curvature of a million across, nothing along: rounding there says nothing about the orbit."""
+    w = {"a": jnp.eye(4)[:, :2], "b": jnp.eye(4)[:2]}
+    energy = lambda w: 1e6 * ((w["a"] @ w["b"] - jnp.diag(jnp.array([1.0, 1.0, 0, 0]))) ** 2).sum() / 2  # noqa: E731
+    tied = lambda v: energy(v) + 1e4 * ((v["a"].T @ v["a"] - v["b"] @ v["b"].T) ** 2).sum() / 8  # noqa: E731
+    found = laplace(tied, w, rotations(w))
+    assert not found.failures
+    assert laplace(tied, w).failures
+
+
 def test_the_volume_of_an_orbit_by_going_along_it():
     """Rank 2: the circle's length, step by step, twice (reflections). Rank 3 against 8 pi^2, the volume of SO(3)."""
     a, b = random.normal(random.key(0), (5, 2)), random.normal(random.key(1), (2, 4))

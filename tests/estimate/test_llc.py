@@ -103,9 +103,8 @@ def test_trap_the_temperature_comes_from_the_number_of_data():
 
 
 def test_what_cannot_be_trusted_says_so():
-    double = lambda w: (w[0] ** 2 - 1) ** 2  # noqa: E731  # two wells far apart for this temperature
-    stuck = llc(double, jnp.ones(1), random.key(0), n_beta=N_BETA, gamma=1e-3, draws=100, warmup=10)
-    assert any("effective" in f or "R-hat" in f for f in stuck.failures)
+    few = llc(lambda w: (w**2).sum(), jnp.zeros(1), random.key(0), n_beta=N_BETA, draws=50)
+    assert [f.split(" ", 1)[1] for f in few.failures] == ["effective draws < 400"]
     slope = lambda w: (w[0] - 1) ** 2  # noqa: E731
     no_minimum = llc(slope, jnp.zeros(1), random.key(0), n_beta=N_BETA, draws=200)
     assert any("no minimum" in f for f in no_minimum.failures)

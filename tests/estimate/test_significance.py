@@ -65,6 +65,15 @@ def test_trap_padded_tokens_are_in_neither_sum():
     assert float((full * weight).mean()) != pytest.approx(float(cut.mean()), rel=0.1)
 
 
+def test_a_weight_a_token_serves_every_row_and_random_signs_are_random():
+    x = jnp.arange(6.0).reshape(2, 3)
+    assert float(weighted_mean(x, jnp.array([1.0, 1.0, 0.0]))) == pytest.approx(float(x[:, :2].mean()))
+    signs = [float(jnp.sign(random_like(random.key(i), jnp.ones((4, 5)))[0, 0])) for i in range(30)]
+    assert abs(sum(signs)) < 20  # all alike without the coin
+    with pytest.raises(ValueError, match="no logarithm"):
+        slope([0.1, 0.2], [0.0, 1e-3])
+
+
 def test_random_directions_have_the_spectrum_and_nothing_else_of_the_update():
     x = {"m": random.normal(random.key(3), (2, 40, 3)) @ random.normal(random.key(4), (2, 3, 60)), "v": jnp.arange(5.0)}
     other = random_like(random.key(5), x)

@@ -41,6 +41,14 @@ def test_noise_keeps_the_length_and_has_the_angle(eps):
     assert x @ y / (x @ x) == pytest.approx(np.sqrt(1 - eps**2), abs=1e-5)
 
 
+def test_whole_numbers_and_nothing_at_all_are_turned_too():
+    turned = orthogonal_noise(random.key(0), {"w": jnp.array([3, 4])}, 0.6)["w"]
+    assert float(jnp.linalg.norm(turned)) == pytest.approx(5, rel=1e-5)
+    assert not np.asarray(orthogonal_noise(random.key(0), jnp.zeros(3), 0.5)).any()
+    with pytest.raises(ValueError, match="one number"):
+        orthogonal_noise(random.key(0), jnp.ones(1), 0.5)
+
+
 def cosine(x, y):
     return float((x * y).sum() / jnp.sqrt((x**2).sum() * (y**2).sum()))
 
