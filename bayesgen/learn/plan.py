@@ -97,6 +97,8 @@ class FinetuneConfig(BaseModel):
             for value in getattr(self, key):
                 if not 0 <= value <= 1:
                     raise ValueError(f"{key} is {value}; expected a share of the steps, from 0 to 1")
+        if max(self.kl_from) > min(self.kl_until):
+            raise ValueError(f"kl_from is {max(self.kl_from)}, after kl_until {min(self.kl_until)}: no step has the penalty")
         for value in self.norm_bound:
             if not value >= 0:
                 raise ValueError(f"norm_bound is {value}; expected a norm of at least 0, or inf for none")

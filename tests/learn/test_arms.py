@@ -194,5 +194,9 @@ def test_one_line_for_a_share_that_leaves_no_row_or_a_token_that_is_none():
         kind_of(arms=["token"], batch=4, format=None)
     with pytest.raises(ValueError, match="under format 'listed' already"):
         kind_of(arms=["token"], batch=4, gate="listed")
+    with pytest.raises(ValueError, match="no step has the penalty"):
+        kind_of(kl_from=0.7, kl_until=0.3)
+    with pytest.raises(ValueError, match="only the arm 'token' has one"):
+        kind_of(gate="listed")
     with pytest.raises(ValueError, match="at least 0, or inf"):
         kind_of(norm_bound=-1.0)
