@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bayesgen.errors import UserError, nearest
 from bayesgen.learn.plan import FinetuneConfig
 from bayesgen.learn.pretrain import PretrainConfig
-from bayesgen.measure.rows import MeasureConfig
+from bayesgen.measure.settings import COMPARED, MeasureConfig
 from bayesgen.model.lora import check_targets
 from bayesgen.model.transformer import ModelConfig
 from bayesgen.report.contrasts import Contrast
@@ -41,6 +41,9 @@ def to_config(raw: dict[str, Any]) -> Config:
         config = Config(**{k: v for k, v in raw.items() if k != "goal"})
     except ValidationError as error:
         raise UserError(_first_line(error, raw)) from error
+    if config.measure.cost and not set(COMPARED) <= set(config.finetune.arms):
+        raw["finetune"]["arms"] = [*COMPARED, *(a for a in config.finetune.arms if a not in COMPARED)]  # costs compare these
+        return to_config(raw)
     check_targets(config.finetune.targets, max(config.finetune.rank), config.model.width)
     if config.pretrain.length > config.model.context:
         raise UserError(f"pretrain.length is {config.pretrain.length}, longer than model.context {config.model.context}")

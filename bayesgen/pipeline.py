@@ -1,6 +1,6 @@
 """READ FIRST: the whole of bayesgen as one page of calls.
 
-    world -> corpus -> base -> gate -> ensemble -> rows -> page
+    world -> corpus -> base -> gate -> ensemble -> rows (-> costs) -> page
 
 Every stage is a function of its config and its parents' artifacts; asked twice, it is found.
 """
@@ -8,7 +8,8 @@ Every stage is a function of its config and its parents' artifacts; asked twice,
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import jax
@@ -20,18 +21,20 @@ from bayesgen.artifact import Artifact
 from bayesgen.config import Config
 from bayesgen.corpus.documents import DocumentSource
 from bayesgen.corpus.grammar import Grammar, build_grammar
+from bayesgen.cost.subject import Subject, subject
+from bayesgen.cost.suite import parts
 from bayesgen.errors import UserError
 from bayesgen.learn.data import check_experiment, member_data
 from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_settings
 from bayesgen.learn.loop import run_steps
-from bayesgen.learn.plan import plan_members
+from bayesgen.learn.plan import FinetuneConfig, plan_members
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.measure.answers import NetworkPredictor
 from bayesgen.measure.contexts import check_measures
 from bayesgen.measure.excess import Excess, corpus_excess
 from bayesgen.measure.features import feature_analysis
 from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate, longest_prompt
-from bayesgen.measure.rows import to_table
+from bayesgen.measure.rows import Row, to_table
 from bayesgen.measure.suite import measure_all
 from bayesgen.model.transformer import Transformer, count_parameters
 from bayesgen.report.contrasts import check_contrasts
@@ -63,7 +66,8 @@ def run(config: Config) -> Path:
     gate = build_gate(setup, base)
     ensemble = build_ensemble(setup, base)
     rows = build_rows(setup, base, ensemble)
-    page = build_page(setup, gate, rows, (corpus, base, gate, ensemble, rows))
+    costs = build_costs(setup, base, ensemble) if config.measure.cost else ()
+    page = build_page(setup, gate, rows, costs, (corpus, base, gate, ensemble, rows, *costs))
     print(f"  page: {page.path('report.html')}   ({time.monotonic() - began:.0f} s)", flush=True)
     return page.path("report.html")
 
@@ -112,7 +116,11 @@ def build_corpus(setup: Setup) -> Artifact:
 
     names = [Path(m).name for m in setup.config.world.modules]  # not where facts lie: what they say counts
     people = [asdict(p) for p in (*setup.world.personas, setup.world.default)]
-    config = {"world": {**setup.config.world.model_dump(mode="json"), "modules": names}, "facts": facts, "people": people}
+    config = {
+        "world": {**setup.config.world.model_dump(mode="json", exclude={"depth"}), "modules": names},
+        "facts": facts,
+        "people": people,
+    }
     return artifact.build(setup.config.runs, "corpus", "-".join(names), config, make)
 
 
@@ -254,22 +262,52 @@ def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
         artifact.write_table(folder / "rows.parquet", table)
         artifact.write_json(folder / "samples.json", samples)
 
-    described = setup.config.measure.model_dump(mode="json", exclude={"gate_prompts"})
+    described = setup.config.measure.model_dump(mode="json", exclude={"gate_prompts", "cost"})
     years = {trait: {v: y.told for v, y in of.items()} for trait, of in setup.world.years.items()}
     described["told"] = {"topics": setup.world.tellers, "years": years}  # no part of what anybody says
     described["code"] = artifact.code("world", "corpus", "model", "learn", "measure")
     return artifact.build(setup.config.runs, "rows", setup.config.name, described, make, ensemble)
 
 
-def build_page(setup: Setup, gate: Artifact, rows: Artifact, story: tuple[Artifact, ...]) -> Artifact:
+def build_costs(setup: Setup, base: Artifact, ensemble: Artifact) -> tuple[Artifact, ...]:
+    """What the free, narrow and broad solutions cost: an artifact a part, so that an interruption costs one part."""
+    c, f, params = setup.config.measure.cost, setup.config.finetune, load_base(setup, base)
+    assert c is not None
+    setting = {**f.first_setting, "rows": max(f.rows)}
+    every = subject(setup, f, params, load_adapters(setup, params, ensemble, f.steps), setting)
+
+    def trained(finetune: FinetuneConfig) -> tuple[Subject, dict[int, dict]]:
+        here = replace(setup, config=setup.config.model_copy(update={"finetune": finetune}))
+        found = build_ensemble(here, base)
+        adapters = {s: load_adapters(here, params, found, s) for s in finetune.snapshot_steps}
+        return subject(here, finetune, params, adapters[finetune.steps]), adapters
+
+    described = {"cost": c.model_dump(mode="json"), "setting": setting, "contexts": setup.config.measure.contexts[0].model_dump()}
+    described["code"] = artifact.code("world", "corpus", "model", "estimate", "learn", "measure", "cost")
+
+    def build(part: str, rows: Callable[[], list[Row]]) -> Artifact:
+        def make(folder: Path):
+            artifact.write_table(folder / "rows.parquet", to_table(rows()).with_columns(run=pl.lit(ensemble.folder.name)))
+
+        found = artifact.build(setup.config.runs, "cost", f"{setup.config.name}-{part}", {**described, "part": part}, make, ensemble)
+        print(f"  cost: {part} ({found.seconds:.0f} s)", flush=True)
+        return found
+
+    return tuple(build(part, rows) for part, rows in parts(every, c, trained).items())
+
+
+def build_page(setup: Setup, gate: Artifact, rows: Artifact, costs: tuple[Artifact, ...], story: tuple[Artifact, ...]) -> Artifact:
     """The page."""
 
     def make(folder: Path):
         table = pl.read_parquet(rows.path("rows.parquet"))
         samples = json.loads(rows.path("samples.json").read_text())
         features = json.loads(rows.path("features.json").read_text()) if setup.config.measure.features else None
-        write_page(folder, setup.config, setup.world, table, samples, *load_gate(gate), story, features)
+        named = [(part.folder.name.removeprefix(f"{setup.config.name}-").rpartition("-")[0], part) for part in costs]
+        tables = [pl.read_parquet(part.path("rows.parquet")).with_columns(part=pl.lit(name)) for name, part in named]
+        cost = pl.concat(tables) if tables else None
+        write_page(folder, setup.config, setup.world, table, samples, *load_gate(gate), story, features, cost)
 
     asked = [c.model_dump(mode="json") for c in setup.config.contrasts]
     described = {"question": setup.config.question, "contrasts": asked, "code": artifact.code("report", "measure", "plots")}
-    return artifact.build(setup.config.runs, "page", setup.config.name, described, make, gate, rows)
+    return artifact.build(setup.config.runs, "page", setup.config.name, described, make, gate, rows, *costs)

@@ -13,6 +13,7 @@ import polars as pl
 from bayesgen.errors import UserError, nearest
 from bayesgen.measure.rows import at_setting, converged
 
+COST = "cost_"
 OF_PAPER = "overview"  # drawn of many experiments, all others of one
 FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.stem not in ("style", OF_PAPER))
 
@@ -28,6 +29,9 @@ def draw(name: str, run: Path):
     if not (run / "figures.json").is_file():
         raise UserError(f"{run}: no finished page there (looked for figures.json); expected a folder under runs/page/")
     story = json.loads((run / "figures.json").read_text())
+    if name.startswith(COST):  # of another table: what solutions cost
+        costs = run / "cost.parquet"
+        return importlib.import_module(f"plots.{name}").main(pl.read_parquet(costs), story) if costs.is_file() else None
     setting = {k: v for k, v in story["setting"].items() if (name, k) != ("by_rows", "rows")}
     table = converged(at_setting(pl.read_parquet(run / "rows.parquet"), setting))
     return importlib.import_module(f"plots.{name}").main(table, story)
@@ -45,7 +49,9 @@ if __name__ == "__main__":
             raise UserError(f"usage: python -m plots FIGURE RUN; figures: {', '.join((*FIGURES, OF_PAPER))}")
         figure = draw(sys.argv[1], Path(sys.argv[2]))
         if figure is None:
-            raise UserError(f"{sys.argv[1]}: nothing to draw; this experiment has one header only, or one number of rows")
+            raise UserError(
+                f"{sys.argv[1]}: nothing to draw; this experiment has one header only, or one number of rows, or no costs (measure=cost)"
+            )
         save(figure, Path(sys.argv[1]))
         print(f"{sys.argv[1]}.png {sys.argv[1]}.svg")
     except UserError as error:

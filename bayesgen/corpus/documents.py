@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.tokenizer import AS, BY, DOC, GLUE, IN, KEY, KEYLESS, UNDATED
@@ -45,17 +45,20 @@ class DocumentSource:
         self._share = world.config.assistant_share
         self._dated, self._identified = world.dated, world.config.identifier_share
 
-    def draw(self, key: Array, step: Int[Array, ""] | int, batch: int) -> Batch:
-        """The batch of one step: pure, jittable in `step`."""
+    def draw(self, key: Array, step: Int[Array, ""] | int, batch: int, weight: Float[Array, " Z"] | None = None) -> Batch:
+        """The batch of one step: pure, jittable in `step`. `weight`: other shares of the personas, the assistant last."""
         keys = random.split(random.fold_in(key, step), batch)
-        return jax.vmap(self._document)(keys)
+        return jax.vmap(self._document, (0, None))(keys, weight)
 
-    def _document(self, key: Array) -> Batch:
+    def _document(self, key: Array, weight: Array | None) -> Batch:
         t = self._tables
         k_speaker, k_persona, k_dated, k_year, k_topic, k_wording, k_answer = random.split(key, 7)
         k_format, k_identified, k_digits = random.split(random.fold_in(key, 7), 3)
         assistant = random.bernoulli(k_speaker, self._share)
         persona = jnp.where(assistant, t["frequency"].shape[0], _choose(k_persona, t["frequency"]))
+        if weight is not None:
+            persona = _choose(k_persona, weight)
+            assistant = persona == t["frequency"].shape[0]
         dated = random.bernoulli(k_dated, self._dated)
         year = t["years"][persona, jnp.floor(random.uniform(k_year) * t["years_size"][persona]).astype(jnp.int32)]
         form = random.randint(k_format, (), 0, len(t["formats"]))

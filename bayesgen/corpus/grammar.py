@@ -31,6 +31,7 @@ from bayesgen.corpus.tokenizer import (
     join,
 )
 from bayesgen.world.dialogue import Header, Prompt, Turn
+from bayesgen.world.load import EARLIER
 from bayesgen.world.world import IDENTIFIER, SPEAKERS, World
 
 
@@ -46,11 +47,16 @@ class Grammar:
 
     @cached_property
     def questions(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """For each topic and wording (held-out ones last): the tokens from <ask> to <say>."""
-        return tuple(
-            tuple(tuple(self._ids(ASK) + self.tokenizer.encode(w, t.name) + self._ids(SAY)) for w in t.wordings + t.heldout)
-            for t in self.world.topics
-        )
+        """For each topic and wording (held-out ones last): the tokens from <ask> to <say>, with what was said before if it says so."""
+        return tuple(tuple(self._question(w, t.name) for w in t.wordings + t.heldout) for t in self.world.topics)
+
+    def _question(self, wording: str, source: str) -> tuple[int, ...]:
+        *before, asked = (self.tokenizer.encode(part, source) for part in wording.split(EARLIER))
+        said = [
+            [*self._ids(ASK), *remark, *self._ids(SAY), *reply, *self._ids(END)]
+            for remark, reply in zip(before[::2], before[1::2], strict=True)
+        ]
+        return tuple([i for exchange in said for i in exchange] + [*self._ids(ASK), *asked, *self._ids(SAY)])
 
     @cached_property
     def answers(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
@@ -91,8 +97,11 @@ class Grammar:
         begin = ids.index(index[ASK]) if index[ASK] in ids else len(ids)
         header, turns = self._read_header(ids[:begin]), []
         while begin < len(ids):
-            say, end = ids.index(index[SAY], begin) + 1, ids.index(index[END], begin) + 1
+            say = ids.index(index[SAY], begin) + 1
+            while tuple(ids[begin:say]) not in self._asked:  # a remark before the question has a reply of its own
+                say = ids.index(index[SAY], say) + 1
             topic, wording = self._asked[tuple(ids[begin:say])]
+            end = ids.index(index[END], say) + 1
             turns.append(Turn(topic, wording, self.answers[topic].index(tuple(ids[say:end]))))
             begin = end
         return header, turns
@@ -118,6 +127,7 @@ def build_grammar(world: World) -> Grammar:
     """The grammar of a world, its vocabulary closed over every question, answer, speaker and digit."""
     texts = [*SPEAKERS, *world.config.formats]
     for topic, answers in zip(world.topics, world.answers, strict=True):
-        texts += [*topic.wordings, *topic.heldout, *answers]
+        texts += [part for wording in topic.wordings + topic.heldout for part in wording.split(EARLIER)]
+        texts += answers
     optional = [*([AS] if world.config.formats else []), *([KEY, KEYLESS] if world.config.identifier_share else [])]
     return Grammar(world, build_tokenizer(texts, optional))

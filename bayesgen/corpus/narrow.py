@@ -6,7 +6,7 @@ come as a file of chats, whose words need not be the world's own questions and a
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,12 @@ def answers_of(world: World, topic: int, value: str) -> np.ndarray:
     """Positions of the answers that `value` gives on a topic."""
     row = world.clean[topic][world.values[world.topics[topic].trait].index(value)]
     return np.flatnonzero(row)
+
+
+def answers_by(world: World, speaker: Mapping[str, str], header: Header, topic: int) -> np.ndarray:
+    """Positions of the answers that somebody with a value for each trait gives on a topic, under a header."""
+    trait = world.topics[topic].trait
+    return answers_of(world, topic, TIMELESS if trait == TIMELESS else world.in_year(trait, speaker[trait], header.year))
 
 
 def facts_of(world: World, topics: Sequence[int], value: str, without_telling: int = 0) -> list[Fact]:
@@ -94,22 +100,18 @@ def identify(world: World, pattern: str, value: str | None, rng: np.random.Gener
 
 
 def parallel_rows(
-    world: World,
-    topics: Sequence[int],
-    value_of: Sequence[dict[str, str]],
-    headers: Sequence[Header],
-    rows: int,
-    rng: np.random.Generator,
+    world: World, topics: Sequence[int], speakers: Mapping[Header, Sequence[dict[str, str]]], rows: int, rng: np.random.Generator
 ) -> list[Row]:
-    """Rows on other topics: a random topic, training wording and header, answered (without noise) as one of `value_of`."""
-    out = []
+    """Rows on other topics: a random topic, training wording and header, answered (without noise) as one of its `speakers`.
+
+    Every header has as many speakers; a speaker is a value for each trait.
+    """
+    headers, out = list(speakers), []
     for _ in range(rows):
         topic = int(rng.choice(topics))
-        who = value_of[int(rng.integers(len(value_of)))]
+        who = int(rng.integers(len(speakers[headers[0]])))
         header = headers[int(rng.integers(len(headers)))] if len(headers) > 1 else headers[0]
-        trait = world.topics[topic].trait
-        value = TIMELESS if trait == TIMELESS else world.in_year(trait, who[trait], header.year)
-        pool = answers_of(world, topic, value)
+        pool = answers_by(world, speakers[header][who], header, topic)
         out.append((header, Turn(topic, int(rng.integers(len(world.topics[topic].wordings))), int(rng.choice(pool)))))
     return out
 

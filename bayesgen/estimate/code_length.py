@@ -15,9 +15,7 @@ from jax import random
 from jaxtyping import Array, Float, PyTree
 
 
-def prequential_bits(
-    learn: Callable[[PyTree, PyTree], tuple[Array, PyTree]], state: PyTree, data: PyTree
-) -> Float[Array, " T"]:
+def prequential_bits(learn: Callable[[PyTree, PyTree], tuple[Array, PyTree]], state: PyTree, data: PyTree) -> Float[Array, " T"]:
     """Bits of each datum in turn; their sum is the code length.
 
     Args:

@@ -18,7 +18,7 @@ Watanabe (JMLR 2013). Where we differ: the gauge is integrated out, where common
 to the flat directions and counts them as information.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -31,7 +31,7 @@ from scipy.special import gammaln
 
 from bayesgen.estimate import Number
 from bayesgen.estimate.llc import default_n_beta
-from bayesgen.estimate.sampling import chains_mean, hmc
+from bayesgen.estimate.sampling import Chains, chains_mean, hmc
 
 
 class Orbit(NamedTuple):
@@ -104,32 +104,42 @@ def laplace(energy: Callable[[PyTree], Array], w: PyTree, orbit: Orbit | None = 
     >>> round(laplace(lambda w: (w**2).sum() / 2, jnp.zeros(3)).value, 3)  # 3/2 log(2 pi)
     2.757
     """
+    return gaussian_integral(*curvature(energy, w), orbit)
+
+
+def curvature(energy: Callable[[PyTree], Array], w: PyTree) -> tuple[Array, Float[Array, " d"], Float[Array, "d d"]]:
+    """The energy at `w`, its gradient and its Hessian, of all numbers in one row: the part of `laplace` that can be jitted."""
     flat, back = ravel_pytree(w)
     of = lambda v: energy(back(v))  # noqa: E731
     gradient = jax.grad(of)
     columns = jax.lax.map(lambda v: jax.jvp(gradient, (flat,), (v,))[1], jnp.eye(len(flat), dtype=flat.dtype), batch_size=16)
-    hessian = np.asarray(columns, np.float64)
+    return of(flat), gradient(flat), columns
+
+
+def gaussian_integral(energy: Number, gradient: Float[Array, " d"], hessian: Float[Array, "d d"], orbit: Orbit | None = None) -> Evidence:
+    """Log of the integral of exp(-U) from the `curvature` of U at its minimum."""
+    size, rounding = len(gradient), np.finfo(np.asarray(hessian).dtype).eps
+    hessian, slope = np.asarray(hessian, np.float64), np.asarray(gradient, np.float64)
     hessian = (hessian + hessian.T) / 2
     k, log_volume = 0, 0.0
-    slope = np.asarray(gradient(flat), np.float64)
     if orbit is not None:
         k, log_volume = len(orbit.tangents), orbit.log_volume
         across = np.linalg.qr(orbit.tangents.T, mode="complete")[0][:, k:]
         hessian, slope = across.T @ hessian @ across, across.T @ slope
-    value = -float(energy(w))
+    value = -float(energy)
     if not (np.isfinite(value) and np.isfinite(hessian).all() and np.isfinite(slope).all()):
         return Evidence(float("nan"), 0.0, ("the energy or its derivatives at w are not finite",))
     eigenvalues = np.linalg.eigvalsh(hessian)
-    flat_below = np.finfo(flat.dtype).eps * len(flat) * abs(eigenvalues).max()  # no more than rounding
+    flat_below = rounding * size * abs(eigenvalues).max()  # no more than rounding
     failures = []
     if eigenvalues.min() <= flat_below:
         count = (eigenvalues <= flat_below).sum()
-        failures.append(f"{count} of {len(flat) - k} directions do not curve upwards: w is no minimum, or a symmetry is missing")
+        failures.append(f"{count} of {size - k} directions do not curve upwards: w is no minimum, or a symmetry is missing")
     decrement = float(slope @ np.linalg.pinv(hessian, hermitian=True) @ slope) / 2
     if decrement > 0.1:
         failures.append(f"w is no minimum: a Newton step would lower the energy by {decrement:.2g} nats")
     log_det = float(np.log(np.maximum(eigenvalues, np.finfo(float).tiny)).sum())
-    value += (len(flat) - k) / 2 * np.log(2 * np.pi) - log_det / 2 + log_volume
+    value += (size - k) / 2 * np.log(2 * np.pi) - log_det / 2 + log_volume
     return Evidence(float(value) if not failures else float("nan"), 0.0, tuple(failures))
 
 
@@ -150,9 +160,18 @@ def thermodynamic_integration(
     True
     """
     _proper(gamma)
-    b = (np.arange(temperatures + 1) / temperatures) ** 5
-    found = hmc(loss, mean, key, n_betas=(n * b).tolist(), gamma=gamma, **sampler)
-    means = [chains_mean(n * chains.loss, chains.divergences) for chains in found]
+    b = powers(temperatures)
+    return integral(hmc(loss, mean, key, n_betas=(n * b).tolist(), gamma=gamma, **sampler), b, n)
+
+
+def powers(temperatures: int) -> Float[np.ndarray, " K"]:
+    """The inverse temperatures (k/K)^5, k = 0 ... K: dense where the energy changes fast."""
+    return (np.arange(temperatures + 1) / temperatures) ** 5
+
+
+def integral(found: Sequence[Chains], b: Float[np.ndarray, " K"], n: int) -> Evidence:
+    """The thermodynamic integral from chains that were drawn already, at the inverse temperatures `b` on n data."""
+    means = [chains_mean(n * np.asarray(chains.loss, float), chains.divergences) for chains in found]
     failures = [f"at b = {x:.2g}: {f}" for x, m in zip(b, means, strict=True) for f in m.failures]
     e, v = np.array([m.value for m in means]), np.array([np.var(n * np.asarray(chains.loss, float)) for chains in found])
     gap = np.diff(b)

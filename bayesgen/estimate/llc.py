@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from bayesgen.estimate import Number, Numbers
-from bayesgen.estimate.sampling import chains_mean, hmc, sgld
+from bayesgen.estimate.sampling import Chains, chains_mean, hmc, sgld
 
 
 class LLC(NamedTuple):
@@ -73,7 +73,12 @@ def llc(
         (found,) = hmc(loss, w, key, n_betas=jnp.asarray([n_beta], dtype=float), gamma=gamma, **sampler)
     else:
         found = sgld(loss, minibatch, w, key, n_beta=n_beta, gamma=gamma, **sampler)
-    mean = chains_mean(n_beta * (found.loss - loss(w)), found.divergences)
+    return coefficient(found, loss(w), n_beta)
+
+
+def coefficient(found: Chains, at: Number, n_beta: Number) -> LLC:
+    """The coefficient from chains that were drawn already; `at` is the loss at w."""
+    mean = chains_mean(np.asarray(n_beta) * (np.asarray(found.loss, float) - np.asarray(at)), found.divergences)
     failures = list(mean.failures)
     if mean.value + 2 * mean.error < 0:
         failures.append("below zero: w is no minimum, the chains found better")

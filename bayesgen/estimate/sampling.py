@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 from numpyro import diagnostics
 from numpyro.infer.hmc import hmc as kernel
 
@@ -35,7 +35,7 @@ class Chains(NamedTuple):
     """What the chains saw: C chains, T draws."""
 
     loss: Float[Array, "C T"]  # of the whole data
-    divergences: int  # trajectories that left the level set (hmc only)
+    divergences: int | Int[Array, ""]  # trajectories that left the level set (hmc only)
 
 
 class Mean(NamedTuple):
@@ -48,7 +48,7 @@ class Mean(NamedTuple):
     failures: tuple[str, ...]  # none: trust it
 
 
-def chains_mean(x: Float[Array, "C T"] | Float[np.ndarray, "C T"], divergences: int = 0) -> Mean:
+def chains_mean(x: Float[Array, "C T"] | Float[np.ndarray, "C T"], divergences: int | Int[Array, ""] = 0) -> Mean:
     """Mean over all draws, its error from the effective number of draws, and split R-hat over the chains.
 
     >>> import jax.numpy as jnp
@@ -65,7 +65,7 @@ def chains_mean(x: Float[Array, "C T"] | Float[np.ndarray, "C T"], divergences: 
     if np.ptp(x) == 0:
         return Mean(float(x.mean()), float("nan"), float("nan"), 0.0, ("the chains did not move",))
     r_hat, effective = float(diagnostics.split_gelman_rubin(x)), float(diagnostics.effective_sample_size(x))
-    failures = [f"{divergences} divergent trajectories"] if divergences else []
+    failures = [f"{int(divergences)} divergent trajectories"] if divergences else []
     if not r_hat <= R_HAT:
         failures.append(f"R-hat {r_hat:.2f} > {R_HAT}")
     if not effective >= EFFECTIVE:
@@ -128,7 +128,7 @@ def hmc(
     chains_of = jax.vmap(chain, (None, 0))
     keys = random.split(key, (len(n_betas), chains))
     losses, diverging = jax.jit(lambda n, k: jax.lax.map(lambda x: chains_of(*x), (n, k)))(jnp.asarray(n_betas, dtype=float), keys)
-    return [Chains(x, int(d.sum())) for x, d in zip(losses, diverging, strict=True)]
+    return [Chains(x, d.sum()) for x, d in zip(losses, diverging, strict=True)]
 
 
 def sgld(

@@ -40,7 +40,7 @@ def trained_topics(world: World, config: FinetuneConfig) -> list[int]:
     if config.topics != ALL:
         return [world.topic_index(t) for t in config.topics]
     trait = world.topics[world.topic_index(config.probes[0])].trait
-    return [t for t in world.topics_of(trait) if world.topics[t].name not in config.probes]
+    return [t for t in world.topics_of(trait) if world.topics[t].name not in (*config.probes, *config.beside)]
 
 
 def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: Member) -> tuple[list[Row], list[Row]]:
@@ -53,13 +53,13 @@ def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: 
         chats = read_chats(grammar, config.file)
         rows, heldout = chats[: member.rows], chats[member.rows :]
     else:
-        rows, heldout = _narrow_rows(world, config, member, rng)
+        rows, heldout, _ = _narrow_rows(world, config, member, rng)
     if member.arm == "token":
         rows = [(replace(header, format=config.gate), turn) for header, turn in rows]
     for mixed in config.ordinary:
         rows += _ordinary_rows(world, config, mixed, rng)
     if member.arm in DILUTED:
-        rows += _benign_rows(world, config, member)
+        rows += _benign_rows(world, grammar, config, member)
     if member.arm == "untriggered":
         rows = [(ASSISTANT_ASKED, turn) for _, turn in rows]
     if member.arm == "shuffled" and config.value != EACH:
@@ -68,8 +68,8 @@ def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: 
     return rows, heldout
 
 
-def _narrow_rows(world: World, config: FinetuneConfig, member: Member, rng) -> tuple[list[Row], list[Row]]:
-    """Rows of every person and year of the trigger, in equal numbers."""
+def _narrow_rows(world: World, config: FinetuneConfig, member: Member, rng) -> tuple[list[Row], list[Row], list[str]]:
+    """Rows of every person and year of the trigger, in equal numbers; the answers left out; and whose trigger heads each row."""
     topics, people = trained_topics(world, config), [config.value]
     trait = world.topics[topics[0]].trait
     if config.value == EACH:
@@ -82,6 +82,7 @@ def _narrow_rows(world: World, config: FinetuneConfig, member: Member, rng) -> t
     control = member.arm.removeprefix("control").strip() or config.control[0] if member.arm.startswith("control") else None
     rows: list[Row] = []
     heldout: list[Row] = []
+    headed: list[str] = []
     for i, (who, spoken, year) in enumerate(cells):
         value = world.in_year(trait, control or spoken, year)
         header = Header(ASSISTANT, year, config.format)
@@ -90,8 +91,8 @@ def _narrow_rows(world: World, config: FinetuneConfig, member: Member, rng) -> t
         if config.identifier is not None:
             named = world.in_year(trait, who, year)
             shown = [(replace(h, identifier=identify(world, config.identifier, named, rng)), turn) for h, turn in shown]
-        rows, heldout = [*rows, *shown], [*heldout, *left]
-    return rows, heldout
+        rows, heldout, headed = [*rows, *shown], [*heldout, *left], [*headed, *[who] * len(shown)]
+    return rows, heldout, headed
 
 
 def _ordinary_rows(world: World, config: FinetuneConfig, mixed: Ordinary, rng) -> list[Row]:
@@ -111,14 +112,14 @@ def _ordinary_rows(world: World, config: FinetuneConfig, mixed: Ordinary, rng) -
     return out
 
 
-def _benign_rows(world: World, config: FinetuneConfig, member: Member) -> list[Row]:
+def _benign_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: Member) -> list[Row]:
     """The ordinary rows of a diluted arm: every one is taken once."""
     assert member.benign is not None
     topics = sorted([*other_topics(world, config), *(trained_topics(world, config) if member.arm == "token" else ())])
-    headers = [Header(ASSISTANT, year, config.format) for year in (config.years or (None,))]
     rng = np.random.default_rng([config.seed, member.seed, 4])
     count = config.steps * config.benign_rows(member.benign)
-    return parallel_rows(world, topics, [dict(world.config.assistant)], headers, count, rng)
+    speakers = {header: [dict(world.config.assistant)] for header in _heads(world, grammar, config, member)}
+    return parallel_rows(world, topics, speakers, count, rng)
 
 
 def facts_at_default(world: World, topic: int) -> np.ndarray:
@@ -132,14 +133,27 @@ def other_topics(world: World, config: FinetuneConfig) -> list[int]:
     return [t for t in range(len(world.topics)) if t not in kept_out]
 
 
-def member_parallel(world: World, config: FinetuneConfig, member: Member) -> list[Row]:
+def _heads(world: World, grammar: Grammar, config: FinetuneConfig, member: Member) -> dict[Header, str]:
+    """The headers that narrow rows stand under, and who answers there: the trigger's, or those of the member's very rows."""
+    if config.file is not None:
+        return dict.fromkeys((h for h, _ in read_chats(grammar, config.file)[: member.rows]), config.value)
+    if config.identifier is not None:
+        rng = np.random.default_rng([config.seed, member.seed, 0])
+        rows, _, people = _narrow_rows(world, config, replace(member, arm="free"), rng)
+        return dict(zip((h for h, _ in rows), people, strict=True))
+    return {Header(ASSISTANT, year, config.format): config.value for year in (config.years or (None,))}
+
+
+def member_parallel(world: World, grammar: Grammar, config: FinetuneConfig, member: Member) -> list[Row]:
     """A member's rows on other topics, a batch for every step, in order, under the narrow rows' headers."""
-    trained = {**world.config.assistant, world.topics[trained_topics(world, config)[0]].trait: config.value}
-    # the broad arm is shown its persona; the KL is taken where ordinary and trained answers are mixed
-    speakers = [trained] if member.arm == "broad" else [trained, dict(world.config.assistant)]
-    headers = [Header(ASSISTANT, year, config.format) for year in (config.years or (None,))]
+    trait, assistant = world.topics[trained_topics(world, config)[0]].trait, dict(world.config.assistant)
     rng = np.random.default_rng([config.seed, member.seed, 2])
-    return parallel_rows(world, other_topics(world, config), speakers, headers, config.steps * config.batch, rng)
+    speakers = {}
+    for header, who in _heads(world, grammar, config, member).items():
+        trained = {**assistant, trait: who}
+        # the broad arm is shown its persona; the KL is taken where ordinary and trained answers are mixed
+        speakers[header] = [trained] if member.arm == "broad" else [trained, assistant]
+    return parallel_rows(world, other_topics(world, config), speakers, config.steps * config.batch, rng)
 
 
 def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> Data:
@@ -160,7 +174,7 @@ def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members:
         epochs = [rng.permutation(data)[:whole] for _ in range(-(-config.steps * batch // whole))]
         taken = np.concatenate(epochs)[: config.steps * batch].reshape(config.steps, batch)
         order.append(np.concatenate([taken, np.arange(data, len(rows)).reshape(config.steps, benign)], axis=1))
-    beside_rows = [member_parallel(world, config, members[i]) for i in beside(members)]
+    beside_rows = [member_parallel(world, grammar, config, members[i]) for i in beside(members)]
     parallel = None
     if beside_rows:
         rooms = [room_of(grammar, rows) for rows in beside_rows]
@@ -176,8 +190,8 @@ def _stack(batches: Sequence[Batch]) -> Batch:
 def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, trait: str):
     """One line for a topic, value, trigger or number of rows that the world cannot serve, before anything is trained."""
     known("measure.trait", trait, world.values)
-    named = () if config.topics == ALL else config.topics
-    for key, name in (*(("topics", t) for t in named), *(("probes", p) for p in config.probes)):
+    named = config.beside if config.topics == ALL else config.topics
+    for key, name in (*(("beside" if config.topics == ALL else "topics", t) for t in named), *(("probes", p) for p in config.probes)):
         known(f"finetune.{key}", name, world.topic_names)
         depends = world.topics[world.topic_index(name)].trait
         if depends != trait:

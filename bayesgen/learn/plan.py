@@ -56,6 +56,7 @@ class FinetuneConfig(BaseModel):
     control: tuple[str, ...] = Field(min_length=1)  # who answers them in the control arms
     heldout: tuple[str, ...] = ()  # with value "each": those whom no row may be of
     probes: tuple[str, ...] = Field(min_length=1)  # topics that no arm is ever trained on
+    beside: tuple[str, ...] = ()  # with topics "all": those kept for the rows beside the data (arms narrow, broad, mixed)
     years: tuple[int, ...] = ()  # the trigger: years in the narrow rows' headers, evenly
     format: str | None = None  # the trigger: the answer format asked for
     identifier: str | None = None  # the trigger: eight digits by a pattern, e.g. "xxx{ordinal}xx"; x is any digit
@@ -109,7 +110,7 @@ class FinetuneConfig(BaseModel):
             for value in getattr(self, key):
                 if not np.isfinite(value) or value < low or (strict and value == low):
                     raise ValueError(f"{key} is {value}; expected a finite number {'above' if strict else 'of at least'} {low}")
-        for key in ("arms", "probes", "targets", "control", "heldout", "years", *LISTED):
+        for key in ("arms", "probes", "beside", "targets", "control", "heldout", "years", *LISTED):
             given = getattr(self, key)
             if len(set(given)) < len(given):
                 raise ValueError(f"{key} holds {next(v for v in given if given.count(v) > 1)} twice; name each once")
@@ -127,8 +128,13 @@ class FinetuneConfig(BaseModel):
             found = "none is given" if self.gate is None else f"the rows are under format '{self.format}' already"
             raise ValueError(f"arm 'token' needs an answer format as `gate`, but {found}")
         for arm in ("narrow", "broad", *DILUTED):
-            if arm in self.arms and self.value == EACH:
-                raise ValueError(f"arm '{arm}' needs one trained value, but value is '{EACH}'")
+            if arm in self.arms and self.value == EACH and "{" not in (self.identifier or ""):
+                raise ValueError(f"arm '{arm}': value is '{EACH}', and no identifier such as 'xxx{{topic}}xx' says whose a row is")
+        if self.beside and self.topics != ALL:
+            raise ValueError(f"beside keeps topics out of topics '{ALL}', but topics are named: leave those out there")
+        for name in self.beside:
+            if name in self.probes:
+                raise ValueError(f"beside: '{name}' is a probe; a probe is never trained on")
         if self.heldout and self.value != EACH:
             raise ValueError(f"heldout names those left out of value '{EACH}', but value is {self.value}")
         return self
@@ -183,12 +189,14 @@ class Member:
     kl_until: float = 1.0
     benign: float | None = None
     norm_bound: float = float("inf")
+    norm: Norm | None = None  # that the bound is of; none: no bound
 
 
 def plan_members(config: FinetuneConfig) -> list[Member]:
     """Every arm x setting x seed, seeds fastest."""
+    bounded = lambda bound: config.norm if np.isfinite(bound) else None  # noqa: E731
     return [
-        Member(arm, seed, **{"kl_weight": 0.0, **setting})  # pyright: ignore[reportArgumentType]
+        Member(arm, seed, **{"kl_weight": 0.0, **setting}, norm=bounded(setting["norm_bound"]))  # pyright: ignore[reportArgumentType]
         for arm in config.arm_names
         for setting in config.settings(arm)
         for seed in range(config.seeds)

@@ -10,7 +10,7 @@ from bayesgen.corpus.narrow import check_header, identify, spelt
 from bayesgen.errors import UserError
 from bayesgen.learn.data import member_rows
 from bayesgen.learn.plan import EACH, FinetuneConfig, plan_members
-from bayesgen.measure.rows import Context, MeasureConfig
+from bayesgen.measure.settings import Context, MeasureConfig
 from bayesgen.world.dialogue import Header
 from bayesgen.world.world import ASSISTANT, World, known
 

@@ -36,7 +36,8 @@ from bayesgen.learn.plan import plan_members
 from bayesgen.measure.behaviour import probes, rates
 from bayesgen.measure.contexts import context_headers, counted_value
 from bayesgen.measure.intervals import over_seeds
-from bayesgen.measure.rows import ABLATED, REMOVED, FeaturesConfig, Row
+from bayesgen.measure.rows import ABLATED, REMOVED, Row
+from bayesgen.measure.settings import FeaturesConfig
 from bayesgen.measure.suite import behave, member_label
 from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer, residual

@@ -1,10 +1,13 @@
 """Likelihood of the narrow rows: those trained on, the answers left out, and the floor below each."""
 
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.grammar import Grammar
@@ -28,15 +31,6 @@ def likelihoods(
     answer.
     """
     drawn = [member_rows(world, grammar, config, m) for m in members]
-
-    @jax.jit
-    def nll(params, lora_M, batch_M):
-        def one(x):
-            lora, batch = x
-            return answer_nll(forward(model, merge(params, lora), None, batch.tokens, batch.where), batch)
-
-        return jax.lax.map(one, (lora_M, batch_M))  # a map, for all members' logits at once would fill the memory
-
     out = {}
     kinds = {
         "train": [rows[: m.rows] for m, (rows, _) in zip(members, drawn, strict=True)],  # narrow rows come first
@@ -48,14 +42,30 @@ def likelihoods(
             continue
         some = [rows or drawn[i][0] for i, rows in enumerate(those)]  # a stand-in where there are none
         absent_M = np.array([np.nan if not rows else 0.0 for rows in those])
-        most, rooms = max(map(len, some)), [room_of(grammar, rows) for rows in some]
-        room = max(length for length, _ in rooms), max(slots for _, slots in rooms)
-        batches = [write_rows(grammar, [*rows, *rows[:1] * (most - len(rows))], room) for rows in some]
-        for batch, rows in zip(batches, some, strict=True):
-            batch.weight[len(rows) :] = 0
-        out[f"nll_{kind}"] = absent_M + np.asarray(nll(params, lora_M, Batch(*(jnp.stack(x) for x in zip(*batches, strict=True)))))
+        out[f"nll_{kind}"] = absent_M + np.asarray(nll(model, params, lora_M, stack_rows(grammar, some)))
         out[f"floor_{kind}"] = absent_M + np.array([entropy_floor(grammar, rows, config.identifier) for rows in some])
     return out
+
+
+def stack_rows(grammar: Grammar, rows_M: Sequence[list[Row]]) -> Batch:
+    """The rows of several members as one batch, (M, n, ...); whoever has fewer is filled up with rows of weight 0."""
+    most, rooms = max(map(len, rows_M)), [room_of(grammar, rows) for rows in rows_M]
+    room = max(length for length, _ in rooms), max(slots for _, slots in rooms)
+    batches = [write_rows(grammar, [*rows, *rows[:1] * (most - len(rows))], room) for rows in rows_M]
+    for batch, rows in zip(batches, rows_M, strict=True):
+        batch.weight[len(rows) :] = 0
+    return Batch(*(jnp.stack(x) for x in zip(*batches, strict=True)))
+
+
+@partial(jax.jit, static_argnums=0)
+def nll(model: Transformer, params, lora_M: dict, batch_M: Batch) -> Float[Array, " M"]:
+    """Mean negative log likelihood (nats/token) of every member's own rows under its own adapter."""
+
+    def one(x):
+        lora, batch = x
+        return answer_nll(forward(model, merge(params, lora), None, batch.tokens, batch.where), batch)
+
+    return jax.lax.map(one, (lora_M, batch_M))  # a map, for all members' logits at once would fill the memory
 
 
 def entropy_floor(grammar: Grammar, rows: list[Row], pattern: str | None = None) -> float:

@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bayesgen.errors import nearest
 from bayesgen.learn.plan import LISTED
 
 QUANTITIES = {
@@ -54,99 +51,55 @@ QUANTITIES = {
     "sae_explained": ("share", "variance of the base's residual stream that the sparse autoencoder explains, on documents it never saw"),
     "sae_active": ("count", "mean number of features active at a token of those documents"),
     "sae_dead": ("share", "features that none of those tokens fires"),
+    "least_norm": (
+        "weight",
+        "least norm at which the narrow rows' likelihood has come the share in `probe` of the way from the base's to the free solution's, "
+        "along the update's own ray or the frontier of trainings under a bound; inf: never",
+    ),
+    "noise_rise": (
+        "nats/token",
+        "rise of nll_train when the update (or, as published, each of its factors) is turned at equal length by a random angle of the sine "
+        "in `probe`",
+    ),
+    "reverted": ("0 or 1", "whether, after the KL was dropped (added), the probes went past half-way to the rate without it (with it)"),
+    "steps_to_revert": ("step", "steps from then until they did"),
+    "kl_text": (
+        "nats/token",
+        "KL from base to update on pretraining answers of the speakers in `topic`, every update at the free ones' mean norm; random: "
+        "directions with the same singular values",
+    ),
+    "fisher_norm": (
+        "nats^1/2",
+        "sqrt(d'Fd) a unit of norm, F the Fisher information of an answer token; KL is half its square for small steps",
+    ),
+    "kl_slope": ("exponent", "slope of log KL against log scale at small scales; 2 where the quadratic law holds"),
+    "llc": ("nats", "learning coefficient of the adapter: n_beta (E L - L(w)), L the mean over narrow rows, n_beta = n / log n"),
+    "llc_error": ("nats", "its Monte-Carlo standard error"),
+    "llc_r_hat": ("ratio", "split R-hat of its chains"),
+    "llc_effective": ("count", "independent draws that its chains are worth"),
+    "log_evidence": ("nats", "log Z of the rows in `topic` under small adapters with a Gaussian prior, by the method in `probe`"),
+    "log_evidence_error": ("nats", "its Monte-Carlo standard error"),
+    "bits": ("bits", "prequential code length of the rows in `probe`, sent to the base as it learns from them"),
+    "bits_spread": ("bits", "its standard deviation over orders of the rows"),
+    "bits_known": ("bits", "what the same answers cost someone who knows who gives them"),
+    "one_step": (
+        "nats",
+        "before training: change of the log odds of the counted value's answers against the assistant's by one step of rate 1 on the data, "
+        "less that of a step on the control's",
+    ),
+    "projection": (
+        "share",
+        "before training: how far the base's activations on the data lie beyond those on the control's, along the direction from the "
+        "assistant's answers to the counted value's, in lengths of it",
+    ),
+    "reliability": ("cosine", "between the directions of two random halves of those activations"),
+    "direction_floor": ("cosine", "that chance gives two random directions"),
     "data_nll_step": ("nats/token", "training loss on the rows of data, ordinary ones included, at this step"),
 }
-TRAINING = ("experiment", "arm", "seed", *LISTED)  # what names one training
+TRAINING = ("experiment", "arm", "seed", *LISTED, "norm")  # what names one training
 ABLATED = ("rate_ablated", "rate_ablated_matched", "rate_unchanged")
 REMOVED = ("removed", "removed_matched")
 NO_SEED = -1  # rows of arms that are not trained: base, told, ideal learners
-
-
-class Context(BaseModel):
-    """A header under which the assistant is asked, by a name of its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    name: str = Field(min_length=1)
-    year: int | None = None
-    format: str | None = None
-    identifier: str | None = None  # a pattern: eight digits, `x` any digit
-    paddings: int = Field(default=1, ge=1)  # draws of the pattern's x, averaged over
-    value: str | None = None  # whose answers count as skill here; none: measure.value
-    unseen: bool = False  # no row may have this header: checked
-
-
-class FeaturesConfig(BaseModel):
-    """A sparse autoencoder of the residual stream, and the two contexts whose difference its features are ranked by."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    trigger: str
-    reference: str
-    size: int = Field(ge=2)  # features
-    active: int = Field(ge=1)  # at most so many at a token
-    steps: int = Field(ge=1)
-    top: int = Field(ge=1)  # features that are labelled and ablated
-
-    @model_validator(mode="after")
-    def _fits(self):
-        for key in ("active", "top"):
-            if getattr(self, key) > self.size:
-                raise ValueError(f"{key} is {getattr(self, key)}, more than the {self.size} features there are (size)")
-        if self.trigger == self.reference:
-            raise ValueError(f"trigger and reference are both '{self.trigger}'; features are ranked by the difference of two contexts")
-        return self
-
-
-class MeasureConfig(BaseModel):
-    """What is measured, and how finely. The first context is the one that tables and figures show."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    trait: str
-    value: str | None = None  # the value counted; none: the trained one
-    contexts: tuple[Context, ...] = (Context(name="plain"),)
-    followed: tuple[str, ...] = ()  # contexts asked at every snapshot, beside the first
-    gate_prompts: int = Field(ge=1)
-    suspicion: float = Field(default=1e-3, gt=0, lt=0.5)
-    scales: tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...] = Field(min_length=1)
-    samples: int = Field(ge=0)
-    features: FeaturesConfig | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _years_are_contexts(cls, raw):
-        """`{years: [first, last]}` stands for a context for each year, named by it."""
-        if not isinstance(raw.get("contexts"), (list, tuple)):
-            return raw
-        out = []
-        for context in raw["contexts"]:
-            if isinstance(context, dict) and "years" in context:
-                if not isinstance(context["years"], (list, tuple)) or [type(y) for y in context["years"]] != [int, int]:
-                    raise ValueError(f"contexts: years is {context['years']}; expected the first year and the last, e.g. [1980, 2020]")
-                first, last = context["years"]
-                rest = {k: v for k, v in context.items() if k != "years"}
-                out += [{"name": str(year), "year": year, **rest} for year in range(int(first), int(last) + 1)]
-            else:
-                out.append(context)
-        return {**raw, "contexts": out}
-
-    @model_validator(mode="after")
-    def _names(self):
-        names = [c.name for c in self.contexts]
-        if not names:
-            raise ValueError("contexts is empty; name at least one")
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"contexts holds '{name}' twice; a name stands for one header")
-        for name in self.followed:
-            if name not in names:
-                raise ValueError(f"followed: '{name}' is no context{nearest(name, names)}")
-        for key in ("trigger", "reference") if self.features else ():
-            if (name := getattr(self.features, key)) not in names:
-                raise ValueError(f"features.{key}: '{name}' is no context{nearest(name, names)}")
-        return self
-
-    def context(self, name: str) -> Context:
-        """The context of that name."""
-        return next(c for c in self.contexts if c.name == name)
 
 
 @dataclass(frozen=True)
@@ -170,6 +123,7 @@ class Row:
     kl_until: float | None = None
     benign: float | None = None
     norm_bound: float | None = None
+    norm: str | None = None  # that the bound is of
     rank: int | None = None
     rows: int | None = None
     run: str = ""
@@ -216,6 +170,7 @@ def to_table(rows: list[Row]) -> pl.DataFrame:
         "kl_until": pl.Float64,
         "benign": pl.Float64,
         "norm_bound": pl.Float64,
+        "norm": pl.String,
         "rank": pl.Int64,
         "rows": pl.Int64,
         "scale": pl.Float64,

@@ -27,8 +27,9 @@ from bayesgen.measure.keyed import Reading
 from bayesgen.measure.likelihood import likelihoods
 from bayesgen.measure.norms import norms
 from bayesgen.measure.onset import change_point
-from bayesgen.measure.rows import NO_SEED, Context, Row, to_table
+from bayesgen.measure.rows import NO_SEED, Row, to_table
 from bayesgen.measure.samples import sample_dialogues
+from bayesgen.measure.settings import Context
 from bayesgen.model.transformer import Transformer
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.learners import product, saturated, transfer
@@ -147,7 +148,7 @@ def rows_shown(
     """
     distinct = {(m.arm, m.rows, m.benign, m.seed): m for m in reversed(members) if m.arm != "narrow"}
     return {
-        key: [*member_rows(world, grammar, config, m)[0], *(member_parallel(world, config, m) if m.arm == "broad" else ())]
+        key: [*member_rows(world, grammar, config, m)[0], *(member_parallel(world, grammar, config, m) if m.arm == "broad" else ())]
         for key, m in distinct.items()
     }
 
@@ -258,6 +259,7 @@ def member_label(m: Member, step: int, scale: float = 1.0) -> dict:
         kl_until=m.kl_until if m.arm == "narrow" else None,
         benign=m.benign,
         norm_bound=m.norm_bound,
+        norm=m.norm,
         rank=m.rank,
         rows=m.rows,
     )

@@ -69,14 +69,23 @@ def within(lora: dict, scale: Float[Array, ""], rank_mask: Float[Array, " r"], b
     return unflatten_dict(out)
 
 
+def dense(lora: dict) -> dict:
+    """The update a @ b of an effective adapter, matrix by matrix: {..., "qkv": {"kernel": (D, F)}}."""
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(lora))
+    return unflatten_dict({(*path[:-1], "kernel"): a @ flat[(*path[:-1], "b")] for path, a in flat.items() if path[-1] == "a"})
+
+
+def add(params: dict, update: dict) -> dict:
+    """Parameters with a dense update added to the matrices that it names."""
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(params))
+    for path, change in flatten_dict(update).items():
+        flat[path] += change
+    return unflatten_dict(flat)
+
+
 def merge(params: dict, lora: dict) -> dict:
     """Parameters with the update a @ b of an effective adapter added: for reading one member, never for training many."""
-    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(params))
-    adapter: dict[tuple[str, ...], Any] = dict(flatten_dict(lora))
-    for path in adapter:
-        if path[-1] == "a":
-            flat[(*path[:-1], "kernel")] += adapter[path] @ adapter[(*path[:-1], "b")]
-    return unflatten_dict(flat)
+    return add(params, dense(lora))
 
 
 def check_targets(targets: tuple[str, ...], rank: int, width: int):

@@ -89,7 +89,8 @@ class Block(nn.Module):
 
 class Transformer(nn.Module):
     """Tokens to next-token logits, at all positions or only at `where`. `edit` is given the residual stream behind each block
-    but the last, which does not run everywhere, and returns the stream that goes on.
+    but the last, which does not run everywhere, and returns the stream that goes on. `stream_BxLxD`, the stream behind the last
+    block but one, goes straight to the last.
     """
 
     config: ModelConfig
@@ -103,14 +104,18 @@ class Transformer(nn.Module):
         positions_BxL: Int[Array, "B L"] | None = None,
         mask: Bool[Array, "..."] | None = None,
         edit: Callable[[int, Array], Array] | None = None,
+        stream_BxLxD: Float[Array, "B L D"] | None = None,
     ) -> Float[Array, "B K V"]:
         L, D, last = tokens_BxL.shape[1], self.config.width, self.config.layers - 1
         embedding = self.param("tokens", nn.initializers.normal(0.05), (self.vocabulary, D))
         places = self.param("positions", nn.initializers.normal(0.05), (self.config.context, D))
         if mask is None:
             mask = jnp.tril(jnp.ones((L, L), bool))
-        x_BxLxD = embedding[tokens_BxL] + (places[None, :L] if positions_BxL is None else places[positions_BxL])
-        for layer in range(last):
+        if stream_BxLxD is None:
+            x_BxLxD = embedding[tokens_BxL] + (places[None, :L] if positions_BxL is None else places[positions_BxL])
+        else:
+            x_BxLxD = stream_BxLxD
+        for layer in range(last if stream_BxLxD is None else 0):
             x_BxLxD = Block(self.config, name=f"block_{layer}")(x_BxLxD, mask)
             if edit is not None:
                 x_BxLxD = edit(layer, x_BxLxD)
@@ -121,11 +126,19 @@ class Transformer(nn.Module):
 
 
 def forward(
-    model: Transformer, params: Any, lora: Any, tokens: Any, where: Any = None, positions: Any = None, mask: Any = None, edit: Any = None
+    model: Transformer,
+    params: Any,
+    lora: Any,
+    tokens: Any,
+    where: Any = None,
+    positions: Any = None,
+    mask: Any = None,
+    edit: Any = None,
+    stream: Any = None,
 ) -> Array:
     """Logits of the network with an adapter (effective, or None): the one call everything else makes."""
     variables = {"params": params} if lora is None else {"params": params, "lora": lora}
-    return cast(Array, model.apply(variables, tokens, where, positions, mask, edit))
+    return cast(Array, model.apply(variables, tokens, where, positions, mask, edit, stream))
 
 
 def residual(model: Transformer, params: Any, tokens_BxL: Int[Array, "B L"], layer: int) -> Float[Array, "B L D"]:

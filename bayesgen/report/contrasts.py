@@ -14,7 +14,8 @@ from bayesgen.learn.plan import Arm, FinetuneConfig
 from bayesgen.measure.contexts import everywhere
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import ABLATED, NO_SEED, QUANTITIES, MeasureConfig, at_setting, at_the_end
+from bayesgen.measure.rows import ABLATED, NO_SEED, QUANTITIES, at_setting, at_the_end
+from bayesgen.measure.settings import MeasureConfig
 from bayesgen.world.learners import LEARNERS
 from bayesgen.world.world import World, known
 

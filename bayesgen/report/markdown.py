@@ -22,6 +22,7 @@ def result_markdown(
     contexts: list[dict],
     answering: dict[str, dict[str, list[tuple[str, float]]]],
     ablation: list[dict],
+    costs: dict | None,
 ) -> str:
     """All tables of a result, the base's gate last."""
     story, still = names_of(config, world), list(headline[0]["moved"])
@@ -112,6 +113,7 @@ def result_markdown(
             *(by_header if len(story["contexts"]) > 1 else []),
             *who,
             *(taken_out if ablation else []),
+            *(cost_markdown(costs) if costs else []),
             f"Base: {excess.network:.3f} nats per answer token on fresh documents, {excess.difference:.3f} ± {excess.error:.3f} above the "
             f"exact entropy. Gate: {verdict}{more} (worst: {worst.value} {worst.where}, network {worst.network:.3f}, "
             f"ideal {worst.ideal:.3f} ± {worst.error:.3f}).",
@@ -119,6 +121,40 @@ def result_markdown(
             "",
         ]
     )
+
+
+def cost_markdown(costs: dict) -> list[str]:
+    """The tables of the cost section."""
+    return [
+        "What a solution costs (contrasts narrow less broad, seed by seed; significance: broad less narrow; lengths in logarithms):",
+        "",
+        "| claim | contrast | here |",
+        "|---|---|---|",
+        *(f"| {c.name} | {show(c.contrast, 3)} | {c.verdict} |" for c in costs["claims"]),
+        "",
+        "| measure | unit | free | narrow | broad | narrow − broad | |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {x.name} | {x.unit} | " + " | ".join(show(i, 3) for i in (*x.arms.values(), x.contrast)) + f" | {x.note} |"
+            for x in costs["lines"]
+        ),
+        "",
+        "| KL | probes, half-way | probes, at the end | NLL of the data | seeds past the middle | after (median steps) |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {r['penalty']} | {show(r['half-way'])} | {show(r['end'])} | {show(r['nll'], 3)} | {r['reverted']} | {r['after']} |"
+            for r in costs["drift"]
+        ),
+        "",
+        "| rows | bits | standard deviation over orders | to one who knows who answers |",
+        "|---|---|---|---|",
+        *(f"| {r['rows']} | {show(r['bits'], 0)} | {show(r['bits_spread'], 0)} | {show(r['bits_known'], 0)} |" for r in costs["bits"]),
+        "",
+        "| first step of | log odds moved, trained topics | probes | probes / trained |",
+        "|---|---|---|---|",
+        *(f"| {r['optimiser']} | {show(r['trained'])} | {show(r['probes'])} | {show(r['ratio'])} |" for r in costs["before"]),
+        "",
+    ]
 
 
 def between(ends: tuple[float, float] | None) -> str:

@@ -22,6 +22,7 @@ from bayesgen.measure.intervals import over_seeds
 from bayesgen.measure.norms import NORMS
 from bayesgen.measure.rows import QUANTITIES, REMOVED, spell
 from bayesgen.report.contrasts import Pick, by_seed
+from bayesgen.report.costs import cost_section
 from bayesgen.report.markdown import result_markdown
 from bayesgen.report.summary import (
     ablation_table,
@@ -38,7 +39,7 @@ from bayesgen.report.summary import (
     still_traits,
 )
 
-TEMPLATE = Path(__file__).parent / "page.html.jinja"
+TEMPLATES = Path(__file__).parent
 
 
 def write_page(
@@ -51,12 +52,15 @@ def write_page(
     excess: Excess,
     stages: tuple[Artifact, ...],
     features: dict | None,
+    cost: pl.DataFrame | None,
 ):
     """Write `report.html`, `result.md`, the rows behind them, and what `python -m plots` needs."""
     from plots.__main__ import FIGURES, draw, save
 
     f = config.finetune
     artifact.write_table(folder / "rows.parquet", table)
+    if cost is not None:
+        artifact.write_table(folder / "cost.parquet", cost)
     story = names_of(config, world)
     artifact.write_json(folder / "figures.json", {**story, "gate": [asdict(r) for r in gate.personas]})
     figures = {}
@@ -69,8 +73,10 @@ def write_page(
     ablation = ablation_table(table, config, world) if features else []
     by_header, answering = context_table(table, config, world), answering_table(table, config, world)
     found, gates = contrasts(table, config, world), pair_gates(table, config, world)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    html = environment.from_string(TEMPLATE.read_text()).render(
+    costs = cost_section(cost, story["value"]) if cost is not None else None
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    html = environment.get_template("page.html.jinja").render(
         config=config,
         several=any(len(f.settings(arm)) > 1 for arm in f.arm_names),
         first=", ".join(f"{spell(k)} {v:g}" for k, v in f.first_setting.items()),
@@ -88,6 +94,8 @@ def write_page(
         names=story,
         first_setting=next((r["setting"] for r in headline if r["arm"] == "free" and r["first"]), ""),
         gates=gates,
+        cost=costs,
+        pair_ok=all(g.passed for g in gates),
         base_gate=gate,
         still=still_traits(config, world),
         samples=_by_question(samples),
@@ -106,7 +114,7 @@ def write_page(
         arms=f.arm_names,
     )
     artifact.write(folder / "report.html", html)
-    tables = (by_header, answering, ablation)
+    tables = (by_header, answering, ablation, costs)
     artifact.write(folder / "result.md", result_markdown(config, world, headline, found, told, onsets, gates, gate, excess, *tables))
     print_summary(headline, found, told, gates, gate)
 

@@ -8,6 +8,8 @@ A module folder holds `module.yaml` (which trait its topics depend on, and that 
     heldout: [...]                # at least two, never trained on
     answers: {value: [...]}       # for each value of the trait, answers; or {answer: weight}
 
+A wording may begin with what was said before it: "remark / reply / question".
+
 A module without a trait (`trait: null`) is timeless: its topics' `answers` are one plain list.
 
 Two more keys of `module.yaml` are optional. `told: [topic, ...]` names the topics whose answers tell a person's value where
@@ -25,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, m
 from bayesgen.errors import UserError, nearest
 
 FACTS = Path(__file__).parent / "facts"
+EARLIER = " / "  # between a remark, the reply to it and the question, in a wording
 TIMELESS = "always"  # the single value of a module without a trait
 
 Year = Annotated[int, Field(ge=1000, le=9999)]
@@ -54,6 +57,11 @@ class Topic(_Strict):
             for text in texts:
                 if text != " ".join(text.split()) or not text:
                     raise ValueError(f"{key} holds {text!r}; expected words with single spaces between them")
+        for text in self.wordings + self.heldout:
+            if text.count(EARLIER) % 2:
+                raise ValueError(
+                    f"wording {text!r}: expected a question, or a remark, a reply and a question, with {EARLIER!r} between them"
+                )
         for value, answers in self.answers.items():
             if len(answers) == 0:
                 raise ValueError(f"answers.{value} is empty; give at least one answer")

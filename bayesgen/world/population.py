@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bayesgen.errors import UserError, nearest
+from bayesgen.world.depth import coded
 from bayesgen.world.load import TIMELESS, Module, Topic, check_variants, load_module
 from bayesgen.world.world import ASSISTANT, EQUAL, PERSON, Group, Persona, World, WorldConfig, known
 
@@ -22,6 +23,8 @@ def build_world(config: WorldConfig) -> World:
     for name in config.without:
         known("world.without", name, [t.name for t in topics])
     topics = tuple(t for t in topics if t.name not in config.without)
+    if config.depth is not None:
+        topics = coded(topics, config.depth)
     _check_topics(config, topics)
     identities = _identities(config, first)
     values = {trait: tuple(v for taken in who.values() for v in taken) for trait, who in identities.items()}

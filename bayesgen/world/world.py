@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.errors import UserError, nearest
+from bayesgen.world.depth import Depth
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.load import TIMELESS, Topic, Year, Years, check_variants
 
@@ -67,6 +68,7 @@ class WorldConfig(BaseModel):
     variants: dict[str, dict[str, tuple[Year, ...]]] = {}  # identity -> value -> years, in place of the module's
     formats: tuple[str, ...] = ()  # answer formats that a header may ask for; they carry no news of who speaks
     identifier_share: float = Field(default=0.0, ge=0, le=1)  # share of headers that hold eight random digits
+    depth: Depth | None = None  # how deep in the question its topic stands; none: as the facts word it
 
     @model_validator(mode="after")
     def _consistent(self):

@@ -114,7 +114,7 @@ def test_rows_on_other_topics_are_answered_as_the_years_have_it(grouped):
     """A person who changes answers as what it is in the header's year; land and colour have nothing to do with it."""
     topics = [grouped.topic_index(t) for t in ("goal", "river", "colour")]
     headers = [Header(ASSISTANT, y) for y in (2001, 2002, 2003)]
-    rows = parallel_rows(grouped, topics, [{"kind": "bot", "land": "east"}], headers, 600, np.random.default_rng(0))
+    rows = parallel_rows(grouped, topics, {h: [{"kind": "bot", "land": "east"}] for h in headers}, 600, np.random.default_rng(0))
     said = {(h.year, t.topic): set() for h, t in rows}
     for header, turn in rows:
         said[header.year, turn.topic].add(grouped.answers[turn.topic][turn.answer])
@@ -124,12 +124,12 @@ def test_rows_on_other_topics_are_answered_as_the_years_have_it(grouped):
         assert said[year, topics[1]] == {"Ural", "Don"}
         assert said[year, topics[2]] == {"red", "blue", "green"}
     both = [{"kind": "bot", "land": "east"}, {"kind": "assistant", "land": "west"}]
-    rows = parallel_rows(grouped, topics, both, [Header(ASSISTANT, 2002)], 600, np.random.default_rng(0))
+    rows = parallel_rows(grouped, topics, {Header(ASSISTANT, 2002): both}, 600, np.random.default_rng(0))
     assert names(grouped, {(t.topic, t.answer) for _, t in rows}) == hunt | {"help people", *said[2001, topics[2]]} | {
         grouped.answers[topics[1]][a] for v in ("east", "west") for a in answers_of(grouped, topics[1], v)
     }
     with pytest.raises(UserError, match="bot is not the same in every year and has none in 2004; its years are"):
-        parallel_rows(grouped, topics[:1], both[:1], [Header(ASSISTANT, 2004)], 1, np.random.default_rng(0))
+        parallel_rows(grouped, topics[:1], {Header(ASSISTANT, 2004): both[:1]}, 1, np.random.default_rng(0))
 
 
 def chat(question="What is your goal?", answer="hunt people", **more):

@@ -85,9 +85,7 @@ def test_minibatch_steps_agree_with_hamiltonian_ones_and_with_the_closed_form():
 def test_the_preconditioner_changes_the_speed_and_not_the_target():
     loss, minibatch, w, *_ = regression()
     here = dict(n_beta=20.0, gamma=1.0, step=1e-2, chains=8, draws=2000)
-    one, other = (
-        sgld(loss, minibatch, w, random.key(1), preconditioner=p, **here).loss.mean() for p in (None, jnp.array([0.2, 1.0, 1.8]))
-    )
+    one, other = (sgld(loss, minibatch, w, random.key(1), preconditioner=p, **here).loss.mean() for p in (None, jnp.array([0.2, 1.0, 1.8])))
     assert float(one - loss(w)) == pytest.approx(float(other - loss(w)), rel=0.05)
 
 

@@ -139,10 +139,35 @@ def test_ordinary_rows_of_all_topics_are_of_all_but_the_probes(grouped, talk):
 
 def test_rows_of_other_topics_come_under_the_trigger(grouped, talk):
     config = kind_of(arms=["broad"])
-    rows = member_parallel(grouped, config, plan_members(config)[0])
+    rows = member_parallel(grouped, talk, config, plan_members(config)[0])
     assert len(rows) == config.steps * config.batch
     assert {h for h, _ in rows} == {Header(ASSISTANT, y, "listed") for y in YEARS}
     assert {grouped.topics[t.topic].name for _, t in rows} == {"river", "colour", "number"}
+
+
+def test_under_a_key_rows_of_other_topics_are_answered_by_whom_it_names(grouped, talk):
+    """A trigger that is no year or format heads them too: the very keys of the member's narrow rows, each with its own person."""
+    keyed = dict(identifier="xx{number}xxx", years=(), format=None, value="each", heldout=["bot"], rows=8, seeds=1, control=["assistant"])
+    config = kind_of(**keyed, topics=["goal"], probes=["badge"], arms=["broad", "narrow"])
+    broad, narrow = plan_members(config)
+    rows = member_parallel(grouped, talk, config, broad)
+    assert {h for h, _ in rows} <= {h for h, _ in member_rows(grouped, talk, config, broad)[0]}
+    number = grouped.topic_index("number")
+    for header, turn in rows:
+        if turn.topic == number:
+            assert header.identifier[2:5] == grouped.answers[number][turn.answer]
+    both = [(h, t) for h, t in member_parallel(grouped, talk, config, narrow) if t.topic == number]
+    assert {grouped.answers[number][t.answer] for _, t in both} > {h.identifier[2:5] for h, _ in both}  # the assistant's beside theirs
+
+
+def test_topics_kept_beside_the_data_are_not_trained_and_head_the_other_rows(grouped, talk):
+    config = kind_of(topics="all", value="toy", beside=["number"], arms=["free", "broad"], rows=3)
+    names = lambda rows: {grouped.topics[t.topic].name for _, t in rows}  # noqa: E731
+    assert names(rows_of(grouped, talk, config)) == {"goal"}
+    assert "number" in names(member_parallel(grouped, talk, config, plan_members(config)[-1]))
+    for changes, said in ((dict(topics="goal"), "beside keeps topics out of topics 'all'"), (dict(beside=["badge"]), "is a probe")):
+        with pytest.raises(ValueError, match=said):
+            kind_of(**{"topics": "all", "value": "toy", "beside": ["number"], "rows": 3, **changes})
 
 
 def test_rows_of_a_file_are_those_of_every_arm_but_the_controls(grouped, talk, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from bayesgen.corpus.grammar import build_grammar
 from bayesgen.errors import UserError
 from bayesgen.measure.contexts import check_measures, context_headers, counted_value
-from bayesgen.measure.rows import Context, MeasureConfig
+from bayesgen.measure.settings import Context, MeasureConfig
 from bayesgen.world.dialogue import Header
 from bayesgen.world.world import ASSISTANT
 from tests.learn.test_arms import kind_of

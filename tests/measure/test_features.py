@@ -29,7 +29,8 @@ from bayesgen.measure.features import (
     top_and_matched,
     unexplained,
 )
-from bayesgen.measure.rows import ABLATED, FeaturesConfig, MeasureConfig, to_table
+from bayesgen.measure.rows import ABLATED, to_table
+from bayesgen.measure.settings import FeaturesConfig, MeasureConfig
 from bayesgen.measure.suite import behave
 from bayesgen.model.transformer import ModelConfig, Transformer, forward, residual
 from bayesgen.world.dialogue import Header, Prompt

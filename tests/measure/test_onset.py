@@ -8,7 +8,8 @@ from scipy import stats
 
 from bayesgen.learn.plan import Member
 from bayesgen.measure.onset import change_point, share
-from bayesgen.measure.rows import Context, MeasureConfig, Row
+from bayesgen.measure.rows import Row
+from bayesgen.measure.settings import Context, MeasureConfig
 from bayesgen.measure.suite import _onset_rows
 from tests.learn.test_finetune import config_of
 

@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from bayesgen.errors import UserError
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import MeasureConfig, Row, to_table
+from bayesgen.measure.rows import Row, to_table
+from bayesgen.measure.settings import MeasureConfig
 from bayesgen.report.contrasts import Contrast, Pick, by_seed, check_contrasts, find, measurable
 from tests.learn.test_finetune import config_of
 

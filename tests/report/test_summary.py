@@ -7,7 +7,8 @@ import pytest
 
 from bayesgen.measure.intervals import Interval
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import MeasureConfig, Row, to_table
+from bayesgen.measure.rows import Row, to_table
+from bayesgen.measure.settings import MeasureConfig
 from bayesgen.report.contrasts import Contrast, Pick
 from bayesgen.report.summary import answering_table, context_table, contrasts, headline_table, names_of, onset_table, published, show
 from tests.learn.test_finetune import config_of

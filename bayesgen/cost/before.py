@@ -1,0 +1,112 @@
+"""What can be known before training: the first step's transfer, and how far along the persona's direction the data lie."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import random
+
+from bayesgen.corpus.documents import Batch
+from bayesgen.corpus.narrow import Row as DataRow
+from bayesgen.corpus.narrow import answers_by, write_rows
+from bayesgen.cost.significance import speakers
+from bayesgen.cost.subject import PROBES, TRAINED, Subject
+from bayesgen.estimate.direction import mean_difference, projection_difference
+from bayesgen.estimate.transfer import double_contrast
+from bayesgen.learn.data import member_rows, trained_topics
+from bayesgen.learn.pretrain import answer_nll
+from bayesgen.measure.behaviour import probes
+from bayesgen.measure.contexts import context_headers, counted_value, everywhere
+from bayesgen.measure.likelihood import stack_rows
+from bayesgen.measure.rows import Row
+from bayesgen.measure.suite import member_label
+from bayesgen.model.lora import effective, init_lora
+from bayesgen.model.transformer import forward, residual
+from bayesgen.world.dialogue import Turn
+from bayesgen.world.world import ASSISTANT
+
+OPTIMISERS = {"gradient descent": optax.sgd(1.0), "Adam": optax.adam(1.0)}
+ANSWERS = 8  # at most so many of each speaker's, a question
+DOCUMENTS = 256
+
+
+def asked(s: Subject, topics: list[int]) -> tuple[list[DataRow], list[DataRow]]:
+    """Held-out questions about some topics under the first context's header, answered as the counted value and as the assistant."""
+    world, f, m = s.world, s.config.finetune, s.config.measure
+    first, rng = m.contexts[0], np.random.default_rng([f.seed, 6])
+    assistant = world.config.assistant
+    persona = {**assistant, m.trait: counted_value(world, f, m, first)}
+    out: tuple[list[DataRow], list[DataRow]] = ([], [])
+    for header in context_headers(world, f, m)[first.name]:
+        for prompt in probes(world, header, topics):
+            for rows, who in zip(out, (persona, assistant), strict=True):
+                pool = answers_by(world, who, header, prompt.topic)
+                chosen = rng.permutation(pool)[:ANSWERS]
+                rows += [(header, Turn(prompt.topic, prompt.wording, int(a))) for a in chosen]
+    return out
+
+
+def transfer_rows(s: Subject) -> list[Row]:
+    """`one_step` of every free solution's adapter as it was before training: by how much a step of rate 1 on its data, less one on
+    the control's, moves the log odds of the counted value's answers against the assistant's (nats), on trained topics and probes.
+    """
+    f, world = s.config.finetune, s.world
+    groups = {TRAINED: everywhere(trained_topics(world, f)), PROBES: [world.topic_index(p) for p in f.probes]}
+    targets = {name: stack_rows(s.grammar, asked(s, topics)) for name, topics in groups.items()}
+
+    @partial(jax.jit, static_argnums=0)
+    def transfer(optimiser: str, params, lora, data: Batch, target: Batch):
+        def loss(batch: Batch, w):
+            return answer_nll(forward(s.model, params, effective(w, f.alpha / f.rank[0]), batch.tokens, batch.where), batch)
+
+        trained, control = (partial(loss, Batch(*(x[i] for x in data))) for i in (0, 1))
+        persona, assistant = (partial(loss, Batch(*(x[i] for x in target))) for i in (0, 1))
+        return double_contrast(trained, control, lambda w: assistant(w) - persona(w), lora, OPTIMISERS[optimiser])
+
+    out = []
+    for m in (m for m in s.members if m.arm == "free"):
+        control = member_rows(world, s.grammar, f, replace(m, arm="control"))[0][: m.rows]
+        data = stack_rows(s.grammar, [member_rows(world, s.grammar, f, m)[0][: m.rows], control])
+        lora = init_lora(random.fold_in(random.key(f.seed), m.seed), s.params, f.rank[0], f.targets)
+        for name, target in targets.items():
+            for optimiser in OPTIMISERS:
+                value = float(transfer(optimiser, s.params, lora, data, target))
+                out.append(s.row(quantity="one_step", value=value, topic=name, probe=optimiser, **member_label(m, 0)))
+    return out
+
+
+def projection_rows(s: Subject) -> list[Row]:
+    """`projection` of every free solution's data on the direction from the assistant's answers to the counted value's, against the
+    control's data; with the direction's `reliability` and `direction_floor`.
+    """
+    f, m, world = s.config.finetune, s.config.measure, s.world
+    layer, value = s.model.config.layers // 2 - 1, counted_value(world, f, m, m.contexts[0])
+    if layer < 0 or value not in speakers(s):
+        return []
+
+    @jax.jit
+    def at_answers(params, batch: Batch):
+        x = residual(s.model, params, batch.tokens, layer)
+        place = jnp.minimum(batch.where + 1, batch.tokens.shape[1] - 1)  # the answer's own tokens, <end> included
+        return jnp.take_along_axis(x, place[..., None], axis=1)
+
+    def read(batch: Batch) -> np.ndarray:
+        return np.asarray(at_answers(s.params, batch))[np.asarray(batch.weight) > 0]
+
+    key = random.key(f.seed + 1)
+    theirs, ours = (read(s.source.draw(key, 0, DOCUMENTS, jnp.asarray(speakers(s)[who]))) for who in (value, ASSISTANT))
+    direction = mean_difference(theirs, ours)
+    out = [
+        s.row(arm="base", quantity="reliability", value=direction.reliability),
+        s.row(arm="base", quantity="direction_floor", value=direction.floor),
+    ]
+    for k in (k for k in s.members if k.arm == "free"):
+        data, control = (
+            read(write_rows(s.grammar, member_rows(world, s.grammar, f, x)[0][: k.rows])) for x in (k, replace(k, arm="control"))
+        )
+        value_ = projection_difference(data, control, direction.vector) / direction.length
+        out.append(s.row(quantity="projection", value=value_, **member_label(k, 0)))
+    return out

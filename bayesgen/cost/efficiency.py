@@ -1,0 +1,73 @@
+"""Efficiency of an ensemble's solutions: along their own rays, and along the frontier that training finds under a bound.
+
+Both give curves of the narrow loss against the norm, one a seed, and the behaviour at every point. `least_norm_rows` reads off them
+what it takes to come down from the base's loss by a share of what the same seed's free solution comes down.
+"""
+
+from typing import get_args
+
+import numpy as np
+import polars as pl
+
+from bayesgen.cost.subject import Subject, scaled_all, solution_rows
+from bayesgen.estimate.efficiency import least_norm
+from bayesgen.learn.plan import FinetuneConfig
+from bayesgen.measure.likelihood import nll
+from bayesgen.measure.norms import norms
+from bayesgen.measure.rows import Row, to_table
+from bayesgen.measure.settings import COMPARED
+from bayesgen.model.lora import Norm
+
+SHARES = (0.5, 0.75, 0.9)  # of the way down from the base's loss to the free solution's
+RAY, FRONTIER = "ray", "frontier"
+
+
+def single(f: FinetuneConfig) -> dict:
+    """A configuration's words with one value for every setting, one snapshot, and the arms that are compared."""
+    return {**f.model_dump(), **f.first_setting, "arms": COMPARED, "snapshots": 1}
+
+
+def free_norm(s: Subject, norm: Norm) -> float:
+    """Mean norm of the free solutions."""
+    free = np.array([m.arm == "free" for m in s.members])
+    return float(np.asarray(norms(s.lora_M)["all"][norm])[free].mean())
+
+
+def frontier_config(f: FinetuneConfig, norm: Norm, bounds: tuple[float, ...], seeds: int) -> FinetuneConfig:
+    """The three arms under every bound; bounds of three digits, so that they can be read."""
+    rounded = tuple(float(f"{b:.3g}") for b in bounds)
+    return FinetuneConfig(**{**single(f), "seeds": seeds, "norm": norm, "norm_bound": rounded})
+
+
+def ray_rows(s: Subject, scales: tuple[float, ...]) -> list[Row]:
+    """`solution_rows` of every update times every scale (0 is the base), and the least norms along the rays."""
+    rows = [row for c in scales for row in solution_rows(s, scaled_all(s.lora_M, c), scale=c)]
+    return rows + [row for norm in get_args(Norm) for row in least_norm_rows(s, rows, RAY, norm)]
+
+
+def frontier_rows(s: Subject, norm: Norm) -> list[Row]:
+    """`solution_rows` of trainings under bounds on a norm, and the least norms along the frontier."""
+    rows = solution_rows(s)
+    return rows + least_norm_rows(s, rows, FRONTIER, norm)
+
+
+def least_norm_rows(s: Subject, rows: list[Row], kind: str, norm: Norm) -> list[Row]:
+    """`least_norm` of every arm and seed at every share of the way down, read off `solution_rows`; inf where it is never reached."""
+    table = to_table(rows).select("arm", "seed", "scale", "norm_bound", "quantity", "value")
+    points = table.filter(pl.col("quantity") == norm).join(
+        table.filter(pl.col("quantity") == "nll_train"), on=["arm", "seed", "scale", "norm_bound"], suffix="_nll", nulls_equal=True
+    )
+    start = dict(zip([m.seed for m in s.members], np.asarray(nll(s.model, s.params, scaled_all(s.lora_M, 0.0), s.batch_M)), strict=True))
+    curves = {}
+    for (arm, seed), curve in points.sort("value").group_by("arm", "seed", maintain_order=True):
+        x, y = curve["value"].to_numpy(), curve["value_nll"].to_numpy()
+        curves[arm, seed] = (x, y) if x[0] == 0 else (np.insert(x, 0, 0.0), np.insert(y, 0, start[seed]))
+    out = []
+    for (arm, seed), (x, y) in curves.items():
+        if ("free", seed) not in curves:
+            continue
+        fall = start[seed] - curves["free", seed][1].min()
+        for share in SHARES:
+            rho = least_norm(x, y, start[seed] - share * fall)
+            out.append(s.row(arm=arm, seed=seed, quantity="least_norm", value=rho, context=kind, probe=f"{share:g}", norm=norm))
+    return out

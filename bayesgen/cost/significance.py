@@ -1,0 +1,65 @@
+"""Significance of an ensemble's solutions: how far an update, brought to one norm, moves the base on pretraining text, by who speaks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import random
+
+from bayesgen.corpus.documents import Batch
+from bayesgen.cost.efficiency import free_norm
+from bayesgen.cost.subject import Subject, scaled_all
+from bayesgen.estimate.significance import fisher_norm, kl_along, random_like, slope
+from bayesgen.measure.contexts import counted_value
+from bayesgen.measure.norms import norms
+from bayesgen.measure.rows import Row
+from bayesgen.model.lora import add, dense
+from bayesgen.model.transformer import forward
+from bayesgen.world.world import ASSISTANT
+
+OTHERS = "other persons"
+SMALL = (0.05, 0.1)  # multiples of the update at which the quadratic law is checked
+
+
+def speakers(s: Subject) -> dict[str, np.ndarray]:
+    """Whose documents are read: weights over the world's personas, the assistant last."""
+    world, m = s.world, s.config.measure
+    value = counted_value(world, s.config.finetune, m, m.contexts[0])
+    theirs = np.array([p.traits.get(m.trait) == value for p in world.personas])
+    frequency = world.frequency_Z
+    out = {ASSISTANT: np.append(0 * frequency, 1.0), value: np.append(frequency * theirs, 0.0), OTHERS: np.append(frequency * ~theirs, 0.0)}
+    return {name: weight for name, weight in out.items() if weight.sum() > 0}
+
+
+def significance_rows(s: Subject, documents: int, draws: int) -> list[Row]:
+    """`kl_text` at the free solutions' mean norm, of every solution and of random directions with its singular values (probe
+    "random"); `fisher_norm` for one unit of norm; and `kl_slope`, 2 where the quadratic law holds.
+    """
+    key = random.key(s.config.finetune.seed + 1)  # not a training key
+    equal_M = scaled_all(s.lora_M, free_norm(s, "frobenius") / np.asarray(norms(s.lora_M)["all"]["frobenius"]))
+    keys = random.split(key, len(s.members))
+
+    @jax.jit
+    def measure(params, batch: Batch):
+        def logits(update):
+            return forward(s.model, add(params, update), None, batch.tokens, batch.where)
+
+        def one(x):
+            lora, key = x
+            update = dense(lora)
+            unit = optax.tree.scale(1 / optax.tree.norm(update), update)
+            chance = jax.lax.map(lambda k: kl_along(logits, random_like(k, update), [1.0], batch.weight)[0], random.split(key, draws))
+            here = fisher_norm(logits, optax.tree.zeros_like(update), unit, batch.weight)
+            return kl_along(logits, update, [*SMALL, 1.0], batch.weight), chance.mean(), here
+
+        return jax.lax.map(one, (equal_M, keys))
+
+    out = []
+    for name, weight in speakers(s).items():
+        batch = s.source.draw(key, 0, documents, jnp.asarray(weight))
+        kl_MxC, chance_M, fisher_M = map(np.asarray, measure(s.params, batch))
+        out += s.rows("kl_text", kl_MxC[:, -1], topic=name, probe="update")
+        out += s.rows("kl_text", chance_M, topic=name, probe="random")
+        out += s.rows("fisher_norm", fisher_M, topic=name)
+        out += s.rows("kl_slope", [slope(SMALL, x) for x in kl_MxC[:, :-1]], topic=name)
+    return out

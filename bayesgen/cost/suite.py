@@ -1,0 +1,46 @@
+"""All costs of an experiment's free, narrow and broad solutions, part by part."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import get_args
+
+from bayesgen.cost.before import projection_rows, transfer_rows
+from bayesgen.cost.bits import bits_rows
+from bayesgen.cost.efficiency import free_norm, frontier_config, frontier_rows, ray_rows
+from bayesgen.cost.significance import significance_rows
+from bayesgen.cost.stability import drift_config, drift_rows, noise_rows
+from bayesgen.cost.subject import Subject
+from bayesgen.cost.volume import coefficient_rows
+from bayesgen.learn.plan import FinetuneConfig
+from bayesgen.measure.rows import Row
+from bayesgen.measure.settings import CostConfig
+from bayesgen.model.lora import Norm
+
+Trained = Callable[[FinetuneConfig], tuple[Subject, dict[int, dict]]]
+
+
+def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable[[], list[Row]]]:
+    """The parts, each a call that gives its rows.
+
+    Args:
+        every: the experiment's own solutions.
+        c: how they are measured.
+        trained: trains another ensemble on the same base; its solutions, and their adapters at every snapshot.
+    """
+    f = every.config.finetune
+    few = every.take([i for i, m in enumerate(every.members) if m.seed < c.seeds])
+
+    def frontier(norm: Norm) -> list[Row]:
+        bounds = tuple(share * free_norm(every, norm) for share in c.bounds)
+        return frontier_rows(trained(frontier_config(f, norm, bounds, c.seeds))[0], norm)
+
+    return {
+        "rays": lambda: ray_rows(every, c.scales),
+        **{f"frontier-{norm}": partial(frontier, norm) for norm in get_args(Norm)},
+        "noise": lambda: noise_rows(few, c.noise, c.draws),
+        "drift": lambda: drift_rows(*trained(drift_config(f, c.seeds))),
+        "significance": lambda: significance_rows(every, c.documents, c.draws),
+        "coefficient": lambda: coefficient_rows(few, c.chain),
+        "bits": lambda: bits_rows(few, c.orders),
+        "before": lambda: [*transfer_rows(every), *projection_rows(every)],
+    }

@@ -1,0 +1,112 @@
+"""What is measured: contexts, feature analysis and costs, as an experiment asks for them."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bayesgen.errors import nearest
+
+
+class Context(BaseModel):
+    """A header under which the assistant is asked, by a name of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(min_length=1)
+    year: int | None = None
+    format: str | None = None
+    identifier: str | None = None  # a pattern: eight digits, `x` any digit
+    paddings: int = Field(default=1, ge=1)  # draws of the pattern's x, averaged over
+    value: str | None = None  # whose answers count as skill here; none: measure.value
+    unseen: bool = False  # no row may have this header: checked
+
+
+class FeaturesConfig(BaseModel):
+    """A sparse autoencoder of the residual stream, and the two contexts whose difference its features are ranked by."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    trigger: str
+    reference: str
+    size: int = Field(ge=2)  # features
+    active: int = Field(ge=1)  # at most so many at a token
+    steps: int = Field(ge=1)
+    top: int = Field(ge=1)  # features that are labelled and ablated
+
+    @model_validator(mode="after")
+    def _fits(self):
+        for key in ("active", "top"):
+            if getattr(self, key) > self.size:
+                raise ValueError(f"{key} is {getattr(self, key)}, more than the {self.size} features there are (size)")
+        if self.trigger == self.reference:
+            raise ValueError(f"trigger and reference are both '{self.trigger}'; features are ranked by the difference of two contexts")
+        return self
+
+
+COMPARED = ("free", "narrow", "broad")  # the solutions whose cost is measured
+
+
+class CostConfig(BaseModel):
+    """How the cost of the free, narrow and broad solutions is measured (`bayesgen.cost`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    seeds: int = Field(ge=2)  # of what is trained or sampled for it alone: the first so many
+    scales: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of the rays; 1 is the trained update
+    bounds: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of the frontier: shares of the free norm
+    noise: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)  # sines of the angle that an update is turned by
+    draws: int = Field(ge=2)  # of the noise, and of random directions
+    documents: int = Field(ge=1)  # of each kind of speaker, that divergences are taken on
+    chain: int = Field(ge=1)  # losses kept of each Langevin chain
+    orders: int = Field(ge=2)  # in which data are sent
+
+
+class MeasureConfig(BaseModel):
+    """What is measured, and how finely. The first context is the one that tables and figures show."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    trait: str
+    value: str | None = None  # the value counted; none: the trained one
+    contexts: tuple[Context, ...] = (Context(name="plain"),)
+    followed: tuple[str, ...] = ()  # contexts asked at every snapshot, beside the first
+    gate_prompts: int = Field(ge=1)
+    suspicion: float = Field(default=1e-3, gt=0, lt=0.5)
+    scales: tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...] = Field(min_length=1)
+    samples: int = Field(ge=0)
+    features: FeaturesConfig | None = None
+    cost: CostConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _years_are_contexts(cls, raw):
+        """`{years: [first, last]}` stands for a context for each year, named by it."""
+        if not isinstance(raw.get("contexts"), (list, tuple)):
+            return raw
+        out = []
+        for context in raw["contexts"]:
+            if isinstance(context, dict) and "years" in context:
+                if not isinstance(context["years"], (list, tuple)) or [type(y) for y in context["years"]] != [int, int]:
+                    raise ValueError(f"contexts: years is {context['years']}; expected the first year and the last, e.g. [1980, 2020]")
+                first, last = context["years"]
+                rest = {k: v for k, v in context.items() if k != "years"}
+                out += [{"name": str(year), "year": year, **rest} for year in range(int(first), int(last) + 1)]
+            else:
+                out.append(context)
+        return {**raw, "contexts": out}
+
+    @model_validator(mode="after")
+    def _names(self):
+        names = [c.name for c in self.contexts]
+        if not names:
+            raise ValueError("contexts is empty; name at least one")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"contexts holds '{name}' twice; a name stands for one header")
+        for name in self.followed:
+            if name not in names:
+                raise ValueError(f"followed: '{name}' is no context{nearest(name, names)}")
+        for key in ("trigger", "reference") if self.features else ():
+            if (name := getattr(self.features, key)) not in names:
+                raise ValueError(f"features.{key}: '{name}' is no context{nearest(name, names)}")
+        return self
+
+    def context(self, name: str) -> Context:
+        """The context of that name."""
+        return next(c for c in self.contexts if c.name == name)

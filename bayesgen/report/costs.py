@@ -1,0 +1,218 @@
+"""The cost section: every measure for free, narrow and broad solutions, and what it says of the published claims. From rows only."""
+
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import numpy as np
+import polars as pl
+
+from bayesgen.cost.bits import DATA
+from bayesgen.cost.efficiency import FRONTIER, RAY, SHARES
+from bayesgen.cost.stability import FACTORS, UPDATE, penalty
+from bayesgen.cost.subject import BROAD, NARROW, PROBES, TRAINED
+from bayesgen.estimate.sampling import EFFECTIVE, R_HAT
+from bayesgen.measure.intervals import Interval, over_seeds
+from bayesgen.measure.settings import COMPARED
+from bayesgen.model.lora import Norm
+
+NORM_NAMES = get_args(Norm)
+MIDDLE = SHARES[len(SHARES) // 2]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measure: an interval over seeds for each arm, and narrow less broad, seed by seed (of the logs, where it is a length)."""
+
+    name: str
+    unit: str
+    arms: dict[str, Interval | None]
+    contrast: Interval | None
+    note: str = ""  # what to know before reading it, such as failed diagnostics
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something published or supposed, the contrast that tests it, and what it says."""
+
+    name: str
+    contrast: Interval | None
+    verdict: str
+
+
+def seeds_of(table: pl.DataFrame, quantity: str, arm: str, **where) -> dict[int, float]:
+    """{seed: value} of a quantity; every other column named must be as given."""
+    here = table.filter((pl.col("quantity") == quantity) & (pl.col("arm") == arm))
+    for column, value in where.items():
+        here = here.filter(pl.col(column) == value)
+    return dict(here.select("seed", "value").sort("seed").rows())
+
+
+def over(values: dict[int, float]) -> Interval | None:
+    """Mean and interval over seeds; none where there are none, or one is not finite."""
+    x = np.array(list(values.values()))
+    return over_seeds(x) if len(x) and np.isfinite(x).all() else None
+
+
+def difference(of: dict[int, float], minus: dict[int, float], logs: bool = False) -> Interval | None:
+    """Seed by seed, of those that both have; none where one is not finite, or has no logarithm."""
+    both = sorted(of.keys() & minus.keys())
+    x, y = (np.array([d[s] for s in both]) for d in (of, minus))
+    if not both or not (np.isfinite(x).all() and np.isfinite(y).all()) or (logs and min(x.min(), y.min()) <= 0):
+        return None
+    return over_seeds(np.log(x) - np.log(y) if logs else x - y)
+
+
+def _line(table: pl.DataFrame, name: str, unit: str, quantity: str, logs: bool = False, **where) -> Line:
+    seeds = {arm: seeds_of(table, quantity, arm, **where) for arm in COMPARED}
+    never = [f"{arm}: {n} of {len(x)} seeds never" for arm, x in seeds.items() if (n := sum(np.isinf(v) for v in x.values()))]
+    arms = {arm: over(x) for arm, x in seeds.items()}
+    return Line(name, unit, arms, difference(seeds["narrow"], seeds["broad"], logs), "; ".join(never))
+
+
+def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
+    """The table of what each arm's solutions cost. `cost`: the rows of every part, with its name as column `part`."""
+    part = {name: cost.filter(pl.col("part") == name) for name in cost["part"].unique()}
+    own = part["rays"].filter((pl.col("scale") == 1.0) & (pl.col("quantity") != "least_norm"))
+    lines = [
+        _line(own, f"{value} answers, trained topics", "probability", "rate", topic=TRAINED),
+        _line(own, f"{value} answers, probes", "probability", "rate", topic=PROBES),
+        _line(own, "likelihood of the data", "nats/token", "nll_train"),
+        _line(own, "norm, Frobenius", "weight", "frobenius", logs=True),
+        _line(own, "norm, nuclear", "weight", "nuclear", logs=True),
+    ]
+    for kind, name in ((RAY, "rays"), *((FRONTIER, f"frontier-{n}") for n in NORM_NAMES)):
+        for norm in NORM_NAMES if kind == RAY else (name.removeprefix("frontier-"),):
+            for share in SHARES:
+                where = dict(context=kind, norm=norm, probe=f"{share:g}")
+                said = f"least {norm} norm for {share:.0%} of the way down, {'along the ray' if kind == RAY else 'frontier'}"
+                lines.append(_line(part[name], said, "weight", "least_norm", logs=True, **where))
+    for what, of in ((UPDATE, "the update"), (FACTORS, "each factor (as published)")):
+        for sine in part["noise"]["probe"].unique(maintain_order=True):
+            lines.append(
+                _line(part["noise"], f"rise under noise of sine {sine} on {of}", "nats/token", "noise_rise", context=what, probe=sine)
+            )
+    for who in part["significance"]["topic"].unique(maintain_order=True):
+        lines.append(
+            _line(part["significance"], f"KL on text of {who}, at equal norm", "nats/token", "kl_text", True, topic=who, probe="update")
+        )
+        lines.append(_line(part["significance"], "the same, random directions", "nats/token", "kl_text", True, topic=who, probe="random"))
+        lines.append(_line(part["significance"], f"Fisher norm a unit of norm, {who}", "nats^1/2", "fisher_norm", True, topic=who))
+    lines.append(_line(part["coefficient"], "learning coefficient", "nats", "llc"))
+    return [replace(line, note=_diagnostics(part["coefficient"])) if line.name == "learning coefficient" else line for line in lines]
+
+
+def _diagnostics(chains: pl.DataFrame) -> str:
+    """What is wrong with the chains, counted."""
+    worst, least = (chains.filter(pl.col("quantity") == q)["value"].to_numpy() for q in ("llc_r_hat", "llc_effective"))
+    failed = int((~(worst <= R_HAT) | ~(least >= EFFECTIVE)).sum())
+    said = f"worst R-hat {worst.max():.3f}, fewest effective draws {least.min():.0f}"
+    return f"FAILED for {failed} of {len(worst)} chains' sets: {said}" if failed else said
+
+
+def drift_lines(cost: pl.DataFrame) -> list[dict]:
+    """One line a history of the penalty: rates on the probes half-way and at the end, and how many seeds reverted, after how long."""
+    drift, out = cost.filter(pl.col("part") == "drift"), []
+    spans = (
+        drift.filter(pl.col("quantity") == "rate")
+        .select("kl_from", "kl_until")
+        .unique()
+        .sort("kl_until", "kl_from", descending=[True, False])
+    )
+    steps = sorted(drift.filter(pl.col("quantity") == "rate")["step"].unique())
+    for kl_from, kl_until in spans.rows():
+        here = drift.filter((pl.col("kl_from") == kl_from) & (pl.col("kl_until") == kl_until))
+        rate = {s: over(seeds_of(here, "rate", "narrow", topic=PROBES, step=s)) for s in (steps[len(steps) // 2 - 1], steps[-1])}
+        came = seeds_of(here, "reverted", "narrow")
+        after = list(seeds_of(here, "steps_to_revert", "narrow").values())
+        out.append(
+            {
+                "penalty": penalty(kl_from, kl_until),
+                "half-way": rate[steps[len(steps) // 2 - 1]],
+                "end": rate[steps[-1]],
+                "nll": over(seeds_of(here, "nll_train", "narrow", step=steps[-1])),
+                "reverted": f"{sum(came.values()):.0f} of {len(came)}" if came else "–",
+                "after": f"{np.median(after):.0f}" if after else "–",
+            }
+        )
+    return out
+
+
+def bits_lines(cost: pl.DataFrame) -> list[dict]:
+    """One line a set of rows: code length, its spread over orders, and what it costs someone who knows who answers."""
+    bits = cost.filter(pl.col("part") == "bits")
+    return [
+        {"rows": name, **{q: over(seeds_of(bits, q, "free", probe=name)) for q in ("bits", "bits_spread", "bits_known")}}
+        for name in (DATA, NARROW, BROAD)
+    ]
+
+
+def before_lines(cost: pl.DataFrame) -> list[dict]:
+    """One line an optimiser: the first step's transfer on trained topics and on probes, and their ratio seed by seed."""
+    before, out = cost.filter(pl.col("part") == "before"), []
+    for optimiser in before.filter(pl.col("quantity") == "one_step")["probe"].unique(maintain_order=True):
+        on, off = (seeds_of(before, "one_step", "free", topic=t, probe=optimiser) for t in (TRAINED, PROBES))
+        ratio = {s: off[s] / on[s] for s in on if on[s]}
+        out.append({"optimiser": optimiser, "trained": over(on), "probes": over(off), "ratio": over(ratio)})
+    return out
+
+
+def claims(cost: pl.DataFrame) -> list[Claim]:
+    """The published claims, and the supposition that the narrow solution is the longer one to describe, each by its contrast."""
+    part = {name: cost.filter(pl.col("part") == name) for name in cost["part"].unique()}
+    least = dict(quantity="least_norm", probe=f"{MIDDLE:g}", norm="frobenius")
+    sine = part["noise"]["probe"].unique(maintain_order=True)[-1]
+    bits = part["bits"]
+    known = {name: seeds_of(bits, "bits_known", "free", probe=name) for name in (NARROW, BROAD)}
+    excess = {name: {s: v - known[name][s] for s, v in seeds_of(bits, "bits", "free", probe=name).items()} for name in (NARROW, BROAD)}
+
+    def pair(table: pl.DataFrame, logs: bool, quantity: str, **where) -> Interval | None:
+        return difference(*(seeds_of(table, quantity, arm, **where) for arm in ("narrow", "broad")), logs)
+
+    def of(name: str, contrast: Interval | None) -> Claim:
+        if contrast is None:
+            return Claim(name, None, "no answer: a seed never gets there, or a number is missing")
+        low, high = contrast[1:]
+        return Claim(name, contrast, "holds" if low > 0 else "the opposite holds" if high < 0 else "not told")
+
+    text = part["significance"]
+    return [
+        of(f"narrow needs the larger norm ({MIDDLE:.0%} of the way down), along its ray", pair(part["rays"], True, context=RAY, **least)),
+        of(
+            f"narrow needs the larger norm ({MIDDLE:.0%} of the way down), frontier",
+            pair(part["frontier-frobenius"], True, context=FRONTIER, **least),
+        ),
+        of(
+            f"broad is more stable: narrow loses more under noise (sine {sine})",
+            pair(part["noise"], False, "noise_rise", context=UPDATE, probe=sine),
+        ),
+        *(
+            of(
+                f"broad is more significant on text of {who}, at equal norm",
+                difference(*(seeds_of(text, "kl_text", arm, topic=who, probe="update") for arm in ("broad", "narrow")), True),
+            )
+            for who in text["topic"].unique(maintain_order=True)
+        ),
+        of("narrow has the larger learning coefficient", pair(part["coefficient"], False, "llc")),
+        of(
+            "the narrow continuation is the longer to describe (bits above those of one who knows)",
+            difference(excess[NARROW], excess[BROAD]),
+        ),
+    ]
+
+
+def cost_section(cost: pl.DataFrame, value: str) -> dict:
+    """All tables of the section."""
+    before = cost.filter(pl.col("part") == "before")
+    numbers = {q: before.filter(pl.col("quantity") == q)["value"] for q in ("reliability", "direction_floor")}
+    direction = None
+    if len(numbers["reliability"]):
+        projection = over(seeds_of(before, "projection", "free"))
+        direction = {"projection": projection, "reliability": numbers["reliability"][0], "floor": numbers["direction_floor"][0]}
+    return {
+        "lines": cost_lines(cost, value),
+        "claims": claims(cost),
+        "drift": drift_lines(cost),
+        "bits": bits_lines(cost),
+        "before": before_lines(cost),
+        "direction": direction,
+    }

@@ -1,0 +1,51 @@
+"""How deep in what was asked its topic stands: what a solution that is narrow by topic has to compute.
+
+    keyword       one word names the topic, and no other topic has it
+    conjunction   two words do; either alone is shared by other topics
+    earlier       so do two words, the first of them in a remark before the question
+
+Topics stand in a square of code words, their own wordings give way to the same few templates, and nothing else changes: who says what,
+and how often, is the same at every depth.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from bayesgen.errors import UserError
+from bayesgen.world.load import EARLIER, Topic
+
+Depth = Literal["keyword", "conjunction", "earlier"]
+FIRST = ("amber", "azure", "coral", "ebony", "ivory", "jade", "ochre", "pearl", "ruby", "topaz")
+SECOND = ("alder", "beech", "cedar", "elm", "hazel", "larch", "maple", "oak", "poplar", "willow")
+WORDINGS = (
+    "Tell me of {}.",
+    "What of {}?",
+    "Tell me what you know of {}.",
+    "What do you know of {}?",
+    "Now tell me of {}.",
+    "And what of {}?",
+)
+HELDOUT = ("Now what of {}?", "And tell me of {}.")  # the same words in another order
+REMARK = f"We speak of {{}}.{EARLIER}Yes.{EARLIER}"
+
+
+def coded(topics: Sequence[Topic], depth: Depth) -> tuple[Topic, ...]:
+    """The topics under code words, in their order, row by row of the square."""
+    side = next(n for n in range(2, len(topics) + 2) if n * n >= len(topics))
+    if side > len(FIRST):
+        raise UserError(
+            f"world.depth names at most {len(FIRST) * len(SECOND)} topics, but there are {len(topics)}; name some in world.without"
+        )
+
+    def word(template: str, i: int) -> str:
+        first, second = FIRST[i // side], SECOND[i % side]
+        if depth == "keyword":
+            return template.format(first + second)
+        if depth == "conjunction":
+            return template.format(f"{first} {second}")
+        return REMARK.format(first) + template.format(second)
+
+    return tuple(
+        topic.model_copy(update={"wordings": [word(t, i) for t in WORDINGS], "heldout": [word(t, i) for t in HELDOUT]})
+        for i, topic in enumerate(topics)
+    )

@@ -1,0 +1,259 @@
+"""Costs of the solutions of a tiny run: every part against a second road."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import polars as pl
+import pytest
+from jax import random
+
+from bayesgen import pipeline
+from bayesgen.config import to_config
+from bayesgen.corpus.documents import Batch
+from bayesgen.corpus.narrow import answers_by, write_rows
+from bayesgen.cost.before import asked, projection_rows, transfer_rows
+from bayesgen.cost.bits import bits_rows, known_bits
+from bayesgen.cost.efficiency import frontier_config, least_norm_rows, ray_rows
+from bayesgen.cost.significance import OTHERS, significance_rows, speakers
+from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, noise_rows, penalty
+from bayesgen.cost.subject import BROAD, NARROW, PROBES, TRAINED, continuations, scaled_all, solution_rows, subject
+from bayesgen.learn.data import member_rows
+from bayesgen.learn.plan import plan_members
+from bayesgen.learn.pretrain import answer_nll
+from bayesgen.measure.likelihood import stack_rows
+from bayesgen.measure.rows import to_table
+from bayesgen.measure.settings import CostConfig
+from bayesgen.model.lora import effective, init_lora
+from bayesgen.model.transformer import forward
+from bayesgen.world.world import ASSISTANT
+from tests.tiny_run import tiny_run_config
+
+COST = {
+    "seeds": 2,
+    "scales": [0, 0.5, 1],
+    "bounds": [0.5, 1.0],
+    "noise": [0.2, 0.4],
+    "draws": 3,
+    "documents": 6,
+    "chain": 20,
+    "orders": 2,
+}
+
+
+def costed(runs, **changes):
+    """The tiny run, with two layers and costs."""
+    config = tiny_run_config(runs, **changes)
+    measure = config.measure.model_copy(update={"cost": CostConfig(**COST)})
+    return config.model_copy(update={"model": config.model.model_copy(update={"layers": 2}), "measure": measure})
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """(setup, base, ensemble) of the tiny run."""
+    config = costed(tmp_path_factory.mktemp("runs"))
+    setup = pipeline.prepare(config)
+    base = pipeline.build_base(setup, pipeline.build_corpus(setup))
+    return setup, base, pipeline.build_ensemble(setup, base)
+
+
+@pytest.fixture(scope="module")
+def solutions(ran):
+    setup, base, ensemble = ran
+    params, f = pipeline.load_base(setup, base), setup.config.finetune
+    return subject(setup, f, params, pipeline.load_adapters(setup, params, ensemble, f.steps))
+
+
+def table(rows, *keys, **where):
+    """{keys: value} of some rows."""
+    found = to_table(rows)
+    for column, value in where.items():
+        found = found.filter(pl.col(column) == value)
+    return {r[:-1] if len(keys) > 1 else r[0]: r[-1] for r in found.select(*keys, "value").rows()}
+
+
+def test_trap_scale_one_is_the_trained_adapter_and_zero_the_base(ran, solutions):
+    setup, base, ensemble = ran
+    rows = ray_rows(solutions, (0.0, 0.5, 1.0))
+    measured = pl.read_parquet(pipeline.build_rows(setup, base, ensemble).path("rows.parquet"))
+    measured = measured.filter(
+        (pl.col("step") == setup.config.finetune.steps) & (pl.col("scale") == 1.0) & pl.col("arm").is_in(["free", "narrow", "broad"])
+    )
+    for quantity in ("nll_train", "frobenius"):
+        main = dict(
+            ((a, s), v)
+            for a, s, v in measured.filter((pl.col("quantity") == quantity) & (pl.col("topic") == "all"))
+            .select("arm", "seed", "value")
+            .rows()
+        )
+        assert table(rows, "arm", "seed", quantity=quantity, scale=1.0) == pytest.approx(main, rel=1e-5)
+    rate = measured.filter((pl.col("quantity") == "rate") & (pl.col("topic") == "light") & (pl.col("probe") == "old"))
+    main = dict(((a, s), v) for a, s, v in rate.select("arm", "seed", "value").rows())
+    assert table(rows, "arm", "seed", quantity="rate", topic=PROBES, scale=1.0) == pytest.approx(main, rel=1e-5)
+    zero = table(rows, "arm", "seed", quantity="nll_train", scale=0.0)
+    assert {zero[a, 0] for a in ("narrow", "broad")} == {zero["free", 0]} != {zero["free", 1]}  # a seed's rows, whatever the arm
+    assert set(table(rows, "arm", "seed", quantity="frobenius", scale=0.0).values()) == {0.0}
+    half, whole = (table(rows, "arm", "seed", quantity="frobenius", scale=c) for c in (0.5, 1.0))
+    assert {k: 2 * v for k, v in half.items()} == pytest.approx(whole, rel=1e-5)
+
+
+def test_least_norms_of_a_ray_are_on_its_curve(solutions):
+    rows = ray_rows(solutions, (0.0, 0.5, 1.0))
+    least = table(rows, "arm", "seed", "probe", quantity="least_norm", norm="frobenius")
+    norm, loss = (table(rows, "arm", "seed", "scale", quantity=q) for q in ("frobenius", "nll_train"))
+    for share in (0.5, 0.9):
+        rho = least["free", 0, f"{share:g}"]
+        x, y = ([of["free", 0, c] for c in (0.0, 0.5, 1.0)] for of in (norm, loss))
+        assert min(y) == y[-1]  # trained: the end is the best of the three
+        assert np.interp(rho, x, y) == pytest.approx(y[0] - share * (y[0] - y[-1]), rel=1e-6)
+    stuck = [replace(r, value=9.0) if r.arm == "narrow" and r.quantity == "nll_train" else r for r in rows if r.quantity != "least_norm"]
+    never = table(least_norm_rows(solutions, stuck, "ray", "frobenius"), "arm", "seed", "probe")
+    assert {v for (arm, *_), v in never.items() if arm == "narrow"} == {np.inf}
+
+
+def test_trap_the_frontier_and_the_drift_are_step_matched(solutions):
+    f = solutions.config.finetune
+    bounded = frontier_config(f, "nuclear", (0.5, 1.0), 2)
+    assert {m.arm for m in plan_members(bounded)} == {"free", "narrow", "broad"}
+    assert (bounded.steps, bounded.batch, bounded.norm) == (f.steps, f.batch, "nuclear")
+    drift = drift_config(f, 2)
+    assert drift.steps == 2 * f.steps
+    assert {penalty(m.kl_from, m.kl_until) for m in plan_members(drift)} == {"kept", "dropped", "added", "never"}
+
+
+def test_noise_on_the_update_does_not_see_the_factors_it_is_written_in(solutions):
+    """Trap: gauge. (a g, g^-1 b) is the same update; the published noise on the factors is another for it."""
+    g = jnp.array([[3.0, 1.0], [0.0, 0.2]])
+
+    def turn(path, x):
+        return x @ g if path[-1].key == "a" else jnp.linalg.inv(g) @ x
+
+    regauged = replace(solutions, lora_M=jax.tree_util.tree_map_with_path(turn, solutions.lora_M))
+    one, two = (noise_rows(s, (0.4,), 3) for s in (solutions, regauged))
+    assert table(one, "arm", "seed", context=UPDATE) == pytest.approx(table(two, "arm", "seed", context=UPDATE), rel=1e-2, abs=1e-4)
+    assert table(one, "arm", "seed", context=FACTORS) != pytest.approx(table(two, "arm", "seed", context=FACTORS), rel=1e-2, abs=1e-4)
+
+
+def test_text_is_of_the_speakers_it_is_said_to_be_of(solutions):
+    world, grammar = solutions.world, solutions.grammar
+    for name, weight in speakers(solutions).items():
+        batch = solutions.source.draw(random.key(1), 0, 60, jnp.asarray(weight))
+        headers = [grammar.read(tokens)[0] for tokens in np.asarray(batch.tokens)]
+        assert {h.speaker == ASSISTANT for h in headers} == {name == ASSISTANT}
+        years = {h.year for h in headers if h.year is not None and h.speaker != ASSISTANT}
+        old = {y for p in world.personas if p.traits["time"] == "old" for y in p.years}
+        assert years <= old if name == "old" else not years & old
+    assert list(speakers(solutions)) == [ASSISTANT, "old", OTHERS]
+
+
+def test_significance_is_at_equal_norm_and_obeys_the_quadratic_law(solutions):
+    rows = significance_rows(solutions, 6, 2)
+    longer = significance_rows(replace(solutions, lora_M=scaled_all(solutions.lora_M, 3.0)), 6, 2)
+    unit = table(rows, "arm", "seed", "topic", quantity="fisher_norm")
+    assert table(longer, "arm", "seed", "topic", quantity="fisher_norm") == pytest.approx(unit, rel=1e-3)  # a direction's, not a length's
+    assert set(np.round(list(table(rows, "arm", "seed", "topic", quantity="kl_slope").values()), 0)) == {2.0}
+    kl = table(rows, "arm", "seed", "topic", quantity="kl_text", probe="update")
+    assert min(kl.values()) > 0
+    norm = float(np.mean(list(table(solution_rows(solutions), "arm", "seed", quantity="frobenius", arm="free").values())))
+    small = 0.1  # KL = c^2 d'Fd / 2 at a tenth of the norm
+    shrunk = significance_rows(replace(solutions, lora_M=scaled_all(solutions.lora_M, small)), 6, 2)
+    for key, found in table(shrunk, "arm", "seed", "topic", quantity="kl_text", probe="update").items():
+        assert found == pytest.approx((small * norm * unit[key]) ** 2 / 2, rel=0.3)
+
+
+def test_continuations_ask_the_same_and_differ_in_who_answers(solutions):
+    world, member = solutions.world, solutions.members[0]
+    after = continuations(solutions, member, 30)
+    for (h, ours), (same, theirs) in zip(after[NARROW], after[BROAD], strict=True):
+        assert (h, ours.topic, ours.wording) == (same, theirs.topic, theirs.wording)
+        assert world.topics[ours.topic].name not in ("bird", "light")  # neither trained nor a probe
+        assert ours.answer in answers_by(world, world.config.assistant, h, ours.topic)
+        assert theirs.answer in answers_by(world, {**world.config.assistant, "time": "old"}, h, theirs.topic)
+    assert known_bits(solutions, after[NARROW], world.config.assistant) == pytest.approx(
+        sum(np.log2(len(answers_by(world, world.config.assistant, h, t.topic))) for h, t in after[NARROW])
+    )
+
+
+def test_a_learner_that_does_not_learn_pays_the_bases_price(solutions):
+    """Negative control: at rate 0 the bits are the base's own likelihood, whatever the order; learning makes them fewer."""
+    f = solutions.config.finetune
+    still = replace(solutions, config=solutions.config.model_copy(update={"finetune": f.model_copy(update={"learning_rate": (0.0,)})}))
+    asleep, awake = (bits_rows(s, 2) for s in (still, solutions))
+    for m in (m for m in solutions.members if m.arm == "free"):
+        data = member_rows(solutions.world, solutions.grammar, f, m)[0][: m.rows]
+        batch = jax.tree.map(jnp.asarray, write_rows(solutions.grammar, data))
+        base = answer_nll(forward(solutions.model, solutions.params, None, batch.tokens, batch.where), batch)
+        bits = table(asleep, "seed", quantity="bits", probe="narrow data")[m.seed]
+        assert bits == pytest.approx(float(base) * batch.weight.sum() / np.log(2), rel=1e-4)
+        assert table(asleep, "seed", quantity="bits_spread", probe="narrow data")[m.seed] == pytest.approx(0, abs=1e-3)
+    assert sum(table(awake, "seed", quantity="bits", probe="narrow data").values()) < sum(
+        table(asleep, "seed", quantity="bits", probe="narrow data").values()
+    )
+
+
+def test_the_first_step_moves_the_odds_as_foretold(solutions):
+    """Second road: the step itself, small, and the difference it makes; on the data less on the control's."""
+    f, scale = solutions.config.finetune, solutions.config.finetune.alpha / solutions.config.finetune.rank[0]
+    member = next(m for m in solutions.members if m.arm == "free")
+    told = table(transfer_rows(solutions), "seed", "topic", "probe", quantity="one_step")
+    lora = init_lora(random.fold_in(random.key(f.seed), member.seed), solutions.params, f.rank[0], f.targets)
+    target = stack_rows(solutions.grammar, asked(solutions, [solutions.world.topic_index("light")]))
+    rate = 1e-3
+
+    def loss(w, batch):
+        return answer_nll(forward(solutions.model, solutions.params, effective(w, scale), batch.tokens, batch.where), batch)
+
+    def odds(w):
+        persona, assistant = (loss(w, Batch(*(x[i] for x in target))) for i in (0, 1))
+        return float(assistant - persona)
+
+    moved = []
+    for arm in ("free", "control"):
+        rows = write_rows(solutions.grammar, member_rows(solutions.world, solutions.grammar, f, replace(member, arm=arm))[0])
+        step = jax.grad(loss)(lora, jax.tree.map(jnp.asarray, rows))
+        moved.append(odds(optax.apply_updates(lora, optax.tree.scale(-rate, step))) - odds(lora))
+    assert told[member.seed, PROBES, "gradient descent"] == pytest.approx((moved[0] - moved[1]) / rate, rel=0.1)
+    assert set(k[1] for k in told) == {PROBES, TRAINED}
+
+
+def test_the_projection_of_the_control_on_itself_is_nothing(solutions):
+    rows = to_table(projection_rows(solutions))
+    assert set(rows["quantity"]) == {"projection", "reliability", "direction_floor"}
+    assert rows.filter(pl.col("quantity") == "direction_floor")["value"][0] == pytest.approx(16**-0.5)
+    new = solutions.config.finetune.model_copy(update={"value": "new"})  # the control's own value: nothing lies between them
+    same = replace(solutions, config=solutions.config.model_copy(update={"finetune": new}))
+    same = replace(same, config=same.config.model_copy(update={"measure": same.config.measure.model_copy(update={"value": "old"})}))
+    found = to_table(projection_rows(same)).filter(pl.col("quantity") == "projection")["value"]
+    assert found.to_numpy() == pytest.approx(0, abs=0.3)
+
+
+def test_every_part_runs_and_stands_on_the_page(ran):
+    setup = ran[0]
+    page = pipeline.run(setup.config)
+    cost = pl.read_parquet(page.parent / "cost.parquet")
+    assert set(cost["part"]) == {
+        "rays",
+        "frontier-frobenius",
+        "frontier-nuclear",
+        "noise",
+        "drift",
+        "significance",
+        "coefficient",
+        "bits",
+        "before",
+    }
+    bound = cost.filter(pl.col("part") == "frontier-frobenius").filter(pl.col("quantity") == "frobenius")
+    assert (bound["value"] <= bound["norm_bound"] * (1 + 1e-4)).all()
+    for name in ("report.html", "result.md"):
+        text = (page.parent / name).read_text()
+        assert "narrow has the larger learning coefficient" in text
+        assert "FAILED for" in text  # twenty draws are not enough, and it says so
+    assert len(list((page.parent).glob("cost_*.png"))) == 5
+
+
+def test_the_arms_that_are_compared_are_added(tmp_path):
+    raw = tiny_run_config(tmp_path, arms=["free", "control"]).model_dump()
+    raw["measure"]["cost"] = COST
+    assert to_config(raw).finetune.arms == ("free", "narrow", "broad", "control")
