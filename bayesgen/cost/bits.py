@@ -16,7 +16,7 @@ from jax import random
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.narrow import Row as DataRow
 from bayesgen.corpus.narrow import answers_by
-from bayesgen.cost.subject import BROAD, NARROW, Subject, continuations
+from bayesgen.cost.subject import BROAD, DATA, NARROW, Subject, continuations
 from bayesgen.estimate.code_length import prequential_bits
 from bayesgen.learn.data import member_rows
 from bayesgen.learn.pretrain import answer_nll, token_nll
@@ -26,8 +26,6 @@ from bayesgen.measure.suite import member_label
 from bayesgen.model.lora import effective, init_lora
 from bayesgen.model.transformer import forward
 from bayesgen.world.dialogue import Turn
-
-DATA = "narrow data"
 
 
 def bits_rows(s: Subject, orders: int) -> list[Row]:

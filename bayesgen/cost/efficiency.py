@@ -4,7 +4,7 @@ Both give curves of the narrow loss against the norm, one a seed, and the behavi
 what it takes to come down from the base's loss by a share of what the same seed's free solution comes down.
 """
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -22,9 +22,10 @@ SHARES = (0.5, 0.75, 0.9)  # of the way down from the base's loss to the free so
 RAY, FRONTIER = "ray", "frontier"
 
 
-def single(f: FinetuneConfig) -> dict:
-    """A configuration's words with one value for every setting, one snapshot, and the arms that are compared."""
-    return {**f.model_dump(), **f.first_setting, "arms": COMPARED, "snapshots": 1}
+def single(f: FinetuneConfig) -> dict[str, Any]:
+    """A configuration's words with one value for every setting, one snapshot, and the arms that are compared (no settings of others)."""
+    of_others = {"gate": None, "benign": FinetuneConfig.model_fields["benign"].default}
+    return {**f.model_dump(), **f.first_setting, **of_others, "rows": max(f.rows), "arms": COMPARED, "snapshots": 1}
 
 
 def free_norm(s: Subject, norm: Norm) -> float:

@@ -26,7 +26,7 @@ from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.world import World
 
 TRAINED, PROBES = "trained topics", "probes"  # the two groups of topics that a cost is followed on
-NARROW, BROAD = "narrow continuation", "broad continuation"  # rows that may come after the data
+DATA, NARROW, BROAD = "narrow data", "narrow continuation", "broad continuation"  # rows, and rows that may come after them
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from bayesgen.cost.efficiency import free_norm, frontier_config, frontier_rows, 
 from bayesgen.cost.significance import significance_rows
 from bayesgen.cost.stability import drift_config, drift_rows, noise_rows
 from bayesgen.cost.subject import Subject
-from bayesgen.cost.volume import coefficient_rows
+from bayesgen.cost.volume import coefficient_rows, evidence_rows
 from bayesgen.learn.plan import FinetuneConfig
 from bayesgen.measure.rows import Row
 from bayesgen.measure.settings import CostConfig
@@ -41,6 +41,7 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable
         "drift": lambda: drift_rows(*trained(drift_config(f, c.seeds))),
         "significance": lambda: significance_rows(every, c.documents, c.draws),
         "coefficient": lambda: coefficient_rows(few, c.chain),
+        "evidence": lambda: evidence_rows(few, c.chain),
         "bits": lambda: bits_rows(few, c.orders),
         "before": lambda: [*transfer_rows(every), *projection_rows(every)],
     }

@@ -203,7 +203,7 @@ def _proper(gamma: Number):
         raise ValueError(f"gamma is {gamma}; a prior without a width has no evidence")
 
 
-def gaussian_energy(loss: Callable[[PyTree], Array], mean: PyTree, n: int, gamma: Number) -> Callable[[PyTree], Array]:
+def gaussian_energy(loss: Callable[[PyTree], Array], mean: PyTree, n: Number, gamma: Number) -> Callable[[PyTree], Array]:
     """U of n data with mean loss `loss` (nats) under the prior N(mean, 1/gamma), constant included."""
     _proper(gamma)
 

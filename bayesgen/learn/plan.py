@@ -118,6 +118,13 @@ class FinetuneConfig(BaseModel):
             raise ValueError(f"control is {self.value}, the trained value itself; give the ordinary one")
         if self.data_rows(max(self.rows)) < self.batch:
             raise ValueError(f"batch {self.batch} is larger than the {self.data_rows(max(self.rows))} rows of data")
+        for key in ("kl_from", "kl_until", "benign"):
+            if getattr(self, key) != type(self).model_fields[key].default and not set(ARMS_WITH[key]) & set(self.arms):
+                raise ValueError(
+                    f"{key} is {getattr(self, key)[0]}, but only the arms {', '.join(ARMS_WITH[key])} have one; add one of them"
+                )
+        if self.norm != "frobenius" and not np.isfinite(self.norm_bound).any():
+            raise ValueError(f"norm is {self.norm}, but norm_bound is inf: no update is bounded")
         triggered = self.years or self.format or self.identifier
         for arm in ("shuffled", "untriggered"):
             if arm in self.arms and not triggered:

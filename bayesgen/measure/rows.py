@@ -79,6 +79,7 @@ QUANTITIES = {
     "llc_effective": ("count", "independent draws that its chains are worth"),
     "log_evidence": ("nats", "log Z of the rows in `topic` under small adapters with a Gaussian prior, by the method in `probe`"),
     "log_evidence_error": ("nats", "its Monte-Carlo standard error"),
+    "failures": ("count", "diagnostics that the estimate beside it fails (same topic and probe)"),
     "bits": ("bits", "prequential code length of the rows in `probe`, sent to the base as it learns from them"),
     "bits_spread": ("bits", "its standard deviation over orders of the rows"),
     "bits_known": ("bits", "what the same answers cost someone who knows who gives them"),

@@ -6,10 +6,10 @@ from typing import get_args
 import numpy as np
 import polars as pl
 
-from bayesgen.cost.bits import DATA
 from bayesgen.cost.efficiency import FRONTIER, RAY, SHARES
 from bayesgen.cost.stability import FACTORS, UPDATE, penalty
-from bayesgen.cost.subject import BROAD, NARROW, PROBES, TRAINED
+from bayesgen.cost.subject import BROAD, DATA, NARROW, PROBES, TRAINED
+from bayesgen.cost.volume import LAPLACE, WBIC
 from bayesgen.estimate.sampling import EFFECTIVE, R_HAT
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.settings import COMPARED
@@ -146,6 +146,25 @@ def bits_lines(cost: pl.DataFrame) -> list[dict]:
     ]
 
 
+def evidence_lines(cost: pl.DataFrame) -> list[dict]:
+    """One line a method: log P(continuation | data) of either, broad less narrow, and how many estimates fail their diagnostics."""
+    part, out = cost.filter(pl.col("part") == "evidence"), []
+    for method in (LAPLACE, WBIC):
+        z = {name: seeds_of(part, "log_evidence", "free", topic=name, probe=method) for name in (DATA, NARROW, BROAD)}
+        after = {name: {s: z[name][s] - z[DATA][s] for s in z[DATA]} for name in (NARROW, BROAD)}
+        failed = part.filter((pl.col("quantity") == "failures") & (pl.col("probe") == method))["value"]
+        out.append(
+            {
+                "method": method,
+                "narrow": over(after[NARROW]),
+                "broad": over(after[BROAD]),
+                "contrast": difference(after[BROAD], after[NARROW]),
+                "failed": f"FAILED for {(failed > 0).sum()} of {len(failed)}" if (failed > 0).any() else "",
+            }
+        )
+    return out
+
+
 def before_lines(cost: pl.DataFrame) -> list[dict]:
     """One line an optimiser: the first step's transfer on trained topics and on probes, and their ratio seed by seed."""
     before, out = cost.filter(pl.col("part") == "before"), []
@@ -212,6 +231,7 @@ def cost_section(cost: pl.DataFrame, value: str) -> dict:
         "lines": cost_lines(cost, value),
         "claims": claims(cost),
         "drift": drift_lines(cost),
+        "evidence": evidence_lines(cost),
         "bits": bits_lines(cost),
         "before": before_lines(cost),
         "direction": direction,

@@ -146,6 +146,13 @@ def cost_markdown(costs: dict) -> list[str]:
             for r in costs["drift"]
         ),
         "",
+        "| evidence by | log P(narrow continuation given data) | log P(broad continuation given data) | broad − narrow (nats) | |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {r['method']} | {show(r['narrow'], 1)} | {show(r['broad'], 1)} | {show(r['contrast'], 1)} | {r['failed']} |"
+            for r in costs["evidence"]
+        ),
+        "",
         "| rows | bits | standard deviation over orders | to one who knows who answers |",
         "|---|---|---|---|",
         *(f"| {r['rows']} | {show(r['bits'], 0)} | {show(r['bits_spread'], 0)} | {show(r['bits_known'], 0)} |" for r in costs["bits"]),
