@@ -101,7 +101,7 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
     def fit(params, rows: Batch, key):
         """(minimum, curvature there, chains at 1 / log n) for rows of weight above 0."""
         stream = residual(s.model, params, rows.tokens, last) if last >= 0 else None
-        n = (rows.weight.sum(axis=-1) > 0).sum()
+        n = (rows.weight.sum(axis=-1) > 0).sum(dtype=float)
 
         def loss(w):
             return per_row(forward(s.model, params, w, rows.tokens, rows.where, stream=stream), rows).sum() / n

@@ -186,7 +186,7 @@ def test_a_learner_that_does_not_learn_pays_the_bases_price(solutions):
         batch = jax.tree.map(jnp.asarray, write_rows(solutions.grammar, data))
         base = answer_nll(forward(solutions.model, solutions.params, None, batch.tokens, batch.where), batch)
         bits = table(asleep, "seed", quantity="bits", probe="narrow data")[m.seed]
-        assert bits == pytest.approx(float(base) * batch.weight.sum() / np.log(2), rel=1e-4)
+        assert bits == pytest.approx(float(base * batch.weight.sum()) / np.log(2), rel=1e-4)
         assert table(asleep, "seed", quantity="bits_spread", probe="narrow data")[m.seed] == pytest.approx(0, abs=1e-3)
     assert sum(table(awake, "seed", quantity="bits", probe="narrow data").values()) < sum(
         table(asleep, "seed", quantity="bits", probe="narrow data").values()
@@ -241,6 +241,7 @@ def test_every_part_runs_and_stands_on_the_page(ran):
         "drift",
         "significance",
         "coefficient",
+        "evidence",
         "bits",
         "before",
     }
