@@ -1,6 +1,6 @@
 """READ FIRST: the whole of bayesgen as one page of calls.
 
-    world -> corpus -> base -> gate -> ensemble -> rows (-> costs) -> page
+    world -> corpus -> base -> gate -> ensemble -> rows -> costs -> page
 
 Every stage is a function of its config and its parents' artifacts; asked twice, it is found.
 """

@@ -26,7 +26,7 @@ def test_the_tree_names_every_package_and_nothing_else():
     tree = re.search(r"## The tree.*?```(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     named = re.findall(r"^(bayesgen/\w+)/ ", tree, re.MULTILINE)
     assert set(named) == {f"bayesgen/{p.parent.name}" for p in (ROOT / "bayesgen").glob("*/__init__.py")}
-    order = ["estimate", "world", "corpus", "model", "learn", "measure", "infer", "report"]
+    order = ["estimate", "world", "corpus", "model", "learn", "measure", "cost", "infer", "report"]
     assert named == [f"bayesgen/{n}" for n in order]
     for line in re.findall(r"^(\S+)", tree, re.MULTILINE):
         assert (ROOT / line).exists(), line
