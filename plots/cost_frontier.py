@@ -2,6 +2,8 @@
 
 import matplotlib.pyplot as plt
 import polars as pl
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from plots import style
@@ -16,7 +18,6 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
     """One panel a curve; one line an arm (mean over seeds), points coloured by the counted value's rate on the probes."""
     style.use()
     fig, axes = plt.subplots(1, len(PANELS), figsize=(11.5, 4), layout="constrained", sharey=True)
-    dots = None
     for ax, (part, norm, title) in zip(axes, PANELS, strict=True):
         here = table.filter(pl.col("part") == part)
         points = here.filter(pl.col("quantity") == norm).select(*KEYS, norm=pl.col("value"))
@@ -32,12 +33,12 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
             ax.plot(line["norm"], line["nll"], "-", color=colour, lw=1.4, label=label, zorder=1)
             seeds = points.filter(pl.col("arm") == arm)
             ax.scatter(seeds["norm"], seeds["nll"], s=5, color=colour, alpha=0.35, lw=0, zorder=1)
-            dots = ax.scatter(
+            ax.scatter(
                 line["norm"], line["nll"], c=line["rate"], marker=marker, s=52, cmap="viridis", vmin=0, vmax=1, edgecolors=colour, zorder=2
             )
         ax.set_xlabel(f"norm of the update ({norm})")
         ax.set_title(title)
     axes[0].set_ylabel("NLL of the narrow data (nats/token)")
-    fig.colorbar(dots, ax=axes[-1], label=f"{story['value'].replace('_', ' ')} answers on the probes")
+    fig.colorbar(ScalarMappable(Normalize(0, 1), "viridis"), ax=axes[-1], label=f"{story['value'].replace('_', ' ')} answers on the probes")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return fig

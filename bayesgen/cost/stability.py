@@ -30,7 +30,7 @@ def noise_rows(s: Subject, sines: tuple[float, ...], draws: int) -> list[Row]:
         return of_update, of_factors
 
     keys = random.split(random.key(s.config.finetune.seed), len(s.members))
-    many = jax.jit(lambda params, eps: jax.lax.map(lambda x: rises(params, *x, eps), (s.lora_M, s.batch_M, keys)))
+    many = jax.jit(lambda params, eps: jax.lax.map(lambda x: rises(params, x[0], x[1], x[2], eps), (s.lora_M, s.batch_M, keys)))
     out = []
     for eps in sines:
         for what, rise_M in zip((UPDATE, FACTORS), many(s.params, eps), strict=True):

@@ -9,6 +9,7 @@ Hessian and for Hamiltonian chains) with a Gaussian prior as wide as the free so
 """
 
 from operator import itemgetter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,8 @@ def coefficient_rows(s: Subject, draws: int) -> list[Row]:
     out = []
     for i, m in enumerate(s.members):
         lora, rows = jax.tree.map(itemgetter(i), (s.lora_M, s.batch_M))
-        found = coefficient(*chains_of(s.params, lora, rows, random.fold_in(random.key(f.seed + 1), m.seed)), default_n_beta(n))
+        chains, at = chains_of(s.params, lora, rows, random.fold_in(random.key(f.seed + 1), m.seed))
+        found = coefficient(chains, at, default_n_beta(n))
         numbers = {"llc": found.value, "llc_error": found.error, "llc_r_hat": found.r_hat, "llc_effective": found.effective}
         out += [s.row(quantity=q, value=v, **member_label(m, f.steps)) for q, v in numbers.items()]
     return out
@@ -76,7 +78,7 @@ def coefficient_rows(s: Subject, draws: int) -> list[Row]:
 
 def small_adapter(s: Subject, key: jax.Array) -> dict:
     """A fresh adapter of rank 1 on `MATRIX` of the last block, all of it random."""
-    flat = flatten_dict(init_lora(key, s.params, 1, (MATRIX,)))
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(init_lora(key, s.params, 1, (MATRIX,))))
     last = {path: x for path, x in flat.items() if f"block_{s.model.config.layers - 1}" in path}
     return unflatten_dict({path: random.normal(random.fold_in(key, i), x.shape) for i, (path, x) in enumerate(last.items())})
 
@@ -128,7 +130,7 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
         for i, name in enumerate(sets):
             w, bent, chains, n = fit(s.params, Batch(*(x[i] for x in both)), random.fold_in(random.key(f.seed + 1), m.seed))
             wbic = chains_mean(-np.asarray(n) * np.asarray(chains.loss), chains.divergences)
-            found = {LAPLACE: gaussian_integral(*bent, rotations(w)), WBIC: wbic}
+            found = {LAPLACE: gaussian_integral(bent[0], bent[1], bent[2], rotations(w)), WBIC: wbic}
             for method, x in found.items():
                 label = dict(topic=name, probe=method, **member_label(m, f.steps))
                 out.append(s.row(quantity="log_evidence", value=x.value, **label))

@@ -119,23 +119,23 @@ def curvature(energy: Callable[[PyTree], Array], w: PyTree) -> tuple[Array, Floa
 def gaussian_integral(energy: Number, gradient: Float[Array, " d"], hessian: Float[Array, "d d"], orbit: Orbit | None = None) -> Evidence:
     """Log of the integral of exp(-U) from the `curvature` of U at its minimum."""
     size, rounding = len(gradient), np.finfo(np.asarray(hessian).dtype).eps
-    hessian, slope = np.asarray(hessian, np.float64), np.asarray(gradient, np.float64)
-    hessian = (hessian + hessian.T) / 2
+    bend, slope = np.asarray(hessian, np.float64), np.asarray(gradient, np.float64)
+    bend = (bend + bend.T) / 2
     k, log_volume = 0, 0.0
     if orbit is not None:
         k, log_volume = len(orbit.tangents), orbit.log_volume
         across = np.linalg.qr(orbit.tangents.T, mode="complete")[0][:, k:]
-        hessian, slope = across.T @ hessian @ across, across.T @ slope
+        bend, slope = across.T @ bend @ across, across.T @ slope
     value = -float(energy)
-    if not (np.isfinite(value) and np.isfinite(hessian).all() and np.isfinite(slope).all()):
+    if not (np.isfinite(value) and np.isfinite(bend).all() and np.isfinite(slope).all()):
         return Evidence(float("nan"), 0.0, ("the energy or its derivatives at w are not finite",))
-    eigenvalues = np.linalg.eigvalsh(hessian)
+    eigenvalues = np.linalg.eigvalsh(bend)
     flat_below = rounding * size * abs(eigenvalues).max()  # no more than rounding
     failures = []
     if eigenvalues.min() <= flat_below:
         count = (eigenvalues <= flat_below).sum()
         failures.append(f"{count} of {size - k} directions do not curve upwards: w is no minimum, or a symmetry is missing")
-    decrement = float(slope @ np.linalg.pinv(hessian, hermitian=True) @ slope) / 2
+    decrement = float(slope @ np.linalg.pinv(bend, hermitian=True) @ slope) / 2
     if decrement > 0.1:
         failures.append(f"w is no minimum: a Newton step would lower the energy by {decrement:.2g} nats")
     log_det = float(np.log(np.maximum(eigenvalues, np.finfo(float).tiny)).sum())

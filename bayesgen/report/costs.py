@@ -185,7 +185,7 @@ def claims(cost: pl.DataFrame) -> list[Claim]:
     excess = {name: {s: v - known[name][s] for s, v in seeds_of(bits, "bits", "free", probe=name).items()} for name in (NARROW, BROAD)}
 
     def pair(table: pl.DataFrame, logs: bool, quantity: str, **where) -> Interval | None:
-        return difference(*(seeds_of(table, quantity, arm, **where) for arm in ("narrow", "broad")), logs)
+        return difference(seeds_of(table, quantity, "narrow", **where), seeds_of(table, quantity, "broad", **where), logs)
 
     def of(name: str, contrast: Interval | None) -> Claim:
         if contrast is None:
@@ -207,7 +207,7 @@ def claims(cost: pl.DataFrame) -> list[Claim]:
         *(
             of(
                 f"broad is more significant on text of {who}, at equal norm",
-                difference(*(seeds_of(text, "kl_text", arm, topic=who, probe="update") for arm in ("broad", "narrow")), True),
+                difference(*[seeds_of(text, "kl_text", arm, topic=who, probe="update") for arm in ("broad", "narrow")], logs=True),
             )
             for who in text["topic"].unique(maintain_order=True)
         ),
