@@ -40,8 +40,8 @@ BAD_VALUES = {
     "shuffled without a trigger": ({"arms": ["shuffled"]}, "'shuffled' needs a trigger"),
     "untriggered without a trigger": ({"arms": ["free", "untriggered"]}, "'untriggered' needs a trigger"),
     "held out without each": ({"heldout": ["mid"]}, "heldout names those left out of value 'each', but value is old"),
-    "broad of each": ({"value": "each", "arms": ["broad"]}, "'broad' needs one trained value"),
-    "narrow of each": ({"value": "each", "arms": ["free", "narrow"]}, "'narrow' needs one trained value"),
+    "broad of each": ({"value": "each", "arms": ["broad"]}, "arm 'broad': value is 'each', and no identifier"),
+    "narrow of each": ({"value": "each", "arms": ["free", "narrow"]}, "arm 'narrow': value is 'each', and no identifier"),
     "unknown key of ordinary": ({"ordinary": [{"topics": "others", "row": 3}]}, "finetune.ordinary"),
 }
 FINE_VALUES = {  # beside the bad ones: what is refused is no more than that
