@@ -33,7 +33,7 @@ from bayesgen.model.lora import effective, init_lora
 from bayesgen.model.transformer import forward, residual
 
 MINI = 16  # rows in a batch of the Langevin chains
-TIE, STEP, WARMUP, THIN, CHAINS = 100.0, 1e-5, 500, 4, 4  # of the Langevin chains
+TIE, STEP, WARMUP, THIN, CHAINS = 100.0, 4e-3, 300, 4, 4  # of the Langevin chains
 MATRIX = "out"  # of the last block: what the small adapters are on
 ROWS = 48  # of the data, and of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for the minimum
