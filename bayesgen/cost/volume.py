@@ -118,7 +118,9 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
             return (optax.apply_updates(w, change), memory), None
 
         (w, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=MAP_STEPS)
-        (chains,) = hmc(loss, zero, key, n_betas=jnp.atleast_1d(n / jnp.log(n)), gamma=gamma, start=w, warmup=draws // 2, draws=draws, chains=CHAINS)
+        (chains,) = hmc(
+            loss, zero, key, n_betas=jnp.atleast_1d(n / jnp.log(n)), gamma=gamma, start=w, warmup=draws // 2, draws=draws, chains=CHAINS
+        )
         return w, curvature(energy, w), chains, n
 
     out = []
