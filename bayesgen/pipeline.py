@@ -282,7 +282,7 @@ def build_costs(setup: Setup, base: Artifact, ensemble: Artifact) -> tuple[Artif
         adapters = {s: load_adapters(here, params, found, s) for s in finetune.snapshot_steps}
         return subject(here, finetune, params, adapters[finetune.steps]), adapters
 
-    described = {"cost": c.model_dump(mode="json"), "setting": setting, "contexts": setup.config.measure.contexts[0].model_dump()}
+    described = setup.config.measure.model_dump(mode="json", include={"trait", "value", "contexts", "cost"}) | {"setting": setting}
     described["code"] = artifact.code("world", "corpus", "model", "estimate", "learn", "measure", "cost")
 
     def build(part: str, rows: Callable[[], list[Row]]) -> Artifact:

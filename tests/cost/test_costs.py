@@ -161,7 +161,7 @@ def test_significance_is_at_equal_norm_and_obeys_the_quadratic_law(solutions):
     small = 0.1  # KL = c^2 d'Fd / 2 at a tenth of the norm
     shrunk = significance_rows(replace(solutions, lora_M=scaled_all(solutions.lora_M, small)), 6, 2)
     for key, found in table(shrunk, "arm", "seed", "topic", quantity="kl_text", probe="update").items():
-        assert found == pytest.approx((small * norm * unit[key]) ** 2 / 2, rel=0.3)
+        assert found == pytest.approx((small * norm * unit[key]) ** 2 / 2, rel=0.3)  # what the cubic term leaves
 
 
 def test_continuations_ask_the_same_and_differ_in_who_answers(solutions):
@@ -228,7 +228,7 @@ def test_the_projection_of_the_control_on_itself_is_nothing(solutions):
     same = replace(solutions, config=solutions.config.model_copy(update={"finetune": new}))
     same = replace(same, config=same.config.model_copy(update={"measure": same.config.measure.model_copy(update={"value": "old"})}))
     found = to_table(projection_rows(same)).filter(pl.col("quantity") == "projection")["value"]
-    assert found.to_numpy() == pytest.approx(0, abs=0.3)
+    assert found.to_numpy() == pytest.approx(0, abs=1e-5)  # the very same rows; float32
 
 
 @pytest.mark.slow
