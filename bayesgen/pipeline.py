@@ -66,8 +66,8 @@ def run(config: Config) -> Path:
     gate = build_gate(setup, base)
     ensemble = build_ensemble(setup, base)
     rows = build_rows(setup, base, ensemble)
-    costs = build_costs(setup, base, ensemble) if config.measure.cost else ()
-    page = build_page(setup, gate, rows, costs, (corpus, base, gate, ensemble, rows, *costs))
+    costs = build_costs(setup, base, ensemble) if config.measure.cost else {}
+    page = build_page(setup, gate, rows, costs, (corpus, base, gate, ensemble, rows, *costs.values()))
     print(f"  page: {page.path('report.html')}   ({time.monotonic() - began:.0f} s)", flush=True)
     return page.path("report.html")
 
@@ -269,7 +269,7 @@ def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
     return artifact.build(setup.config.runs, "rows", setup.config.name, described, make, ensemble)
 
 
-def build_costs(setup: Setup, base: Artifact, ensemble: Artifact) -> tuple[Artifact, ...]:
+def build_costs(setup: Setup, base: Artifact, ensemble: Artifact) -> dict[str, Artifact]:
     """What the free, narrow and broad solutions cost: an artifact a part, so that an interruption costs one part."""
     c, f, params = setup.config.measure.cost, setup.config.finetune, load_base(setup, base)
     assert c is not None
@@ -293,21 +293,20 @@ def build_costs(setup: Setup, base: Artifact, ensemble: Artifact) -> tuple[Artif
         print(f"  cost: {part} ({found.seconds:.0f} s)", flush=True)
         return found
 
-    return tuple(build(part, rows) for part, rows in parts(every, c, trained).items())
+    return {part: build(part, rows) for part, rows in parts(every, c, trained).items()}
 
 
-def build_page(setup: Setup, gate: Artifact, rows: Artifact, costs: tuple[Artifact, ...], story: tuple[Artifact, ...]) -> Artifact:
+def build_page(setup: Setup, gate: Artifact, rows: Artifact, costs: dict[str, Artifact], story: tuple[Artifact, ...]) -> Artifact:
     """The page."""
 
     def make(folder: Path):
         table = pl.read_parquet(rows.path("rows.parquet"))
         samples = json.loads(rows.path("samples.json").read_text())
         features = json.loads(rows.path("features.json").read_text()) if setup.config.measure.features else None
-        named = [(part.folder.name.removeprefix(f"{setup.config.name}-").rpartition("-")[0], part) for part in costs]
-        tables = [pl.read_parquet(part.path("rows.parquet")).with_columns(part=pl.lit(name)) for name, part in named]
+        tables = [pl.read_parquet(found.path("rows.parquet")).with_columns(part=pl.lit(part)) for part, found in costs.items()]
         cost = pl.concat(tables) if tables else None
         write_page(folder, setup.config, setup.world, table, samples, *load_gate(gate), story, features, cost)
 
     asked = [c.model_dump(mode="json") for c in setup.config.contrasts]
     described = {"question": setup.config.question, "contrasts": asked, "code": artifact.code("report", "measure", "plots")}
-    return artifact.build(setup.config.runs, "page", setup.config.name, described, make, gate, rows, *costs)
+    return artifact.build(setup.config.runs, "page", setup.config.name, described, make, gate, rows, *costs.values())
