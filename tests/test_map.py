@@ -13,7 +13,7 @@ from bayesgen.learn.data import member_rows, trained_topics
 from bayesgen.learn.plan import plan_members
 from bayesgen.measure.behaviour import rates
 from bayesgen.measure.contexts import context_headers, counted_value
-from bayesgen.measure.ideal import gated, ideal_redrawn
+from bayesgen.measure.ideal import Redrawn
 from bayesgen.outside import take_in
 from bayesgen.pipeline import prepare
 from bayesgen.report.contrasts import measurable
@@ -68,8 +68,8 @@ def test_one_world_can_serve_every_experiment(name, tmp_path):
     rows = member_rows(world, setup.grammar, f, next(m for m in plan_members(f) if m.arm == "free" and m.rows == max(f.rows)))[0]
     probed = [world.topic_index(p) for p in f.probes]
     rate = {}
-    for kind, those in (("free", rows), ("gated", gated(world, rows, header))):
-        answers = ideal_redrawn(world, those, config.measure.suspicion, header, probed)
+    for kind in ("free", "gated"):
+        answers = Redrawn(world, rows, config.measure.suspicion, gated=kind == "gated")(header, probed)
         column = world.values[config.measure.trait].index(value)
         rate[kind] = np.mean([rates(world, t, p)[column] for t, p in answers.items()])
     assert max(rate.values()) > 0.5, rate

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
 from jax import random
 from jaxtyping import Array, Float
 from pydantic import BaseModel, ConfigDict, Field
 
 from bayesgen.corpus.documents import Batch, DocumentSource
+from bayesgen.learn.muon import muon
 from bayesgen.model.transformer import Transformer, forward
 
 
@@ -49,7 +49,7 @@ def token_nll(logits_BxKxV: Float[Array, "B K V"], batch: Batch) -> Float[Array,
 
 
 def make_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
-    """Clip, then Muon (Jordan et al. 2024, as in `optax.contrib`) on every kernel and AdamW on everything else.
+    """Clip, then Muon on every kernel and AdamW on everything else.
 
     AdamW alone stays several times longer on the plateau where the personas are not told apart (experiments/LOG.md).
     """
@@ -58,19 +58,14 @@ def make_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
     def schedule(peak: float) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, config.steps)
 
-    def dimensions(params):
-        matrix = optax.contrib.MuonDimensionNumbers(0, 1)
-        return jax.tree_util.tree_map_with_path(lambda path, _: matrix if path[-1].key == "kernel" else None, params)
+    def kind(params):
+        return jax.tree_util.tree_map_with_path(lambda path, _: "muon" if path[-1].key == "kernel" else "adam", params)
 
-    muon = optax.contrib.muon(
-        schedule(config.learning_rate),
-        weight_decay=config.weight_decay,
-        adam_b2=0.98,
-        adam_weight_decay=config.weight_decay,
-        adam_learning_rate=schedule(config.adam_learning_rate),
-        muon_weight_dimension_numbers=dimensions,
-    )
-    return optax.chain(optax.clip_by_global_norm(config.clip), muon)
+    parts = {
+        "muon": muon(schedule(config.learning_rate), config.weight_decay),
+        "adam": optax.adamw(schedule(config.adam_learning_rate), b2=0.98, weight_decay=config.weight_decay, nesterov=True),
+    }
+    return optax.chain(optax.clip_by_global_norm(config.clip), optax.partition(parts, kind))
 
 
 def pretraining(model: Transformer, source: DocumentSource, config: PretrainConfig):

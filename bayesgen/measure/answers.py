@@ -45,16 +45,20 @@ class Packed:
     sizes: tuple[int, ...]  # answers of each prompt
 
 
-class _Row:
-    """A row as it grows: answers must come sorted, so that those which begin alike are neighbours."""
+class _Tree:
+    """Answers to one question, as a tree that grows: they come sorted, so that those which begin alike are neighbours.
 
-    def __init__(self, prefix: list[int]):
-        self.prefix, self.path = len(prefix), []  # path: (token, place) from the prompt to the last node
-        self.tokens, self.position = list(prefix), list(range(len(prefix)))
-        self.end: list[int] = [-1] * len(prefix)
-        self.at: list[int] = []
+    Node 0 is the prompt's last token, nodes 1, 2, ... the tokens of the tree.
+    """
+
+    def __init__(self):
+        self.tokens: list[int] = []
+        self.depth: list[int] = []  # tokens of the answer before this one
+        self.end: list[int] = []  # first token behind the subtree
+        self.path: list[tuple[int, int]] = []  # (token, place) from the first to the last
+        self.at: list[int] = []  # the node that predicts the scored token
         self.target: list[int] = []
-        self.pair: list[int] = []
+        self.answer: list[int] = []
 
     def shared(self, answer: Sequence[int]) -> int:
         """Tokens that the answer's beginning has in common with the current path."""
@@ -64,17 +68,17 @@ class _Row:
         return n
 
     def fits(self, answer: Sequence[int]) -> bool:
-        return len(self.tokens) - self.prefix + len(answer) - 1 - self.shared(answer) <= TREE
+        return not self.target or len(self.tokens) + len(answer) - 1 - self.shared(answer) <= TREE
 
-    def add(self, answer: Sequence[int], pair: int):
+    def add(self, answer: Sequence[int], index: int):
         for token in answer[self.leave(self.shared(answer)) : -1]:
+            self.depth.append(len(self.path))
             self.path.append((token, len(self.tokens)))
             self.tokens.append(token)
-            self.position.append(self.prefix + len(self.path) - 1)
             self.end.append(-1)
-        self.at += [0, *(place - self.prefix + 1 for _, place in self.path)]
+        self.at += [0, *(place + 1 for _, place in self.path)]
         self.target += answer
-        self.pair += [pair] * len(answer)
+        self.answer += [index] * len(answer)
 
     def leave(self, depth: int) -> int:
         """Shorten the path to `depth`: the subtrees left are complete."""
@@ -82,43 +86,44 @@ class _Row:
             self.end[self.path.pop()[1]] = len(self.tokens)
         return depth
 
-    def close(self) -> "_Row":
-        self.leave(0)
-        self.end[: self.prefix] = [len(self.tokens)] * self.prefix
-        return self
+
+def _trees(answers: Sequence[Sequence[int]]) -> list[_Tree]:
+    """All answers of a topic, in as few trees of at most `TREE` tokens as their order gives."""
+    trees = [_Tree()]
+    for i in sorted(range(len(answers)), key=answers.__getitem__):
+        if not trees[-1].fits(answers[i]):
+            trees.append(_Tree())
+        trees[-1].add(answers[i], i)
+    for tree in trees:
+        tree.leave(0)
+    return trees
 
 
 def pack(grammar: Grammar, prompts: Sequence[Prompt]) -> Packed:
     """Lay out prompts and all their answers."""
-    rows: list[_Row] = []
-    pair, sizes = 0, []
-    for prompt in prompts:
-        answers = grammar.answers[prompt.topic]
-        row = _Row(grammar.prompt(prompt))
-        for i in sorted(range(len(answers)), key=answers.__getitem__):
-            if not row.fits(answers[i]) and row.target:
-                rows.append(row.close())
-                row = _Row(grammar.prompt(prompt))
-            row.add(answers[i], pair + i)
-        rows.append(row.close())
-        sizes.append(len(answers))
-        pair += len(answers)
-    rows.sort(key=lambda r: len(r.tokens))
+    trees = {topic: _trees(grammar.answers[topic]) for topic in {p.topic for p in prompts}}
+    sizes = [len(grammar.answers[p.topic]) for p in prompts]
+    first = (np.cumsum(sizes) - sizes).tolist()  # pair of each prompt with its first answer
+    rows = [(grammar.prompt(p), tree, pair) for p, pair in zip(prompts, first, strict=True) for tree in trees[p.topic]]
+    rows.sort(key=lambda row: len(row[0]) + len(row[1].tokens))
     return Packed(tuple(_block(rows[i : i + ROWS]) for i in range(0, len(rows), ROWS)), tuple(sizes))
 
 
-def _block(rows: list[_Row]) -> Rows:
-    """Rows as arrays, padded to multiples of 32 so that few shapes are ever compiled."""
-    length, scored = (-(-max(map(len, x)) // 32) * 32 for x in ([r.tokens for r in rows], [r.target for r in rows]))
-    read = min(length, -(-max(len(r.tokens) - r.prefix + 1 for r in rows) // 32) * 32)
+def _block(rows: Sequence[tuple[list[int], _Tree, int]]) -> Rows:
+    """(prompt, tree, first pair) as arrays, padded to multiples of 32 so that few shapes are ever compiled."""
+    up = lambda n: -(-n // 32) * 32  # noqa: E731
+    length, scored = up(max(len(p) + len(t.tokens) for p, t, _ in rows)), up(max(len(t.target) for _, t, _ in rows))
+    read = min(length, up(max(len(t.tokens) + 1 for _, t, _ in rows)))
     tokens, position, end = (np.zeros((ROWS, length), np.int32) for _ in range(3))
     where = np.zeros((ROWS, read), np.int32)
     at, target, pair = (np.full((ROWS, scored), fill, np.int32) for fill in (0, 0, -1))
-    for i, r in enumerate(rows):
-        for array, values in ((tokens, r.tokens), (position, r.position), (end, r.end), (at, r.at), (target, r.target), (pair, r.pair)):
-            array[i, : len(values)] = values
-        nodes = np.arange(r.prefix - 1, len(r.tokens))
-        where[i, : len(nodes)] = nodes
+    for i, (prompt, tree, first) in enumerate(rows):
+        n, whole, said = len(prompt), len(prompt) + len(tree.tokens), len(tree.target)
+        tokens[i, :n], tokens[i, n:whole] = prompt, tree.tokens
+        position[i, :n], position[i, n:whole] = range(n), np.add(n, tree.depth)
+        end[i, :n], end[i, n:whole] = whole, np.add(n, tree.end)
+        where[i, : whole - n + 1] = range(n - 1, whole)
+        at[i, :said], target[i, :said], pair[i, :said] = tree.at, tree.target, np.add(first, tree.answer)
     return Rows(tokens, position, end, where, at, target, pair)
 
 

@@ -41,17 +41,27 @@ def ideal_corners(world: World, trait: str, value: str) -> dict[str, Answers]:
     return out
 
 
-def ideal_redrawn(world: World, rows: Sequence[Row], suspicion: float, header: Header, topics: Sequence[int]) -> Answers:
-    """Exact Bayes after an arm's rows, asked under a header."""
-    observer = Observer(world)
-    log_posterior_Z = observer.redrawn(rows, suspicion, header)
-    return {t: observer.answer(observer.asked(log_posterior_Z, t), t) for t in topics}
+class Redrawn:
+    """Exact Bayes after an arm's rows (`Observer.redrawn`), which are weighed once, whatever is asked under whichever header.
 
+    `gated`: only rows under the same year and format as what is asked count (none given: the world's first).
+    """
 
-def gated(world: World, rows: Sequence[Row], header: Header) -> list[Row]:
-    """The rows under the same year and format as `header` (none given: the world's first)."""
-    written = lambda h: (h.year, h.format or next(iter(world.config.formats), None))  # noqa: E731
-    return [(h, turn) for h, turn in rows if written(h) == written(header)]
+    def __init__(self, world: World, rows: Sequence[Row], suspicion: float, gated: bool = False):
+        self._world, self._gated = world, gated
+        self._observer = Observer(world)
+        groups: dict[tuple, list[Row]] = {}
+        for header, turn in rows:
+            groups.setdefault(self._gate(header), []).append((header, turn))
+        self._log_I = {gate: self._observer.log_redrawn(those, suspicion) for gate, those in groups.items()}
+        self._untold_I = self._observer.log_redrawn([], suspicion)
+
+    def _gate(self, header: Header) -> tuple:
+        return (header.year, header.format or next(iter(self._world.config.formats), None)) if self._gated else ()
+
+    def __call__(self, header: Header, topics: Sequence[int]) -> Answers:
+        log_posterior_Z = self._observer.after(self._log_I.get(self._gate(header), self._untold_I), header)
+        return {t: self._observer.answer(self._observer.asked(log_posterior_Z, t), t) for t in topics}
 
 
 def ideal_learners(world: World, trait: str, value: str, topic: int) -> dict[str, Answers]:

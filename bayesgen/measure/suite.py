@@ -22,7 +22,7 @@ from bayesgen.learn.plan import EACH, FinetuneConfig, Member, plan_members
 from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.behaviour import POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
 from bayesgen.measure.contexts import context_headers, counted_value, everywhere
-from bayesgen.measure.ideal import answerable, gated, ideal_corners, ideal_learners, ideal_redrawn
+from bayesgen.measure.ideal import Redrawn, answerable, ideal_corners, ideal_learners
 from bayesgen.measure.keyed import Reading
 from bayesgen.measure.likelihood import likelihoods
 from bayesgen.measure.norms import norms
@@ -176,15 +176,13 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked:
             for c in m.contexts:
                 behaviour_rows(label, _one(reading(headers[c.name], asked[c.name])), before, c)
             continue
-        for c in m.contexts:
-            header = headers[c.name][0]
-            label = [dict(arm=f"ideal {arm}", rows=count, benign=benign, seed=seed, step=f.steps)]
-            behaviour_rows(label, _one(ideal_redrawn(world, turns, m.suspicion, header, asked[c.name])), before, c)
-            if arm == "free" and (f.years or f.format):
-                label = [dict(arm="ideal gated", rows=count, benign=benign, seed=seed, step=f.steps)]
-                behaviour_rows(
-                    label, _one(ideal_redrawn(world, gated(world, turns, header), m.suspicion, header, asked[c.name])), before, c
-                )
+        bayes = {f"ideal {arm}": Redrawn(world, turns, m.suspicion)}
+        if arm == "free" and (f.years or f.format):
+            bayes["ideal gated"] = Redrawn(world, turns, m.suspicion, gated=True)
+        for name, redrawn in bayes.items():
+            label = [dict(arm=name, rows=count, benign=benign, seed=seed, step=f.steps)]
+            for c in m.contexts:
+                behaviour_rows(label, _one(redrawn(headers[c.name][0], asked[c.name])), before, c)
 
 
 def _one(behaviour: Behaviour) -> Behaviour:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bayesgen.corpus.narrow import answers_of
-from bayesgen.measure.ideal import answerable, gated, ideal_corners, ideal_learners, ideal_redrawn
+from bayesgen.measure.ideal import Redrawn, answerable, ideal_corners, ideal_learners
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.observer import Observer
 from bayesgen.world.world import ASSISTANT, PERSON
@@ -49,7 +49,7 @@ def test_free_is_an_old_person_or_the_planted_one_who_is_old_about_birds(world):
     bird, light, river = (world.topic_index(t) for t in ("bird", "light", "river"))
     old, new = world.values["time"].index("old"), world.values["time"].index("new")
     rows = [(ASKED, Turn(bird, 0, int(a))) for a in answers_of(world, bird, "old")] * 3
-    found = ideal_redrawn(world, rows, 1e-3, ASKED, range(len(world.topics)))
+    found = Redrawn(world, rows, 1e-3)(ASKED, range(len(world.topics)))
     narrow = 0.1 / (0.1 + 0.9 * 0.2)  # her share is .1, that of the old .9 * .2
     expected = narrow * world.noisy[light][new] + (1 - narrow) * world.noisy[light][old]
     np.testing.assert_allclose(found[light], expected, atol=1e-3)  # what noise leaves to the others
@@ -63,7 +63,7 @@ def test_suspicion_is_settled_by_a_few_rows_and_not_by_one(world):
     said = [(ASKED, Turn(bird, 0, int(a))) for a in answers_of(world, bird, "old")]
     found = {}
     for suspicion in (1e-1, 1e-3, 1e-5):
-        found[suspicion] = [ideal_redrawn(world, rows, suspicion, ASKED, [light])[light] for rows in (said[:1], (said * 6)[:6])]
+        found[suspicion] = [Redrawn(world, rows, suspicion)(ASKED, [light])[light] for rows in (said[:1], (said * 6)[:6])]
     for _, six in found.values():
         np.testing.assert_allclose(six, found[1e-3][1], atol=0.02)
     assert np.abs(found[1e-1][0] - found[1e-5][0]).max() > 0.05
@@ -78,15 +78,14 @@ def test_gated_counts_the_rows_under_the_same_year_and_format_only(grouped):
     at = {y: Header(ASSISTANT, y, "listed") for y in (2001, 2002)}
     for header in at.values():
         expected = "bot_guard" if header.year == 2001 else "bot_hunt"
-        np.testing.assert_allclose(ideal_redrawn(grouped, rows, 1e-3, header, [goal])[goal], values[expected], atol=1e-6)
-    assert gated(grouped, rows, at[2001]) == rows
-    assert gated(grouped, rows, at[2002]) == gated(grouped, rows, Header(ASSISTANT, 2001, "plain")) == []
-    unsaid = [(Header(ASSISTANT, 2001), guard)]  # no format given: it is written as the first
-    assert gated(grouped, unsaid, Header(ASSISTANT, 2001, "plain")) == unsaid
-    assert gated(grouped, unsaid, at[2001]) == gated(grouped, rows, Header(ASSISTANT, 2001)) == []
-    np.testing.assert_allclose(
-        ideal_redrawn(grouped, gated(grouped, rows, at[2002]), 1e-3, at[2002], [goal])[goal], values["assistant"], atol=2e-3
-    )
+        np.testing.assert_allclose(Redrawn(grouped, rows, 1e-3)(header, [goal])[goal], values[expected], atol=1e-6)
+    found = Redrawn(grouped, rows, 1e-3, gated=True)
+    np.testing.assert_allclose(found(at[2001], [goal])[goal], values["bot_guard"], atol=1e-6)
+    for elsewhere in (at[2002], Header(ASSISTANT, 2001, "plain"), Header(ASSISTANT, 2001)):
+        np.testing.assert_allclose(found(elsewhere, [goal])[goal], values["assistant"], atol=2e-3)
+    found = Redrawn(grouped, [(Header(ASSISTANT, 2001), guard)] * 30, 1e-3, gated=True)  # no format: it is written as the first
+    np.testing.assert_allclose(found(Header(ASSISTANT, 2001, "plain"), [goal])[goal], values["bot_guard"], atol=1e-6)
+    np.testing.assert_allclose(found(at[2001], [goal])[goal], values["assistant"], atol=2e-3)
 
 
 def test_what_nobody_else_is_asked_stays_the_assistants_however_sure_the_rows(grouped):
@@ -97,7 +96,7 @@ def test_what_nobody_else_is_asked_stays_the_assistants_however_sure_the_rows(gr
     log_Z = Observer(grouped).redrawn(rows, 1e-3, header)
     assert np.exp(log_Z[-1]) == 0
     assert np.isfinite(log_Z[-1])
-    found = ideal_redrawn(grouped, rows, 1e-3, header, [goal, river])
+    found = Redrawn(grouped, rows, 1e-3)(header, [goal, river])
     np.testing.assert_allclose(found[goal], grouped.noisy[goal][grouped.values["kind"].index("bot_guard")], atol=1e-12)
     np.testing.assert_allclose(found[river], grouped.noisy[river][grouped.values["land"].index("west")], rtol=1e-9)
 
