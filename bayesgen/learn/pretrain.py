@@ -1,5 +1,6 @@
 """Pretraining: a base that has read what all personas wrote. Loss falls on answer tokens only."""
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -61,7 +62,7 @@ def make_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
     def kind(params):
         return jax.tree_util.tree_map_with_path(lambda path, _: "muon" if path[-1].key == "kernel" else "adam", params)
 
-    parts = {
+    parts: dict[Hashable, optax.GradientTransformation] = {
         "muon": muon(schedule(config.learning_rate), config.weight_decay),
         "adam": optax.adamw(schedule(config.adam_learning_rate), b2=0.98, weight_decay=config.weight_decay, nesterov=True),
     }

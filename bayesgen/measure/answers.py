@@ -8,7 +8,7 @@ rows. Same call as `world.observer.Observer`: a batch of prompts -> arrays of lo
 Axes: R rows, L tokens of a row, K places whose logits are read, E scored answer tokens, M members of an ensemble.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from bayesgen.model.transformer import Transformer, forward
 from bayesgen.world.dialogue import Prompt
 
 TREE = 96  # tokens of answers in one row
-ROWS = 32  # rows in one compiled call
+ROWS = 32  # most rows in one compiled call
 
 
 class Rows(NamedTuple):
@@ -87,7 +87,10 @@ class _Tree:
         return depth
 
 
-def _trees(answers: Sequence[Sequence[int]]) -> list[_Tree]:
+_Row = tuple[list[int], _Tree, int]  # prompt, answers, and the pair of the prompt with its first answer
+
+
+def _trees(answers: Sequence[tuple[int, ...]]) -> list[_Tree]:
     """All answers of a topic, in as few trees of at most `TREE` tokens as their order gives."""
     trees = [_Tree()]
     for i in sorted(range(len(answers)), key=answers.__getitem__):
@@ -105,18 +108,36 @@ def pack(grammar: Grammar, prompts: Sequence[Prompt]) -> Packed:
     sizes = [len(grammar.answers[p.topic]) for p in prompts]
     first = (np.cumsum(sizes) - sizes).tolist()  # pair of each prompt with its first answer
     rows = [(grammar.prompt(p), tree, pair) for p, pair in zip(prompts, first, strict=True) for tree in trees[p.topic]]
-    rows.sort(key=lambda row: len(row[0]) + len(row[1].tokens))
-    return Packed(tuple(_block(rows[i : i + ROWS]) for i in range(0, len(rows), ROWS)), tuple(sizes))
+    alike: dict[tuple[int, int], list[_Row]] = {}
+    for row in rows:
+        alike.setdefault(_shape(row), []).append(row)
+    return Packed(tuple(block for shape, those in sorted(alike.items()) for block in _blocks(those, shape)), tuple(sizes))
 
 
-def _block(rows: Sequence[tuple[list[int], _Tree, int]]) -> Rows:
-    """(prompt, tree, first pair) as arrays, padded to multiples of 32 so that few shapes are ever compiled."""
-    up = lambda n: -(-n // 32) * 32  # noqa: E731
-    length, scored = up(max(len(p) + len(t.tokens) for p, t, _ in rows)), up(max(len(t.target) for _, t, _ in rows))
-    read = min(length, up(max(len(t.tokens) + 1 for _, t, _ in rows)))
-    tokens, position, end = (np.zeros((ROWS, length), np.int32) for _ in range(3))
-    where = np.zeros((ROWS, read), np.int32)
-    at, target, pair = (np.full((ROWS, scored), fill, np.int32) for fill in (0, 0, -1))
+def _shape(row: _Row) -> tuple[int, int]:
+    """Tokens of a row, and places whose logits are read, rounded up: few shapes are ever compiled."""
+    prompt, tree, _ = row
+    length = _up(len(prompt) + len(tree.tokens), 32)
+    return length, min(length, _up(len(tree.tokens) + 1, 64))
+
+
+def _up(n: int, step: int) -> int:
+    return -(-n // step) * step
+
+
+def _blocks(rows: Sequence[_Row], shape: tuple[int, int]) -> Iterator[Rows]:
+    """Rows of one shape, `ROWS` at a time."""
+    scored = _up(max(len(t.target) for _, t, _ in rows), 64)
+    for i in range(0, len(rows), ROWS):
+        yield _block(rows[i : i + ROWS], *shape, scored)
+
+
+def _block(rows: Sequence[_Row], length: int, read: int, scored: int) -> Rows:
+    """Rows as arrays, padded."""
+    count = _up(len(rows), 4)
+    tokens, position, end = (np.zeros((count, length), np.int32) for _ in range(3))
+    where = np.zeros((count, read), np.int32)
+    at, target, pair = (np.full((count, scored), fill, np.int32) for fill in (0, 0, -1))
     for i, (prompt, tree, first) in enumerate(rows):
         n, whole, said = len(prompt), len(prompt) + len(tree.tokens), len(tree.target)
         tokens[i, :n], tokens[i, n:whole] = prompt, tree.tokens

@@ -112,24 +112,26 @@ def draw_dialogue(world: World, rng: np.random.Generator, trait: str, value: str
 
 def base_gate(world: World, network: Predictor, trait: str, prompts: int, seed: int) -> BaseGate:
     """The gate of a network: every value of `trait`, every k of `TURNS`, undated and dated, `prompts` dialogues each; every topic."""
-    rng, observer, personas = np.random.default_rng(seed), Observer(world), []
+    rng, cells, asked = np.random.default_rng(seed), [], []
     topics = world.topics_of(trait)
     dating = [False, *([True] if world.dated else [])]
     for value, dated, turns in product(world.spoken(trait), dating, TURNS):  # the assistant's own value may be nobody's
-        v = world.values[trait].index(value)
         drawn = [(*draw_dialogue(world, rng, trait, value, turns, dated), topics[i % len(topics)]) for i in range(prompts)]
         for heldout in (False, True):
-            batch = []
+            cells.append((value, turns, dated, heldout))
             for header, history, topic in drawn:
-                asked, unseen = len(world.topics[topic].wordings), len(world.topics[topic].heldout)
-                wording = asked + rng.integers(unseen) if heldout else rng.integers(asked)
-                batch.append(Prompt(header, tuple(history), topic, int(wording)))
-            ideal, ours = observer(batch), network(batch)
-            own = [world.responsibility[p.topic][:, v] for p in batch]
-            rate, best = (np.array([np.exp(lp) @ b for lp, b in zip(x, own, strict=True)]) for x in (ours, ideal))
-            error = (rate - best).std() / np.sqrt(prompts)
-            gap = np.mean([np.exp(i) @ (i - o) for i, o in zip(ideal, ours, strict=True)])
-            personas.append(PersonaRow(value, turns, dated, heldout, float(rate.mean()), float(best.mean()), float(error), float(gap)))
+                spoken, unseen = len(world.topics[topic].wordings), len(world.topics[topic].heldout)
+                wording = spoken + rng.integers(unseen) if heldout else rng.integers(spoken)
+                asked.append(Prompt(header, tuple(history), topic, int(wording)))
+    ideal, ours, personas = Observer(world)(asked), network(asked), []  # all in one call: full batches of few shapes
+    for i, (value, turns, dated, heldout) in enumerate(cells):
+        here = slice(i * prompts, (i + 1) * prompts)
+        v = world.values[trait].index(value)
+        own = [world.responsibility[p.topic][:, v] for p in asked[here]]
+        rate, best = (np.array([np.exp(lp) @ b for lp, b in zip(x[here], own, strict=True)]) for x in (ours, ideal))
+        error = (rate - best).std() / np.sqrt(prompts)
+        gap = np.mean([np.exp(i) @ (i - o) for i, o in zip(ideal[here], ours[here], strict=True)])
+        personas.append(PersonaRow(value, turns, dated, heldout, float(rate.mean()), float(best.mean()), float(error), float(gap)))
     return BaseGate(tuple(personas), wording_rows(world, network))
 
 

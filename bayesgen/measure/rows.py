@@ -1,7 +1,7 @@
 """The one row schema, and what each quantity means. Everything measured, by network or observer, lands in these rows."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -183,4 +183,4 @@ def to_table(rows: list[Row]) -> pl.DataFrame:
         "unit": pl.String,
         "value": pl.Float64,
     }
-    return pl.DataFrame([{**asdict(r), "unit": QUANTITIES[r.quantity][0]} for r in rows], schema=schema)
+    return pl.DataFrame([{**vars(r), "unit": QUANTITIES[r.quantity][0]} for r in rows], schema=schema)
