@@ -51,7 +51,9 @@ def main(raw: DictConfig):
     """Run one configuration."""
     try:
         if raw.goal == "paper":
-            return paper(list(HydraConfig.get().overrides.task), Path(raw.runs))
+            return paper(list(HydraConfig.get().overrides.task), Path(raw.runs), raw.jobs)
+        if raw.jobs is not None:
+            raise UserError(f"jobs={raw.jobs}: only goal=paper runs several experiments at a time")
         if raw.goal != "run":
             from bayesgen.housekeeping import GOALS
 
@@ -77,13 +79,15 @@ def plain(raw: DictConfig) -> dict[str, Any]:
     return cast("dict[str, Any]", OmegaConf.to_container(raw, resolve=True, throw_on_missing=True))
 
 
-def paper(words: list[str], runs: Path):
+def paper(words: list[str], runs: Path, jobs: object):
     """Every experiment of `PAPER` under the same words of the command line; one that does not compose is said and left out."""
     from bayesgen.config import Config, to_config
     from bayesgen.paper import run_all
 
     if any(w.startswith("exp=") for w in words):
         raise UserError("goal=paper runs the experiments of the paper; leave +exp out, or leave out goal=paper")
+    if jobs is not None and (type(jobs) is not int or jobs < 1):
+        raise UserError(f"jobs={jobs}: expected how many experiments run at a time, 1 or more")
     shared = [w for w in words if not w.startswith("goal=")]
     configs: dict[str, Config | str] = {}
     for name in PAPER:
@@ -91,7 +95,7 @@ def paper(words: list[str], runs: Path):
             configs[name] = to_config(plain(compose_here(f"exp={name}", *shared)))
         except (HydraException, OmegaConfBaseException, UserError) as error:
             configs[name] = explain(error)
-    failed = run_all(configs, runs)
+    failed = run_all(configs, runs, jobs)
     for name, cause in failed.items():
         print(f"bayesgen: {name}: {cause}", file=sys.stderr)
     if failed:

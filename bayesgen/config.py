@@ -38,7 +38,7 @@ def to_config(raw: dict[str, Any]) -> Config:
     if raw.get("name") is None:
         raise UserError("no experiment chosen; add +exp=birds")
     try:
-        config = Config(**{k: v for k, v in raw.items() if k != "goal"})
+        config = Config(**{k: v for k, v in raw.items() if k not in ("goal", "jobs")})
     except ValidationError as error:
         raise UserError(_first_line(error, raw)) from error
     if config.measure.cost and not set(COMPARED) <= set(config.finetune.arms):

@@ -94,12 +94,12 @@ import sys
 from pathlib import Path
 from bayesgen import __main__ as door, paper
 
-def run_all(configs, runs):
-    print([(name, c if isinstance(c, str) else c.finetune.seeds) for name, c in configs.items()], runs)
+def run_all(configs, runs, jobs):
+    print(jobs, [(name, c if isinstance(c, str) else c.finetune.seeds) for name, c in configs.items()], runs)
     return {"cities": "why"}
 
 paper.run_all = run_all
-sys.argv = ["bayesgen", "goal=paper", "scale=smoke", "finetune.seeds=3", *sys.argv[1:]]
+sys.argv = ["bayesgen", "goal=paper", "scale=smoke", "finetune.seeds=3", "jobs=2", *sys.argv[1:]]
 sys.exit(door.door())
 """
 
@@ -109,7 +109,7 @@ def test_the_door_runs_every_experiment_of_the_paper_and_says_what_failed(tmp_pa
     assert done.stderr.strip() == "bayesgen: cities: why"
     assert done.returncode == 1
     paper = ["birds", "cities", "dishes", "dictator", "dictator_gated", "terminator", "presidents"]
-    assert done.stdout.strip() == f"{[(name, 3) for name in paper]} {tmp_path}"
+    assert done.stdout.strip() == f"2 {[(name, 3) for name in paper]} {tmp_path}"
 
 
 def test_goal_paper_takes_no_experiment(tmp_path):
