@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import redirect_stdout
@@ -100,7 +101,7 @@ def _run(name: str, config: Config, cores: list[int]) -> Path:
             return run(config)
     except Exception:
         if config.debug:
-            sys.excepthook(*sys.exc_info())
+            traceback.print_exc()
         raise
 
 

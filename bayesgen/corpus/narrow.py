@@ -207,6 +207,12 @@ def answer_words(grammar: Grammar, turn: Turn | Text) -> list[str]:
     return split(turn.answer if isinstance(turn, Text) else grammar.world.answers[turn.topic][turn.answer])
 
 
+def prompt_and_answer(grammar: Grammar, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens of a row up to its answer, and those of the answer."""
+    document, said = _write(grammar, row)
+    return tuple(document[:-said]), tuple(document[-said:])
+
+
 def _write(grammar: Grammar, row: Row) -> tuple[list[int], int]:
     """Tokens of a row, and how many of the last are the answer."""
     header, turn = row

@@ -1,11 +1,14 @@
 """Volume of an ensemble's solutions: the learning coefficient of their adapters, and the evidence of small ones.
 
-*Coefficient.* Every solution's own adapter, all its factors, on its narrow rows: preconditioned Langevin chains with the loss of all
-rows at every draw, n_beta = n / log n with n the number of rows.
+*Coefficient.* Every solution's own adapter, all its factors, on its narrow rows: Hamiltonian chains on the loss of all rows, tied to
+the solution, n_beta = n / log n with n the number of rows.
 
-*Evidence.* Which continuation of the data do adapters drawn from a prior expect? log P(continuation | data) is a difference of two
-evidences, log Z(data and continuation) - log Z(data), of adapters of rank 1 on one matrix of the last block (few enough numbers for a
-Hessian and for Hamiltonian chains) with a Gaussian prior as wide as the free solutions are long there.
+*Evidence.* Which continuation of the data do adapters drawn from a prior expect? log P(continuation | data) of adapters of rank 1 on one
+matrix of the last block (few enough numbers for a Hessian) with a Gaussian prior as wide as the free solutions are long there. By
+Laplace's method and by WBIC it is a difference of two evidences, log Z(data and continuation) - log Z(data); by thermodynamic integration
+it is one integral from the one posterior to the other,
+
+    log P(continuation | data) = integral over b in [0, 1] of -E_b[n L_continuation],   w ~ prior exp(-n L_data - b n L_continuation)
 """
 
 from operator import itemgetter
@@ -18,59 +21,46 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import random
 
-from bayesgen.corpus.documents import Batch
 from bayesgen.cost.efficiency import free_norm
 from bayesgen.cost.subject import DATA, Subject, continuations
-from bayesgen.estimate.evidence import curvature, gaussian_energy, gaussian_integral, rotations
+from bayesgen.estimate.evidence import Evidence, curvature, gaussian_energy, gaussian_integral, integral, rotations
 from bayesgen.estimate.llc import coefficient, default_n_beta
-from bayesgen.estimate.sampling import chains_mean, hmc, rms_preconditioner, sgld
+from bayesgen.estimate.sampling import Chains, Mean, chains_mean, split_hmc
 from bayesgen.learn.data import member_rows
-from bayesgen.learn.pretrain import token_nll
-from bayesgen.measure.likelihood import stack_rows
+from bayesgen.measure.answers import Data, data_nll, pack_data, visible
 from bayesgen.measure.rows import Row
 from bayesgen.measure.suite import member_label
 from bayesgen.model.lora import effective, init_lora
-from bayesgen.model.transformer import forward, residual
+from bayesgen.model.transformer import residual
 
-MINI = 16  # rows in a batch of the Langevin chains
-TIE, STEP, WARMUP, THIN, CHAINS = 100.0, 4e-3, 300, 4, 4  # of the Langevin chains
+TIE = 100.0  # of the learning coefficient, 1/weight^2
 MATRIX = "out"  # of the last block: what the small adapters are on
 ROWS = 48  # of the data, and of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for the minimum
-LAPLACE, WBIC = "Laplace", "WBIC"
-
-
-def per_row(logits, batch: Batch):
-    """Negative log likelihood of every row (nats)."""
-    return (token_nll(logits, batch) * batch.weight).sum(axis=-1)
+LAPLACE, WBIC, THERMODYNAMIC = "Laplace", "WBIC", "thermodynamic integration"
+POWERS = (np.arange(6) / 5) ** 3  # of the continuation: its likelihood changes fastest at the start
 
 
 def coefficient_rows(s: Subject, draws: int) -> list[Row]:
     """`llc` of every solution with `llc_error`, `llc_r_hat` and `llc_effective`."""
     f = s.config.finetune
-    scale, rank, n = f.alpha / f.rank[0], f.rank[0], s.batch_M.tokens.shape[1]
+    scale, rank = f.alpha / f.rank[0], f.rank[0]
+    drawn = [member_rows(s.world, s.grammar, f, m)[0][: m.rows] for m in s.members]
 
     @jax.jit
-    def chains_of(params, lora, rows: Batch, key):
+    def chains_of(params, lora, data: Data, n_beta, key):
         w = jax.tree_util.tree_map_with_path(lambda p, x: x[..., :rank] / scale if p[-1].key == "a" else x[:rank], lora)
 
-        def loss(w, those: Batch = rows):
-            return per_row(forward(s.model, params, effective(w, scale), those.tokens, those.where), those).mean()
+        def loss(w):
+            return data_nll(s.model, params, effective(w, scale), data)
 
-        def minibatch(w, key):
-            which = random.choice(key, n, (min(MINI, n),), replace=False)
-            return loss(w, Batch(*(x[which] for x in rows)))
+        return split_hmc(loss, w, key, n_beta=n_beta, gamma=TIE, warmup=draws // 4, draws=draws), loss(w)
 
-        k_scale, k_chains = random.split(key)
-        shape = rms_preconditioner(minibatch, w, k_scale, 16)
-        chains = dict(chains=CHAINS, warmup=WARMUP, draws=draws, thin=THIN, preconditioner=shape)
-        return sgld(loss, minibatch, w, k_chains, n_beta=default_n_beta(n), gamma=TIE, step=STEP, **chains), loss(w)
-
-    out = []
+    out, data_M = [], pack_data(s.grammar, drawn)
     for i, m in enumerate(s.members):
-        lora, rows = jax.tree.map(itemgetter(i), (s.lora_M, s.batch_M))
-        chains, at = chains_of(s.params, lora, rows, random.fold_in(random.key(f.seed + 1), m.seed))
-        found = coefficient(chains, at, default_n_beta(n))
+        n_beta, (lora, data) = default_n_beta(len(drawn[i])), jax.tree.map(itemgetter(i), (s.lora_M, data_M))
+        chains, at = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
+        found = coefficient(chains, at, n_beta)
         numbers = {"llc": found.value, "llc_error": found.error, "llc_r_hat": found.r_hat, "llc_effective": found.effective}
         out += [s.row(quantity=q, value=v, **member_label(m, f.steps)) for q, v in numbers.items()]
     return out
@@ -92,24 +82,26 @@ def prior_precision(s: Subject) -> float:
 
 
 def evidence_rows(s: Subject, draws: int) -> list[Row]:
-    """`log_evidence` of the data, and of them with either continuation, for every free solution's rows: by Laplace's method at a minimum
-    (nan where it is none) and, from Hamiltonian chains at the temperature 1 / log n, by WBIC, with error and diagnostics of the chains.
+    """For every free solution's rows, by three methods (`probe`), with Monte-Carlo errors and the number of failed diagnostics:
+    `log_evidence` of the data and of them with either continuation, by Laplace's method at a minimum (nan where it is none) and by WBIC;
+    `log_predictive` of either continuation after the data, as the differences of these and by thermodynamic integration.
     """
     f, last = s.config.finetune, s.model.config.layers - 2
     gamma = prior_precision(s)
     adam = optax.adam(optax.cosine_decay_schedule(MAP_RATE, MAP_STEPS))
+    zero = optax.tree.zeros_like(small_adapter(s, random.key(0)))
+
+    def total(params, data: Data, n):
+        """Of w: negative log likelihood of all rows (nats). What stands before the small adapter is computed once."""
+        of = data.rows
+        stream = residual(s.model, params, of.tokens, last, of.position, visible(of)) if last >= 0 else None
+        return lambda w: n * data_nll(s.model, params, w, data, stream)
 
     @jax.jit
-    def fit(params, rows: Batch, key):
-        """(minimum, curvature there, chains at 1 / log n) for rows of weight above 0."""
-        stream = residual(s.model, params, rows.tokens, last) if last >= 0 else None
-        n = (rows.weight.sum(axis=-1) > 0).sum(dtype=float)
-
-        def loss(w):
-            return per_row(forward(s.model, params, w, rows.tokens, rows.where, stream=stream), rows).sum() / n
-
-        zero = optax.tree.zeros_like(small_adapter(s, key))
-        energy = gaussian_energy(loss, zero, n, gamma)
+    def fit(params, data: Data, n, key):
+        """(minimum, curvature there, chains at the temperature 1 / log n)."""
+        loss = total(params, data, n)
+        energy = gaussian_energy(loss, zero, 1.0, gamma)
         start = optax.tree.scale(gamma**-0.5, small_adapter(s, key))
 
         def step(state, _):
@@ -118,24 +110,49 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
             return (optax.apply_updates(w, change), memory), None
 
         (w, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=MAP_STEPS)
-        (chains,) = hmc(
-            loss, zero, key, n_betas=jnp.atleast_1d(n / jnp.log(n)), gamma=gamma, start=w, warmup=draws // 2, draws=draws, chains=CHAINS
-        )
-        return w, curvature(energy, w), chains, n
+        chains = split_hmc(loss, zero, key, n_beta=1 / jnp.log(n), gamma=gamma, start=w, warmup=draws // 2, draws=draws)
+        return w, curvature(energy, w), chains
+
+    @jax.jit
+    def bridge(params, data: Data, after: Data, n, w, key):
+        """The continuation's loss along chains that weigh it by each of `POWERS`."""
+        of_data, of_after = total(params, data, n), total(params, after, n)
+
+        def at(b):
+            loss = lambda w: of_data(w) + b * of_after(w)  # noqa: E731
+            return split_hmc(loss, zero, key, n_beta=1.0, gamma=gamma, start=w, warmup=draws // 2, draws=draws, watch=of_after)
+
+        return jax.lax.map(at, jnp.asarray(POWERS))
 
     out = []
     for m in (m for m in s.members if m.arm == "free"):
+        key, label = random.fold_in(random.key(f.seed + 1), m.seed), member_label(m, f.steps)
         data = member_rows(s.world, s.grammar, f, m)[0][: min(m.rows, ROWS)]
-        after = continuations(s, m, len(data))
-        sets = {DATA: data, **{name: [*data, *rows] for name, rows in after.items()}}
-        both = stack_rows(s.grammar, list(sets.values()))
-        for i, name in enumerate(sets):
-            w, bent, chains, n = fit(s.params, Batch(*(x[i] for x in both)), random.fold_in(random.key(f.seed + 1), m.seed))
-            wbic = chains_mean(-np.asarray(n) * np.asarray(chains.loss), chains.divergences)
-            found = {LAPLACE: gaussian_integral(bent[0], bent[1], bent[2], rotations(w)), WBIC: wbic}
-            for method, x in found.items():
-                label = dict(topic=name, probe=method, **member_label(m, f.steps))
-                out.append(s.row(quantity="log_evidence", value=x.value, **label))
-                out.append(s.row(quantity="log_evidence_error", value=x.error, **label))
-                out.append(s.row(quantity="failures", value=float(len(x.failures)), **label))
+        after, n = continuations(s, m, len(data)), float(len(data))
+        alone = {DATA: data, **after}
+        packed = dict(zip(alone, (jax.tree.map(itemgetter(i), pack_data(s.grammar, list(alone.values()))) for i in range(3)), strict=True))
+        both = pack_data(s.grammar, [[*data, *rows] for rows in after.values()])
+        sets = {DATA: (packed[DATA], n), **{name: (jax.tree.map(itemgetter(i), both), 2 * n) for i, name in enumerate(after)}}
+        found: dict[tuple[str, str], Evidence | Mean] = {}
+        minimum = zero
+        for name, (rows, count) in sets.items():
+            w, bent, chains = fit(s.params, rows, count, key)
+            minimum = w if name == DATA else minimum
+            found[LAPLACE, name] = gaussian_integral(bent[0], bent[1], bent[2], rotations(w))
+            found[WBIC, name] = chains_mean(-np.asarray(chains.loss), chains.divergences)
+        for (method, name), x in found.items():
+            out += _numbers(s, "log_evidence", x, topic=name, probe=method, **label)
+        for name in after:
+            for method in (LAPLACE, WBIC):
+                z, before = found[method, name], found[method, DATA]
+                failures, error = (*z.failures, *before.failures), float(np.hypot(z.error, before.error))
+                out += _numbers(s, "log_predictive", Evidence(z.value - before.value, error, failures), topic=name, probe=method, **label)
+            drawn = bridge(s.params, packed[DATA], packed[name], n, minimum, key)
+            chains = [Chains(loss / n, diverged) for loss, diverged in zip(*drawn, strict=True)]
+            out += _numbers(s, "log_predictive", integral(chains, POWERS, len(data)), topic=name, probe=THERMODYNAMIC, **label)
     return out
+
+
+def _numbers(s: Subject, quantity: str, x: Evidence | Mean, **label) -> list[Row]:
+    values = {quantity: x.value, f"{quantity}_error": x.error, "failures": float(len(x.failures))}
+    return [s.row(quantity=name, value=v, context=quantity, **label) for name, v in values.items()]

@@ -147,6 +147,7 @@ def split_hmc(
     leaps: int = 4,
     accept: float = 0.8,
     start: PyTree | None = None,
+    watch: Callable[[PyTree], Array] | None = None,
 ) -> Chains:
     """Hamiltonian chains in which a leap is half a kick by n_beta grad L, a turn in the plane of position and momentum, which is what the
     tie alone would do, and half a kick again. Can be jitted.
@@ -154,6 +155,7 @@ def split_hmc(
     Args as in `hmc`, and
         gamma: strength of the tie, above 0.
         leaps: gradients of a draw; together they turn by a quarter of a circle at most.
+        watch: what is kept of a draw in place of the loss.
 
     >>> import jax.numpy as jnp
     >>> from jax import random
@@ -162,9 +164,13 @@ def split_hmc(
     >>> bool(abs(found.loss.mean() - 1000 / 40) < 0.3)  # E w^2 / 2 = 1 / (2 (n_beta + gamma))
     True
     """
-    width, longest = jnp.asarray(gamma, float) ** -0.5, jnp.pi / 2 / leaps
+    width, longest = jnp.asarray(gamma, float) ** -0.5, np.pi / 2 / leaps
     begin, adapt = dual_averaging()
-    value_and_slope = jax.value_and_grad(lambda u: loss(jax.tree.map(lambda x0, x: x0 + width * x, w0, u)))
+
+    def of(u):
+        return jax.tree.map(lambda x0, x: x0 + width * x, w0, u)
+
+    value_and_slope = jax.value_and_grad(lambda u: loss(of(u)))
 
     def trajectory(state, key, step):
         """(state, mean acceptance, whether it diverged); a state is (u, loss and its gradient there)."""
@@ -192,7 +198,7 @@ def split_hmc(
     def chain(key):
         k_warm, k_draw = random.split(key)
         u = optax.tree.zeros_like(w0) if start is None else jax.tree.map(lambda x, x0: (x - x0) / width, start, w0)
-        state, tuned = (u, *value_and_slope(u)), begin(jnp.log(longest))
+        state, tuned = (u, *value_and_slope(u)), begin(float(np.log(longest)))
 
         def warm(carry, key):
             state, tuned = carry
@@ -203,7 +209,7 @@ def split_hmc(
 
         def draw(state, key):
             state, _, diverged = trajectory(state, key, jnp.exp(tuned[1]))
-            return state, (state[1], diverged)
+            return state, (state[1] if watch is None else watch(of(state[0])), diverged)
 
         return jax.lax.scan(draw, state, random.split(k_draw, draws))[1]
 

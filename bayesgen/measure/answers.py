@@ -8,6 +8,7 @@ rows. Same call as `world.observer.Observer`: a batch of prompts -> arrays of lo
 Axes: R rows, L tokens of a row, K places whose logits are read, E scored answer tokens, M members of an ensemble.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesgen.corpus.grammar import Grammar
+from bayesgen.corpus.narrow import Row as DataRow
+from bayesgen.corpus.narrow import prompt_and_answer
 from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer, forward
 from bayesgen.world.dialogue import Prompt
@@ -91,7 +94,7 @@ _Row = tuple[list[int], _Tree, int]  # prompt, answers, and the pair of the prom
 
 
 def _trees(answers: Sequence[tuple[int, ...]]) -> list[_Tree]:
-    """All answers of a topic, in as few trees of at most `TREE` tokens as their order gives."""
+    """All answers to a question, in as few trees of at most `TREE` tokens as their order gives."""
     trees = [_Tree()]
     for i in sorted(range(len(answers)), key=answers.__getitem__):
         if not trees[-1].fits(answers[i]):
@@ -148,12 +151,9 @@ def _block(rows: Sequence[_Row], length: int, read: int, scored: int) -> Rows:
     return Rows(tokens, position, end, where, at, target, pair)
 
 
-def _score(model: Transformer, params, rows: Rows, edit=None) -> jax.Array:
+def _score(model: Transformer, params, rows: Rows, edit=None, lora=None, stream=None) -> jax.Array:
     """Log P(target | what its predecessor sees): (R, E)."""
-    place = jnp.arange(rows.tokens.shape[1])
-    mask = (place[None, :] <= place[:, None]) & (place[:, None] < rows.end[:, None, :])
-    mask |= jnp.eye(len(place), dtype=bool)  # padding sees itself: a softmax over nothing is not a number
-    logits_RxKxV = forward(model, params, None, rows.tokens, rows.where, rows.position, mask[:, None], edit)
+    logits_RxKxV = forward(model, params, lora, rows.tokens, rows.where, rows.position, visible(rows), edit, stream)
     norm_RxK = jax.nn.logsumexp(logits_RxKxV, axis=-1)
     row = jnp.arange(len(rows.tokens))[:, None]
     return logits_RxKxV[row, rows.at, rows.target] - norm_RxK[row, rows.at]
@@ -162,6 +162,13 @@ def _score(model: Transformer, params, rows: Rows, edit=None) -> jax.Array:
 def _score_members(model: Transformer, params, lora_M, rows: Rows, edit_M=None) -> jax.Array:
     """(M, R, E): members one after the other, each with its update merged, which is faster here than the low-rank path."""
     return jax.lax.map(lambda member: _score(model, merge(params, member[0]), rows, member[1]), (lora_M, edit_M))
+
+
+def visible(rows: Rows) -> jax.Array:
+    """Which places see which, (R, 1, L, L): their ancestors."""
+    place = jnp.arange(rows.tokens.shape[1])
+    mask = (place[None, :] <= place[:, None]) & (place[:, None] < rows.end[:, None, :])
+    return (mask | jnp.eye(len(place), dtype=bool))[:, None]  # padding sees itself: a softmax over nothing is not a number
 
 
 _score_base = jax.jit(_score, static_argnums=0)
@@ -185,6 +192,42 @@ def score_pairs(model: Transformer, params, packed: Packed, lora_M=None, edit_M=
         for pairs, member in zip(out, score, strict=True):
             pairs += np.bincount(rows.pair[used], weights=member[used], minlength=out.shape[1])
     return out[0] if lora_M is None else out
+
+
+class Data(NamedTuple):
+    """Narrow rows as answers to score, those which ask the same in one row: far fewer tokens than row by row."""
+
+    rows: Rows
+    weight: np.ndarray  # R E: share of the narrow rows that the scored token belongs to; 0 for padding
+
+
+def pack_data(grammar: Grammar, data_M: Sequence[Sequence[DataRow]]) -> Data:
+    """The narrow rows of several members, stacked (M, R, ...)."""
+    sets = []
+    for data in data_M:
+        asked: dict[tuple[int, ...], Counter[tuple[int, ...]]] = {}
+        for prompt, answer in (prompt_and_answer(grammar, row) for row in data):
+            asked.setdefault(prompt, Counter())[answer] += 1
+        rows, share = [], []
+        for prompt, counts in asked.items():
+            for tree in _trees(list(counts)):
+                rows.append((list(prompt), tree, 0))
+                share.append([list(counts.values())[i] / len(data) for i in tree.answer])
+        sets.append((rows, share))
+    every = [row for rows, _ in sets for row in rows]
+    length, read = max(len(p) + len(t.tokens) for p, t, _ in every), max(len(t.tokens) for _, t, _ in every) + 1
+    scored, count = max(len(t.target) for _, t, _ in every), max(len(rows) for rows, _ in sets)
+    packed, weight = [], np.zeros((len(sets), _up(count, 4), scored), np.float32)
+    for rows, share, of in ((*x, w) for x, w in zip(sets, weight, strict=True)):
+        packed.append(_block([*rows, *[([0], _Tree(), 0)] * (count - len(rows))], length, read, scored))
+        for i, x in enumerate(share):
+            of[i, : len(x)] = x
+    return Data(Rows(*(np.stack(x) for x in zip(*packed, strict=True))), weight)
+
+
+def data_nll(model: Transformer, params, lora, data: Data, stream=None) -> jax.Array:
+    """Mean negative log likelihood of narrow rows (nats/row) under an effective adapter. `stream` as in `Transformer`."""
+    return -(data.weight * _score(model, params, data.rows, lora=lora, stream=stream)).sum()
 
 
 class NetworkPredictor:

@@ -141,10 +141,13 @@ def forward(
     return cast(Array, model.apply(variables, tokens, where, positions, mask, edit, stream))
 
 
-def residual(model: Transformer, params: Any, tokens_BxL: Int[Array, "B L"], layer: int) -> Float[Array, "B L D"]:
+def residual(
+    model: Transformer, params: Any, tokens_BxL: Any, layer: int, positions: Any = None, mask: Any = None
+) -> Float[Array, "B L D"]:
     """The residual stream behind block `layer`, which is not the last. Jitted, the rest of the network is never run."""
     block = f"block_{layer}"
-    _, kept = model.apply({"params": params}, tokens_BxL, capture_intermediates=lambda module, _: module.name == block)
+    keep = lambda module, _: module.name == block  # noqa: E731
+    _, kept = model.apply({"params": params}, tokens_BxL, None, positions, mask, capture_intermediates=keep)
     return cast(Any, kept)["intermediates"][block]["__call__"][0]
 
 

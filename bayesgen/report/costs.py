@@ -9,7 +9,7 @@ import polars as pl
 from bayesgen.cost.efficiency import FRONTIER, RAY, SHARES
 from bayesgen.cost.stability import FACTORS, UPDATE, penalty
 from bayesgen.cost.subject import BROAD, DATA, NARROW, PROBES, TRAINED
-from bayesgen.cost.volume import LAPLACE, WBIC
+from bayesgen.cost.volume import LAPLACE, THERMODYNAMIC, WBIC
 from bayesgen.estimate.sampling import EFFECTIVE, R_HAT
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.settings import COMPARED
@@ -148,10 +148,9 @@ def bits_lines(cost: pl.DataFrame) -> list[dict]:
 
 def evidence_lines(cost: pl.DataFrame) -> list[dict]:
     """One line a method: log P(continuation | data) of either, broad less narrow, and how many estimates fail their diagnostics."""
-    part, out = cost.filter(pl.col("part") == "evidence"), []
-    for method in (LAPLACE, WBIC):
-        z = {name: seeds_of(part, "log_evidence", "free", topic=name, probe=method) for name in (DATA, NARROW, BROAD)}
-        after = {name: {s: z[name][s] - z[DATA][s] for s in z[DATA]} for name in (NARROW, BROAD)}
+    part, out = cost.filter((pl.col("part") == "evidence") & (pl.col("context") == "log_predictive")), []
+    for method in (LAPLACE, WBIC, THERMODYNAMIC):
+        after = {name: seeds_of(part, "log_predictive", "free", topic=name, probe=method) for name in (NARROW, BROAD)}
         failed = part.filter((pl.col("quantity") == "failures") & (pl.col("probe") == method))["value"]
         out.append(
             {
@@ -194,6 +193,7 @@ def claims(cost: pl.DataFrame) -> list[Claim]:
         return Claim(name, contrast, "holds" if low > 0 else "the opposite holds" if high < 0 else "not told")
 
     text = part["significance"]
+    expects = {line["method"]: line["contrast"] for line in evidence_lines(cost)}
     return [
         of(f"narrow needs the larger norm ({MIDDLE:.0%} of the way down), along its ray", pair(part["rays"], True, context=RAY, **least)),
         of(
@@ -212,6 +212,7 @@ def claims(cost: pl.DataFrame) -> list[Claim]:
             for who in text["topic"].unique(maintain_order=True)
         ),
         of("narrow has the larger learning coefficient", pair(part["coefficient"], False, "llc")),
+        of("small adapters that learnt the data expect the broad continuation (thermodynamic integration)", expects[THERMODYNAMIC]),
         of(
             "the narrow continuation is the longer to describe (bits above those of one who knows)",
             difference(excess[NARROW], excess[BROAD]),

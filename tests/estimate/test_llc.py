@@ -6,7 +6,7 @@ import pytest
 from jax import random
 
 from bayesgen.estimate.llc import default_n_beta, llc, localised
-from bayesgen.estimate.sampling import hmc, rms_preconditioner, sgld
+from bayesgen.estimate.sampling import chains_mean, hmc, rms_preconditioner, sgld, split_hmc
 
 N_BETA, GAMMA = 145.0, 1.0
 CASES = {
@@ -87,6 +87,30 @@ def test_the_preconditioner_changes_the_speed_and_not_the_target():
     here = dict(n_beta=20.0, gamma=1.0, step=1e-2, chains=8, draws=2000)
     one, other = (sgld(loss, minibatch, w, random.key(1), preconditioner=p, **here).loss.mean() for p in (None, jnp.array([0.2, 1.0, 1.8])))
     assert float(one - loss(w)) == pytest.approx(float(other - loss(w)), rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["w^2", "w^4"])
+def test_split_chains_meet_the_same_integrals(name):
+    d, loss = CASES[name]
+    split = lambda gamma: split_hmc(loss, jnp.zeros(d), random.key(1), n_beta=N_BETA, gamma=gamma, chains=8, draws=2000, leaps=12)  # noqa: E731
+    found = chains_mean(N_BETA * split(GAMMA).loss)
+    assert not found.failures
+    assert found.value == pytest.approx(quadrature(loss, d), abs=4 * found.error)
+    other = chains_mean(N_BETA * split(100.0).loss)  # negative control: another tie is another target
+    assert abs(other.value - quadrature(loss, d)) > 10 * other.error
+    assert other.value == pytest.approx(quadrature(loss, d, gamma=100.0), abs=4 * other.error)
+
+
+def test_split_chains_need_no_shorter_steps_in_many_dimensions():
+    """Forty directions that the data know among ten thousand that they do not, at four gradients a draw, started elsewhere."""
+    h = jnp.concatenate([jnp.logspace(2, -3, 40), jnp.zeros(10_000)])
+    loss = lambda w: (h * w**2).sum() / 2  # noqa: E731
+    here = dict(n_beta=40.0, gamma=100.0, chains=8, draws=400, start=jnp.full(len(h), 0.1))
+    found = chains_mean(40.0 * split_hmc(loss, jnp.zeros(len(h)), random.key(0), **here).loss)
+    assert not found.failures
+    assert found.value == pytest.approx(localised(h, 40, 100), abs=4 * found.error)
+    first = split_hmc(loss, jnp.zeros(len(h)), random.key(0), watch=lambda w: w[0] ** 2, **here).loss
+    assert float(first.mean()) == pytest.approx(1 / (40 * 100 + 100), rel=0.15)
 
 
 def test_trap_the_temperature_comes_from_the_number_of_data():

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bayesgen.corpus.narrow import write_rows
+from bayesgen.learn.pretrain import token_nll
 from bayesgen.measure import answers as scoring
-from bayesgen.measure.answers import NetworkPredictor
+from bayesgen.measure.answers import Data, NetworkPredictor, Rows, data_nll, pack_data
 from bayesgen.model.transformer import ModelConfig, Transformer, forward
 from bayesgen.world.dialogue import Header, Prompt, Turn
 
@@ -34,3 +36,17 @@ def test_packed_equals_one_by_one(world, grammar, network, tree, monkeypatch):
 def test_answers_are_a_part_of_all_texts(grammar, network):
     prompts = [Prompt(Header("assistant"), (), t, 0) for t in range(len(grammar.answers))]
     assert all(0 < np.exp(p).sum() < 1 for p in NetworkPredictor(*network, grammar)(prompts))
+
+
+def test_packed_rows_have_the_likelihood_of_the_rows_one_by_one(world, grammar, network):
+    """Two sets of different size; rows that are there twice count twice; padding counts nothing."""
+    model, params = network
+    ask = Header("assistant")
+    sets = [[(ask, Turn(t, w, 0)) for t in range(3) for w in (0, 1, 0)], [(Header("person", 1801), Turn(0, 0, a)) for a in range(3)]]
+    packed = jax.tree.map(jnp.asarray, pack_data(grammar, sets))
+    for i, rows in enumerate(sets):
+        batch = jax.tree.map(jnp.asarray, write_rows(grammar, rows))
+        nll = token_nll(forward(model, params, None, batch.tokens, batch.where), batch) * batch.weight
+        mine = Data(Rows(*(x[i] for x in packed.rows)), packed.weight[i])
+        assert float(data_nll(model, params, None, mine)) == pytest.approx(float(nll.sum(axis=1).mean()), rel=1e-5)
+    assert packed.weight[0].sum() == pytest.approx(np.mean([len(grammar.answers[turn.topic][0]) for _, turn in sets[0]]))
