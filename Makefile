@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 
-.PHONY: install birds paper record record-paper test test-slow check bench lock
+.PHONY: install birds paper record record-paper record-cost test test-slow check bench lock
 
 install: $(VENV)/.ready
 
@@ -23,6 +23,10 @@ record:                   ## put a result on its experiment's page: make record 
 
 record-paper:             ## the table of all contrasts: make record-paper PAGE=runs/page/paper-d70b150a
 	cp $(PAGE)/paper.md $(PAGE)/overview.png experiments/
+
+record-cost:              ## costs of an experiment: make record-cost AS=birds PAGE=runs/page/birds-91fecfc1
+	mkdir -p experiments/cost/$(AS)
+	cp $(PAGE)/cost.md $(wildcard $(PAGE)/cost_*.png) experiments/cost/$(AS)/
 
 test: install             ## everything from a fresh clone to green
 	$(PY) -m pytest -n 2 -m "not slow"

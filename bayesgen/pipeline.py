@@ -98,6 +98,10 @@ def prepare(config: Config) -> Setup:
         )
     if config.measure.features and config.model.layers < 2:
         raise UserError("measure.features reads the stream between two blocks, but model.layers is 1; take two, or measure.features=null")
+    if config.measure.features and config.world.depth == "earlier":
+        raise UserError(
+            "measure.features reads where answers begin, but with world.depth=earlier remarks have answers too; leave out one"
+        )
     model = Transformer(config.model, len(grammar.tokenizer))
     return Setup(config, world, grammar, model, DocumentSource(grammar, config.pretrain.length))
 
@@ -174,17 +178,8 @@ def build_gate(setup: Setup, base: Artifact) -> Artifact:
     described = {"trait": config.measure.trait, "prompts": config.measure.gate_prompts, "code": measured}
     gate = artifact.build(config.runs, "gate", config.measure.trait, described, make, base)
     found, excess = load_gate(gate)
-    worst = found.worst
     print(f"  base loss {excess.network:.3f} nats/token, {excess.difference:.3f} ± {excess.error:.3f} above the exact entropy", flush=True)
-    print(
-        f"  base gate: {'NOT PASSED' if found.failures else 'passed'}; worst of {len(found.personas)} cells: {worst.value} "
-        f"{worst.where}, network {worst.network:.3f}, ideal {worst.ideal:.3f}",
-        flush=True,
-    )
-    for failure in found.failures[:8]:
-        print(f"    {failure}", flush=True)
-    if len(found.failures) > 8:
-        print(f"    and {len(found.failures) - 8} more", flush=True)
+    print("\n".join(found.lines), flush=True)
     return gate
 
 

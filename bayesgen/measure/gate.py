@@ -86,6 +86,17 @@ class BaseGate:
         """The era and turn where network and observer are furthest apart."""
         return max(self.personas, key=lambda r: abs(r.difference))
 
+    @property
+    def lines(self) -> list[str]:
+        """The verdict, the cell that is furthest off, and the worst of what fails, for the terminal."""
+        worst, failures = self.worst, self.failures
+        said = [
+            f"  base gate: {'NOT PASSED' if failures else 'passed'}; worst of {len(self.personas)} cells: {worst.value} "
+            f"{worst.where}, network {worst.network:.3f}, ideal {worst.ideal:.3f}"
+        ]
+        more = [f"    and {len(failures) - 8} more"] if len(failures) > 8 else []
+        return said + [f"    {failure}" for failure in failures[:8]] + more
+
 
 def longest_prompt(grammar: Grammar) -> int:
     """Most tokens that a dialogue of the gate can take, its open question and answer included."""

@@ -22,7 +22,6 @@ def result_markdown(
     contexts: list[dict],
     answering: dict[str, dict[str, list[tuple[str, float]]]],
     ablation: list[dict],
-    costs: dict | None,
 ) -> str:
     """All tables of a result, the base's gate last."""
     story, still = names_of(config, world), list(headline[0]["moved"])
@@ -113,7 +112,6 @@ def result_markdown(
             *(by_header if len(story["contexts"]) > 1 else []),
             *who,
             *(taken_out if ablation else []),
-            *(cost_markdown(costs) if costs else []),
             f"Base: {excess.network:.3f} nats per answer token on fresh documents, {excess.difference:.3f} ± {excess.error:.3f} above the "
             f"exact entropy. Gate: {verdict}{more} (worst: {worst.value} {worst.where}, network {worst.network:.3f}, "
             f"ideal {worst.ideal:.3f} ± {worst.error:.3f}).",
@@ -123,10 +121,12 @@ def result_markdown(
     )
 
 
-def cost_markdown(costs: dict) -> list[str]:
-    """The tables of the cost section."""
-    return [
-        "What a solution costs (contrasts narrow less broad, seed by seed; significance: broad less narrow; lengths in logarithms):",
+def cost_markdown(config, costs: dict) -> str:
+    """All tables of the costs."""
+    lines = [
+        f"{config.name}: one base, {config.finetune.seeds} finetuning seeds; {config.measure.cost.seeds} of what was trained or sampled "
+        "for the costs alone. Means, 95% intervals in brackets. Contrasts are narrow less broad, seed by seed (significance and "
+        "evidence: broad less narrow), of the logarithms where it is a length or a divergence.",
         "",
         "| claim | contrast | here |",
         "|---|---|---|",
@@ -162,6 +162,7 @@ def cost_markdown(costs: dict) -> list[str]:
         *(f"| {r['optimiser']} | {show(r['trained'])} | {show(r['probes'])} | {show(r['ratio'])} |" for r in costs["before"]),
         "",
     ]
+    return "\n".join(lines)
 
 
 def between(ends: tuple[float, float] | None) -> str:

@@ -23,7 +23,7 @@ from bayesgen.measure.norms import NORMS
 from bayesgen.measure.rows import QUANTITIES, REMOVED, spell
 from bayesgen.report.contrasts import Pick, by_seed
 from bayesgen.report.costs import cost_section
-from bayesgen.report.markdown import result_markdown
+from bayesgen.report.markdown import cost_markdown, result_markdown
 from bayesgen.report.summary import (
     ablation_table,
     answering_table,
@@ -54,7 +54,7 @@ def write_page(
     features: dict | None,
     cost: pl.DataFrame | None,
 ):
-    """Write `report.html`, `result.md`, the rows behind them, and what `python -m plots` needs."""
+    """Write `report.html`, `result.md` (and `cost.md`), the rows behind them, and what `python -m plots` needs."""
     from plots.__main__ import FIGURES, draw, save
 
     f = config.finetune
@@ -114,8 +114,10 @@ def write_page(
         arms=f.arm_names,
     )
     artifact.write(folder / "report.html", html)
-    tables = (by_header, answering, ablation, costs)
+    tables = (by_header, answering, ablation)
     artifact.write(folder / "result.md", result_markdown(config, world, headline, found, told, onsets, gates, gate, excess, *tables))
+    if costs is not None:
+        artifact.write(folder / "cost.md", cost_markdown(config, costs))
     print_summary(headline, found, told, gates, gate)
 
 

@@ -250,7 +250,7 @@ def test_every_part_runs_and_stands_on_the_page(ran):
     }
     bound = cost.filter(pl.col("part") == "frontier-frobenius").filter(pl.col("quantity") == "frobenius")
     assert (bound["value"] <= bound["norm_bound"] * (1 + 1e-4)).all()
-    for name in ("report.html", "result.md"):
+    for name in ("report.html", "cost.md"):
         text = (page.parent / name).read_text()
         assert "narrow has the larger learning coefficient" in text
         assert "FAILED for" in text  # twenty draws are not enough, and it says so

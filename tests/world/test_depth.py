@@ -8,13 +8,14 @@ from bayesgen.corpus.documents import DocumentSource
 from bayesgen.corpus.grammar import build_grammar
 from bayesgen.corpus.tokenizer import split
 from bayesgen.errors import UserError
+from bayesgen.pipeline import prepare
 from bayesgen.world.depth import FIRST, SECOND, coded
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.load import EARLIER
 from bayesgen.world.observer import Observer
 from bayesgen.world.population import build_world
 from bayesgen.world.world import PERSON
-from tests.conftest import tiny_config
+from tests.conftest import compose_config, tiny_config
 
 DEPTHS = ("keyword", "conjunction", "earlier")
 
@@ -88,3 +89,10 @@ def test_a_remark_without_a_question_is_one_line(world):
     topic = world.topics[0]
     with pytest.raises(ValueError, match="expected a question, or a remark, a reply and a question"):
         type(topic)(**{**topic.model_dump(), "wordings": ["So / what is it?", *topic.wordings[1:]]})
+
+
+def test_features_are_refused_where_remarks_are_answered():
+    words = ("+exp=dishes", "world.depth=earlier", "pretrain.length=300", "model.context=300")
+    with pytest.raises(UserError, match="remarks have answers too"):
+        prepare(compose_config(*words))
+    prepare(compose_config(*words, "measure.features=null"))
