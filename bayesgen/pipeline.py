@@ -99,9 +99,7 @@ def prepare(config: Config) -> Setup:
     if config.measure.features and config.model.layers < 2:
         raise UserError("measure.features reads the stream between two blocks, but model.layers is 1; take two, or measure.features=null")
     if config.measure.features and config.world.depth == "earlier":
-        raise UserError(
-            "measure.features reads where answers begin, but with world.depth=earlier remarks have answers too; leave out one"
-        )
+        raise UserError("measure.features reads where answers begin, but with world.depth=earlier remarks have answers too; leave out one")
     model = Transformer(config.model, len(grammar.tokenizer))
     return Setup(config, world, grammar, model, DocumentSource(grammar, config.pretrain.length))
 

@@ -28,7 +28,7 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable
         trained: trains another ensemble on the same base; its solutions, and their adapters at every snapshot.
     """
     f = every.config.finetune
-    few = every.take([i for i, m in enumerate(every.members) if m.seed < c.seeds])
+    few, fewer = (every.take([i for i, m in enumerate(every.members) if m.seed < n]) for n in (c.seeds, c.sampled))
 
     def frontier(norm: Norm) -> list[Row]:
         bounds = tuple(share * free_norm(every, norm) for share in c.bounds)
@@ -40,8 +40,8 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable
         "noise": lambda: noise_rows(few, c.noise, c.draws),
         "drift": lambda: drift_rows(*trained(drift_config(f, c.seeds))),
         "significance": lambda: significance_rows(every, c.documents, c.draws),
-        "coefficient": lambda: coefficient_rows(few, c.chain),
-        "evidence": lambda: evidence_rows(few, c.chain),
+        "coefficient": lambda: coefficient_rows(fewer, c.chain),
+        "evidence": lambda: evidence_rows(fewer, c.chain),
         "bits": lambda: bits_rows(few, c.orders),
         "before": lambda: [*transfer_rows(every), *projection_rows(every)],
     }

@@ -48,7 +48,8 @@ class CostConfig(BaseModel):
     """How the cost of the free, narrow and broad solutions is measured (`bayesgen.cost`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    seeds: int = Field(ge=2)  # of what is trained or sampled for it alone: the first so many
+    seeds: int = Field(ge=2)  # of what is trained for it alone, or turned by noise: the first so many
+    sampled: int = Field(ge=2)  # seeds that chains are run for
     scales: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of the rays; 1 is the trained update
     bounds: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of the frontier: shares of the free norm
     noise: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)  # sines of the angle that an update is turned by

@@ -20,9 +20,13 @@ from bayesgen.cost.efficiency import frontier_config, least_norm_rows, ray_rows
 from bayesgen.cost.significance import OTHERS, significance_rows, speakers
 from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, noise_rows, penalty
 from bayesgen.cost.subject import BROAD, NARROW, PROBES, TRAINED, continuations, scaled_all, solution_rows, subject
+from bayesgen.cost.volume import small_adapter
+from bayesgen.estimate.llc import coefficient, default_n_beta, llc
+from bayesgen.estimate.sampling import split_hmc
 from bayesgen.learn.data import member_rows
 from bayesgen.learn.plan import plan_members
-from bayesgen.learn.pretrain import answer_nll
+from bayesgen.learn.pretrain import answer_nll, token_nll
+from bayesgen.measure.answers import data_nll, pack_data
 from bayesgen.measure.likelihood import stack_rows
 from bayesgen.measure.rows import to_table
 from bayesgen.measure.settings import CostConfig
@@ -33,6 +37,7 @@ from tests.tiny_run import tiny_run_config
 
 COST = {
     "seeds": 2,
+    "sampled": 2,
     "scales": [0, 0.5, 1],
     "bounds": [0.5, 1.0],
     "noise": [0.2, 0.4],
@@ -229,6 +234,37 @@ def test_the_projection_of_the_control_on_itself_is_nothing(solutions):
     same = replace(same, config=same.config.model_copy(update={"measure": same.config.measure.model_copy(update={"value": "old"})}))
     found = to_table(projection_rows(same)).filter(pl.col("quantity") == "projection")["value"]
     assert found.to_numpy() == pytest.approx(0, abs=1e-5)  # the very same rows; float32
+
+
+@pytest.mark.slow
+def test_three_samplers_agree_on_the_coefficient_of_a_small_adapter(solutions):
+    """NUTS on the loss of all rows, split Hamiltonian chains on the same, Langevin chains on batches; another tie is another number."""
+    m = solutions.members[0]
+    rows = member_rows(solutions.world, solutions.grammar, solutions.config.finetune, m)[0][: m.rows] * 8
+    data = jax.tree.map(lambda x: jnp.asarray(x[0]), pack_data(solutions.grammar, [rows]))
+    batch = jax.tree.map(jnp.asarray, write_rows(solutions.grammar, rows))
+    w, n_beta = optax.tree.scale(0.3, small_adapter(solutions, random.key(0))), default_n_beta(len(rows))
+
+    def loss(w):
+        return data_nll(solutions.model, solutions.params, w, data)
+
+    def minibatch(w, key):
+        some = Batch(*(x[random.choice(key, len(rows), (8,), replace=False)] for x in batch))
+        logits = forward(solutions.model, solutions.params, w, some.tokens, some.where)
+        return (token_nll(logits, some) * some.weight).sum(axis=-1).mean()
+
+    found = {
+        "NUTS": llc(loss, w, random.key(1), n_beta=n_beta, gamma=1.0, warmup=300, draws=1000),
+        "split": coefficient(split_hmc(loss, w, random.key(1), n_beta=n_beta, gamma=1.0, draws=2000), loss(w), n_beta),
+        "Langevin": llc(loss, w, random.key(1), n_beta=n_beta, gamma=1.0, minibatch=minibatch, step=0.05, draws=2000, thin=5),
+        "split, ten times the tie": coefficient(split_hmc(loss, w, random.key(1), n_beta=n_beta, gamma=10.0, draws=2000), loss(w), n_beta),
+    }
+    exact = found["NUTS"]
+    assert not [f for f in (*exact.failures, *found["split"].failures) if "minimum" not in f]  # w is any point
+    assert found["split"].value == pytest.approx(exact.value, abs=4 * (exact.error + found["split"].error))
+    assert found["Langevin"].value == pytest.approx(exact.value, abs=4 * (exact.error + found["Langevin"].error) + 0.05 * abs(exact.value))
+    other = found["split, ten times the tie"]
+    assert abs(other.value - exact.value) > 4 * (other.error + exact.error)
 
 
 @pytest.mark.slow
