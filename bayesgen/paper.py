@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -10,6 +11,7 @@ from io import TextIOBase
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Thread
 
 import jax
 
@@ -93,7 +95,8 @@ def _order(configs: Mapping[str, Config]) -> list[str]:
 
 
 def _run(name: str, config: Config, cores: list[int]) -> Path:
-    """The pipeline on some of the cores, every line that it prints under the experiment's name."""
+    """The pipeline on some of the cores, every line that it prints under the experiment's name; it ends when its parent does."""
+    Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)  # before JAX counts them
     try:
@@ -103,6 +106,13 @@ def _run(name: str, config: Config, cores: list[int]) -> Path:
         if config.debug:
             traceback.print_exc()
         raise
+
+
+def _follow(parent: int):
+    """End this process once its parent has: nobody would hear what it computes. What it has saved is found again."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 class _Named(TextIOBase):

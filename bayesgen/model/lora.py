@@ -50,21 +50,22 @@ def within(lora: dict, scale: Float[Array, ""], rank_mask: Float[Array, " r"], b
     shrunk by t, a' = a - U (1 - t) U' a. `b`, and with it the gauge that the optimiser's memory is in, stays as it is.
     """
     flat: dict[tuple[str, ...], Any] = dict(flatten_dict(effective(lora, scale, rank_mask)))
-    vectors, values = {}, {}
-    for path in sorted({p[:-1] for p in flat}):
-        q, r_a = jnp.linalg.qr(flat[(*path, "a")])
-        r_b = jnp.linalg.qr(flat[(*path, "b")].T, mode="r")
-        u, values[path], _ = jnp.linalg.svd(r_a @ r_b.T)
-        vectors[path] = q @ u
-    s = jnp.stack(list(values.values()))
+    paths = sorted({p[:-1] for p in flat})
+    factors = [flat[(*p, "a")] for p in paths] + [flat[(*p, "b")].T for p in paths]
+    longest = max(len(x) for x in factors)
+    # rows of zeros change no triangle, and one call for all matters: several of LAPACK's at a time, each of a batch of members, lock
+    # each other out of XLA's pool of threads on a CPU
+    q, r = jnp.linalg.qr(jnp.stack([jnp.pad(x, ((0, longest - len(x)), (0, 0))) for x in factors]))
+    u, s, _ = jnp.linalg.svd(r[: len(paths)] @ jnp.swapaxes(r[len(paths) :], -1, -2))
+    vectors = q[: len(paths)] @ u
     if norm == "nuclear":
         kept = shrink(s.reshape(-1), bound).reshape(s.shape)
     else:
         kept = s * jnp.minimum(1.0, bound / jnp.maximum(jnp.linalg.norm(s), jnp.finfo(s.dtype).tiny))
     share = jnp.where(s > 0, kept / jnp.where(s > 0, s, 1.0), 1.0)
     out: dict[tuple[str, ...], Any] = dict(flatten_dict(lora))
-    for path, t in zip(values, share, strict=True):
-        a, u = out[(*path, "a")], vectors[path]
+    for path, t, left in zip(paths, share, vectors, strict=True):
+        a, u = out[(*path, "a")], left[: len(out[(*path, "a")])]
         out[(*path, "a")] = a - u @ ((1 - t)[:, None] * (u.T @ a))
     return unflatten_dict(out)
 

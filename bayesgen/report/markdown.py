@@ -124,9 +124,10 @@ def result_markdown(
 def cost_markdown(config, costs: dict) -> str:
     """All tables of the costs."""
     lines = [
-        f"{config.name}: one base, {config.finetune.seeds} finetuning seeds; {config.measure.cost.seeds} of what was trained or sampled "
-        "for the costs alone. Means, 95% intervals in brackets. Contrasts are narrow less broad, seed by seed (significance and "
-        "evidence: broad less narrow), of the logarithms where it is a length or a divergence.",
+        f"{config.name}: one base, {config.finetune.seeds} finetuning seeds; {config.measure.cost.seeds} of what was trained for the costs "
+        f"alone or turned by noise, {config.measure.cost.sampled} of what chains were run for. Means, 95% intervals in brackets. Contrasts "
+        "are narrow less broad, seed by seed (significance and evidence: broad less narrow), of the logarithms where it is a length or a "
+        "divergence.",
         "",
         "| claim | contrast | here |",
         "|---|---|---|",

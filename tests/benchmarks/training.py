@@ -12,9 +12,13 @@ from statistics import median
 
 import jax
 import jax.numpy as jnp
+import optax
+import optax.contrib
+from flax.traverse_util import flatten_dict
 
 from bayesgen.learn.data import member_data
 from bayesgen.learn.finetune import finetuning, member_settings
+from bayesgen.learn.muon import muon
 from bayesgen.learn.plan import plan_members
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.pipeline import Setup, prepare
@@ -80,6 +84,30 @@ def bench_pretraining(*overrides: str) -> dict[str, str]:
     }
 
 
+def bench_muon(*overrides: str) -> dict[str, str]:
+    """Updates of the kernels by our Muon and by optax's, in turn."""
+    setup = birds(*overrides)
+    begin, _ = pretraining(setup.model, setup.source, setup.config.pretrain)
+    flat: dict = dict(flatten_dict(begin().params))
+    kernels = {"/".join(path): x for path, x in flat.items() if path[-1] == "kernel"}
+    timed = []
+    for optimizer in (muon(1e-3, 0.0), optax.contrib.muon(1e-3)):
+
+        def advance(state, step, optimizer=optimizer):
+            grads, memory = state
+            updates, memory = optimizer.update(grads, memory, grads)
+            return (updates, memory), step
+
+        timed.append(seconds(advance, (jax.tree.map(jnp.copy, kernels), optimizer.init(kernels)), STEPS))
+    ours, theirs = zip(*((next(timed[0]), next(timed[1])) for _ in range(ROUNDS)), strict=True)
+    return {
+        "what": f"Muon {setup.config.model.width}x{setup.config.model.layers}",
+        "ms/step": f"{1000 * median(ours):.1f}",
+        "rate": f"optax's {1000 * median(theirs):.1f} ms, {median(t / o for t, o in zip(theirs, ours, strict=True)):.1f} times as long",
+        "of matmul": "",
+    }
+
+
 def bench_finetuning(seeds: int) -> dict[str, str]:
     """One ensemble of free members at the defaults: whole trainings a second, once compiled."""
     setup = birds("finetune.arms=[free]", f"finetune.seeds={seeds}")
@@ -102,7 +130,9 @@ def bench_finetuning(seeds: int) -> dict[str, str]:
 def main():
     """Print the table."""
     print(f"{platform.processor() or platform.machine()}, {jax.default_backend()} x{jax.device_count()}, jax {jax.__version__}")
-    jobs = [partial(bench_pretraining, f"model={m}") for m in ("xs", "s", "m")] + [partial(bench_finetuning, n) for n in (1, 8, 40)]
+    jobs = [partial(bench, f"model={m}") for m in ("xs", "s", "m") for bench in (bench_pretraining, bench_muon)] + [
+        partial(bench_finetuning, n) for n in (1, 8, 40)
+    ]
     for job in jobs:
         row = job()
         print(f"  {row['what']:<26}{row['ms/step']:>8} ms/step   {row['rate']:<20}{row['of matmul']}", flush=True)

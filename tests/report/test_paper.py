@@ -1,10 +1,13 @@
 """The page of all experiments: a tiny one among some that fail; and that nothing is computed twice."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +90,38 @@ def test_verdicts_are_counted():
     assert summary(lines) == counts
     assert agreement(lines)["sign"] == "2 of 3"
     assert "| e | c | sign | .9 | 0.100 [0.000, 0.200] | agrees | passed |  |" in markdown(lines, {})
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from bayesgen.paper import run_all
+from tests.report.test_paper import tiny
+
+if __name__ == "__main__":
+    runs = Path(sys.argv[1])
+    config = tiny(runs, "one")
+    run_all({"one": config.model_copy(update={"pretrain": config.pretrain.model_copy(update={"steps": 10**6})})}, runs)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the children in /proc")
+def test_nobody_trains_on_when_the_parent_is_killed(tmp_path):
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, str(script), str(tmp_path / "runs")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        assert any("one:  base: step" in line for line in parent.stdout)  # until it trains
+        children = [int(c) for c in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
+        training = [c for c in children if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text()]
+        parent.kill()
+    assert training
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{c}").exists() for c in training) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not [c for c in training if Path(f"/proc/{c}").exists()]
 
 
 DOOR = """
