@@ -39,7 +39,7 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable
         **{f"frontier-{norm}": partial(frontier, norm) for norm in get_args(Norm)},
         "noise": lambda: noise_rows(few, c.noise, c.draws),
         "drift": lambda: drift_rows(*trained(drift_config(f, c.seeds))),
-        "significance": lambda: significance_rows(every, c.documents, c.draws),
+        "significance": lambda: significance_rows(few, c.documents, c.draws),
         "coefficient": lambda: coefficient_rows(fewer, c.chain),
         "evidence": lambda: evidence_rows(fewer, c.chain),
         "bits": lambda: bits_rows(few, c.orders),

@@ -1,7 +1,7 @@
 """Volume of an ensemble's solutions: the learning coefficient of their adapters, and the evidence of small ones.
 
-*Coefficient.* Every solution's own adapter, all its factors, on its narrow rows: Hamiltonian chains on the loss of all rows, tied to
-the solution, n_beta = n / log n with n the number of rows.
+*Coefficient.* Every solution's own adapter, all its factors, on the first of its narrow rows: Hamiltonian chains on the loss of all n of
+them, tied to the solution, n_beta = n / log n.
 
 *Evidence.* Which continuation of the data do adapters drawn from a prior expect? log P(continuation | data) of adapters of rank 1 on one
 matrix of the last block (few enough numbers for a Hessian) with a Gaussian prior as wide as the free solutions are long there. By
@@ -33,7 +33,7 @@ from bayesgen.measure.suite import member_label
 from bayesgen.model.lora import effective, init_lora
 from bayesgen.model.transformer import residual
 
-TIE = 100.0  # of the learning coefficient, 1/weight^2
+TIE, SCORED = 100.0, 64  # of the learning coefficient: 1/weight^2; most rows that it is of
 MATRIX = "out"  # of the last block: what the small adapters are on
 ROWS = 48  # of the data, and of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for the minimum
@@ -45,7 +45,7 @@ def coefficient_rows(s: Subject, draws: int) -> list[Row]:
     """`llc` of every solution with `llc_error`, `llc_r_hat` and `llc_effective`."""
     f = s.config.finetune
     scale, rank = f.alpha / f.rank[0], f.rank[0]
-    drawn = [member_rows(s.world, s.grammar, f, m)[0][: m.rows] for m in s.members]
+    drawn = [member_rows(s.world, s.grammar, f, m)[0][: min(m.rows, SCORED)] for m in s.members]
 
     @jax.jit
     def chains_of(params, lora, data: Data, n_beta, key):

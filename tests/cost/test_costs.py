@@ -254,10 +254,10 @@ def test_three_samplers_agree_on_the_coefficient_of_a_small_adapter(solutions):
         return (token_nll(logits, some) * some.weight).sum(axis=-1).mean()
 
     found = {
-        "NUTS": llc(loss, w, random.key(1), n_beta=n_beta, gamma=1.0, warmup=300, draws=1000),
-        "split": coefficient(split_hmc(loss, w, random.key(1), n_beta=n_beta, gamma=1.0, draws=2000), loss(w), n_beta),
-        "Langevin": llc(loss, w, random.key(1), n_beta=n_beta, gamma=1.0, minibatch=minibatch, step=0.05, draws=2000, thin=5),
-        "split, ten times the tie": coefficient(split_hmc(loss, w, random.key(1), n_beta=n_beta, gamma=10.0, draws=2000), loss(w), n_beta),
+        "NUTS": llc(loss, w, random.key(1), n_beta=n_beta, gamma=30.0, warmup=300, draws=1000),
+        "split": coefficient(split_hmc(loss, w, random.key(1), n_beta=n_beta, gamma=30.0, draws=2000), loss(w), n_beta),
+        "Langevin": llc(loss, w, random.key(1), n_beta=n_beta, gamma=30.0, minibatch=minibatch, step=2e-3, draws=2000, thin=5),
+        "split, ten times the tie": coefficient(split_hmc(loss, w, random.key(1), n_beta=n_beta, gamma=300.0, draws=2000), loss(w), n_beta),
     }
     exact = found["NUTS"]
     assert not [f for f in (*exact.failures, *found["split"].failures) if "minimum" not in f]  # w is any point

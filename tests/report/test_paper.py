@@ -114,7 +114,7 @@ def test_nobody_trains_on_when_the_parent_is_killed(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
         assert any("one:  base: step" in line for line in parent.stdout)  # until it trains
-        children = [int(c) for c in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
+        children = [int(c) for of in Path(f"/proc/{parent.pid}/task").glob("*/children") for c in of.read_text().split()]
         training = [c for c in children if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text()]
         parent.kill()
     assert training
