@@ -73,7 +73,10 @@ QUANTITIES = {
         "sqrt(d'Fd) a unit of norm, F the Fisher information of an answer token; KL is half its square for small steps",
     ),
     "kl_slope": ("exponent", "slope of log KL against log scale at small scales; 2 where the quadratic law holds"),
-    "llc": ("nats", "learning coefficient of the adapter: n_beta (E L - L(w)), L the mean over the first n narrow rows, n_beta = n / log n"),
+    "llc": (
+        "nats",
+        "learning coefficient of the adapter: n_beta (E L - L(w)), L the mean over the first n narrow rows, n_beta = n / log n",
+    ),
     "llc_error": ("nats", "its Monte-Carlo standard error"),
     "llc_r_hat": ("ratio", "split R-hat of its chains"),
     "llc_effective": ("count", "independent draws that its chains are worth"),
