@@ -95,4 +95,4 @@ def test_features_are_refused_where_remarks_are_answered():
     words = ("+exp=dishes", "world.depth=earlier", "pretrain.length=300", "model.context=300")
     with pytest.raises(UserError, match="remarks have answers too"):
         prepare(compose_config(*words))
-    prepare(compose_config(*words, "measure.features=null"))
+    prepare(compose_config(*words, "measure.features=null", "contrasts=[]"))
