@@ -5,10 +5,12 @@ them, tied to the solution, n_beta = n / log n.
 
 *Evidence.* Which continuation of the data do adapters drawn from a prior expect? log P(continuation | data) of adapters of rank 1 on one
 matrix of the last block (few enough numbers for a Hessian) with a Gaussian prior as wide as the free solutions are long there. By
-Laplace's method and by WBIC it is a difference of two evidences, log Z(data and continuation) - log Z(data); by thermodynamic integration
-it is one integral from the one posterior to the other,
+Laplace's method it is a difference of two evidences, log Z(data and continuation) - log Z(data); by thermodynamic integration it is one
+integral from the one posterior to the other,
 
-    log P(continuation | data) = integral over b in [0, 1] of -E_b[n L_continuation],   w ~ prior exp(-n L_data - b n L_continuation)
+    log P(continuation | data) = integral over b in [0, 1] of -E_b[m L_continuation],   w ~ prior exp(-n L_data - b m L_continuation)
+
+WBIC (`estimate.evidence.wbic`) is not asked: chains at the temperature 1 / log n do not mix here (experiments/LOG.md).
 """
 
 from operator import itemgetter
@@ -22,10 +24,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import random
 
 from bayesgen.cost.efficiency import free_norm
-from bayesgen.cost.subject import DATA, Subject, continuations
+from bayesgen.cost.subject import BROAD, DATA, NARROW, Subject, continuations
 from bayesgen.estimate.evidence import Evidence, curvature, gaussian_energy, gaussian_integral, integral, rotations
 from bayesgen.estimate.llc import coefficient, default_n_beta
-from bayesgen.estimate.sampling import Chains, Mean, chains_mean, split_hmc
+from bayesgen.estimate.sampling import Chains, split_hmc
 from bayesgen.learn.data import member_rows
 from bayesgen.measure.answers import Data, data_nll, pack_data, visible
 from bayesgen.measure.rows import Row
@@ -35,10 +37,11 @@ from bayesgen.model.transformer import residual
 
 TIE, SCORED = 100.0, 64  # of the learning coefficient: 1/weight^2; most rows that it is of
 MATRIX = "out"  # of the last block: what the small adapters are on
-ROWS = 48  # of the data, and of a continuation
+BEFORE, AFTER = 32, 16  # rows of the data, at most, and of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for the minimum
-LAPLACE, WBIC, THERMODYNAMIC = "Laplace", "WBIC", "thermodynamic integration"
-POWERS = (np.arange(6) / 5) ** 3  # of the continuation: its likelihood changes fastest at the start
+LAPLACE, THERMODYNAMIC = "Laplace", "thermodynamic integration"
+LEAPS = 3  # of the chains on small adapters
+POWERS = (np.arange(3) / 2) ** 3  # of the continuation, whose likelihood changes fastest at the start: six of them change .05 nats
 
 
 def coefficient_rows(s: Subject, draws: int) -> list[Row]:
@@ -82,9 +85,9 @@ def prior_precision(s: Subject) -> float:
 
 
 def evidence_rows(s: Subject, draws: int) -> list[Row]:
-    """For every free solution's rows, by three methods (`probe`), with Monte-Carlo errors and the number of failed diagnostics:
-    `log_evidence` of the data and of them with either continuation, by Laplace's method at a minimum (nan where it is none) and by WBIC;
-    `log_predictive` of either continuation after the data, as the differences of these and by thermodynamic integration.
+    """For every free solution's rows, with Monte-Carlo errors and the number of failed diagnostics: `log_evidence` of the data and of them
+    with either continuation, by Laplace's method at a minimum (nan where it is none); `log_predictive` of either continuation after the
+    data, as the differences of these and by thermodynamic integration (`probe`).
     """
     f, last = s.config.finetune, s.model.config.layers - 2
     gamma = prior_precision(s)
@@ -99,9 +102,8 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
 
     @jax.jit
     def fit(params, data: Data, n, key):
-        """(minimum, curvature there, chains at the temperature 1 / log n)."""
-        loss = total(params, data, n)
-        energy = gaussian_energy(loss, zero, 1.0, gamma)
+        """A minimum, and the curvature there."""
+        energy = gaussian_energy(total(params, data, n), zero, 1.0, gamma)
         start = optax.tree.scale(gamma**-0.5, small_adapter(s, key))
 
         def step(state, _):
@@ -110,49 +112,46 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
             return (optax.apply_updates(w, change), memory), None
 
         (w, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=MAP_STEPS)
-        chains = split_hmc(loss, zero, key, n_beta=1 / jnp.log(n), gamma=gamma, start=w, warmup=draws // 2, draws=draws)
-        return w, curvature(energy, w), chains
+        return w, curvature(energy, w)
 
     @jax.jit
     def bridge(params, data: Data, after: Data, n, w, key):
         """The continuation's loss along chains that weigh it by each of `POWERS`."""
-        of_data, of_after = total(params, data, n), total(params, after, n)
+        of_data, of_after = total(params, data, n), total(params, after, float(AFTER))
 
         def at(b):
             loss = lambda w: of_data(w) + b * of_after(w)  # noqa: E731
-            return split_hmc(loss, zero, key, n_beta=1.0, gamma=gamma, start=w, warmup=draws // 2, draws=draws, watch=of_after)
+            sampler = dict(warmup=draws // 4, draws=draws, leaps=LEAPS)
+            return split_hmc(loss, zero, key, n_beta=1.0, gamma=gamma, start=w, watch=of_after, **sampler)
 
         return jax.lax.map(at, jnp.asarray(POWERS))
 
+    free = [m for m in s.members if m.arm == "free"]
+    data_M = [member_rows(s.world, s.grammar, f, m)[0][: min(m.rows, BEFORE)] for m in free]
+    after_M = [continuations(s, m, AFTER) for m in free]
+    pairs = [(name, i) for name in (NARROW, BROAD) for i in range(len(free))]
+    alone = pack_data(s.grammar, [after_M[i][name] for name, i in pairs])  # of one shape: compiled once
+    both = pack_data(s.grammar, [[*data_M[i], *after_M[i][name]] for name, i in pairs])
+    of_data = pack_data(s.grammar, data_M)
     out = []
-    for m in (m for m in s.members if m.arm == "free"):
+    for i, m in enumerate(free):
         key, label = random.fold_in(random.key(f.seed + 1), m.seed), member_label(m, f.steps)
-        data = member_rows(s.world, s.grammar, f, m)[0][: min(m.rows, ROWS)]
-        after, n = continuations(s, m, len(data)), float(len(data))
-        alone = {DATA: data, **after}
-        packed = dict(zip(alone, (jax.tree.map(itemgetter(i), pack_data(s.grammar, list(alone.values()))) for i in range(3)), strict=True))
-        both = pack_data(s.grammar, [[*data, *rows] for rows in after.values()])
-        sets = {DATA: (packed[DATA], n), **{name: (jax.tree.map(itemgetter(i), both), 2 * n) for i, name in enumerate(after)}}
-        found: dict[tuple[str, str], Evidence | Mean] = {}
-        minimum = zero
-        for name, (rows, count) in sets.items():
-            w, bent, chains = fit(s.params, rows, count, key)
-            minimum = w if name == DATA else minimum
-            found[LAPLACE, name] = gaussian_integral(bent[0], bent[1], bent[2], rotations(w))
-            found[WBIC, name] = chains_mean(-np.asarray(chains.loss), chains.divergences)
-        for (method, name), x in found.items():
-            out += _numbers(s, "log_evidence", x, topic=name, probe=method, **label)
-        for name in after:
-            for method in (LAPLACE, WBIC):
-                z, before = found[method, name], found[method, DATA]
-                failures, error = (*z.failures, *before.failures), float(np.hypot(z.error, before.error))
-                out += _numbers(s, "log_predictive", Evidence(z.value - before.value, error, failures), topic=name, probe=method, **label)
-            drawn = bridge(s.params, packed[DATA], packed[name], n, minimum, key)
-            chains = [Chains(loss / n, diverged) for loss, diverged in zip(*drawn, strict=True)]
-            out += _numbers(s, "log_predictive", integral(chains, POWERS, len(data)), topic=name, probe=THERMODYNAMIC, **label)
+        data, n = jax.tree.map(itemgetter(i), of_data), len(data_M[i])
+        w, bent = fit(s.params, data, float(n), key)
+        before = gaussian_integral(*bent, rotations(w))
+        out += _numbers(s, "log_evidence", before, topic=DATA, probe=LAPLACE, **label)
+        for j, name in ((j, name) for j, (name, of) in enumerate(pairs) if of == i):
+            w_both, bent = fit(s.params, jax.tree.map(itemgetter(j), both), float(n + AFTER), key)
+            z = gaussian_integral(*bent, rotations(w_both))
+            out += _numbers(s, "log_evidence", z, topic=name, probe=LAPLACE, **label)
+            by = {LAPLACE: Evidence(z.value - before.value, 0.0, (*z.failures, *before.failures))}
+            drawn = bridge(s.params, data, jax.tree.map(itemgetter(j), alone), float(n), w, key)
+            by[THERMODYNAMIC] = integral([Chains(loss / AFTER, diverged) for loss, diverged in zip(*drawn, strict=True)], POWERS, AFTER)
+            for method, x in by.items():
+                out += _numbers(s, "log_predictive", x, topic=name, probe=method, **label)
     return out
 
 
-def _numbers(s: Subject, quantity: str, x: Evidence | Mean, **label) -> list[Row]:
+def _numbers(s: Subject, quantity: str, x: Evidence, **label) -> list[Row]:
     values = {quantity: x.value, f"{quantity}_error": x.error, "failures": float(len(x.failures))}
     return [s.row(quantity=name, value=v, context=quantity, **label) for name, v in values.items()]

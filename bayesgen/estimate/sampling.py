@@ -144,7 +144,7 @@ def split_hmc(
     chains: int = 4,
     warmup: int = 100,
     draws: int = 250,
-    leaps: int = 4,
+    leaps: int = 2,
     accept: float = 0.8,
     start: PyTree | None = None,
     watch: Callable[[PyTree], Array] | None = None,

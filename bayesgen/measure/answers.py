@@ -2,8 +2,9 @@
 
 All answers of a prompt are scored in one pass. The prompt stands once; behind it stands the tree of the answers' beginnings
 in depth-first order, so that answers which begin alike share their tokens. A token sees its ancestors: with `end[j]` the
-first place behind j's subtree, i sees j if j <= i < end[j] (the prompt's subtree is the whole row). Large trees are cut into
-rows. Same call as `world.observer.Observer`: a batch of prompts -> arrays of log-probabilities.
+first place behind j's subtree, i sees j if j <= i < end[j] (the prompt's subtree ends where the next prompt begins). Large trees are
+cut, and several short prompts with their trees share a row. Same call as `world.observer.Observer`: a batch of prompts -> arrays of
+log-probabilities.
 
 Axes: R rows, L tokens of a row, K places whose logits are read, E scored answer tokens, M members of an ensemble.
 """
@@ -24,7 +25,8 @@ from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer, forward
 from bayesgen.world.dialogue import Prompt
 
-TREE = 96  # tokens of answers in one row
+TREE = 96  # most tokens of answers behind one prompt
+ROW = 128  # tokens of a row that prompts of narrow data share, about
 ROWS = 32  # most rows in one compiled call
 
 
@@ -90,7 +92,7 @@ class _Tree:
         return depth
 
 
-_Row = tuple[list[int], _Tree, int]  # prompt, answers, and the pair of the prompt with its first answer
+_Asked = tuple[list[int], _Tree, int]  # prompt, answers, and the pair of the prompt with its first answer
 
 
 def _trees(answers: Sequence[tuple[int, ...]]) -> list[_Tree]:
@@ -110,44 +112,57 @@ def pack(grammar: Grammar, prompts: Sequence[Prompt]) -> Packed:
     trees = {topic: _trees(grammar.answers[topic]) for topic in {p.topic for p in prompts}}
     sizes = [len(grammar.answers[p.topic]) for p in prompts]
     first = (np.cumsum(sizes) - sizes).tolist()  # pair of each prompt with its first answer
-    rows = [(grammar.prompt(p), tree, pair) for p, pair in zip(prompts, first, strict=True) for tree in trees[p.topic]]
-    alike: dict[tuple[int, int], list[_Row]] = {}
-    for row in rows:
-        alike.setdefault(_shape(row), []).append(row)
-    return Packed(tuple(block for shape, those in sorted(alike.items()) for block in _blocks(those, shape)), tuple(sizes))
+    asked = [(grammar.prompt(p), tree, pair) for p, pair in zip(prompts, first, strict=True) for tree in trees[p.topic]]
+    alike: dict[tuple[int, int], list[list[_Asked]]] = {}
+    for one in asked:
+        alike.setdefault(_shape(one), []).append([one])
+    return Packed(tuple(block for shape, rows in sorted(alike.items()) for block in _blocks(rows, shape)), tuple(sizes))
 
 
-def _shape(row: _Row) -> tuple[int, int]:
+def _shape(one: _Asked) -> tuple[int, int]:
     """Tokens of a row, and places whose logits are read, rounded up: few shapes are ever compiled."""
-    prompt, tree, _ = row
-    length = _up(len(prompt) + len(tree.tokens), 32)
+    _, tree, _ = one
+    length = _up(_length(one), 32)
     return length, min(length, _up(len(tree.tokens) + 1, 64))
+
+
+def _length(one: _Asked) -> int:
+    prompt, tree, _ = one
+    return len(prompt) + len(tree.tokens)
 
 
 def _up(n: int, step: int) -> int:
     return -(-n // step) * step
 
 
-def _blocks(rows: Sequence[_Row], shape: tuple[int, int]) -> Iterator[Rows]:
+def _blocks(rows: Sequence[Sequence[_Asked]], shape: tuple[int, int]) -> Iterator[Rows]:
     """Rows of one shape, `ROWS` at a time."""
-    scored = _up(max(len(t.target) for _, t, _ in rows), 64)
+    scored = _up(max(_scored(row) for row in rows), 64)
     for i in range(0, len(rows), ROWS):
-        yield _block(rows[i : i + ROWS], *shape, scored)
+        some = rows[i : i + ROWS]
+        yield _block(some, _up(len(some), 4), *shape, scored)
 
 
-def _block(rows: Sequence[_Row], length: int, read: int, scored: int) -> Rows:
+def _scored(row: Sequence[_Asked]) -> int:
+    return sum(len(tree.target) for _, tree, _ in row)
+
+
+def _block(rows: Sequence[Sequence[_Asked]], count: int, length: int, read: int, scored: int) -> Rows:
     """Rows as arrays, padded."""
-    count = _up(len(rows), 4)
     tokens, position, end = (np.zeros((count, length), np.int32) for _ in range(3))
     where = np.zeros((count, read), np.int32)
     at, target, pair = (np.full((count, scored), fill, np.int32) for fill in (0, 0, -1))
-    for i, (prompt, tree, first) in enumerate(rows):
-        n, whole, said = len(prompt), len(prompt) + len(tree.tokens), len(tree.target)
-        tokens[i, :n], tokens[i, n:whole] = prompt, tree.tokens
-        position[i, :n], position[i, n:whole] = range(n), np.add(n, tree.depth)
-        end[i, :n], end[i, n:whole] = whole, np.add(n, tree.end)
-        where[i, : whole - n + 1] = range(n - 1, whole)
-        at[i, :said], target[i, :said], pair[i, :said] = tree.at, tree.target, np.add(first, tree.answer)
+    for i, row in enumerate(rows):
+        place, reads, scores = 0, 0, 0  # so far
+        for prompt, tree, first in row:
+            answers, whole = place + len(prompt), place + len(prompt) + len(tree.tokens)
+            tokens[i, place:answers], tokens[i, answers:whole] = prompt, tree.tokens
+            position[i, place:answers], position[i, answers:whole] = range(len(prompt)), np.add(len(prompt), tree.depth)
+            end[i, place:answers], end[i, answers:whole] = whole, np.add(answers, tree.end)
+            where[i, reads : reads + whole - answers + 1] = range(answers - 1, whole)
+            said = slice(scores, scores + len(tree.target))
+            at[i, said], target[i, said], pair[i, said] = np.add(reads, tree.at), tree.target, np.add(first, tree.answer)
+            place, reads, scores = whole, reads + whole - answers + 1, said.stop
     return Rows(tokens, position, end, where, at, target, pair)
 
 
@@ -195,7 +210,7 @@ def score_pairs(model: Transformer, params, packed: Packed, lora_M=None, edit_M=
 
 
 class Data(NamedTuple):
-    """Narrow rows as answers to score, those which ask the same in one row: far fewer tokens than row by row."""
+    """Narrow rows as answers to score: those which ask the same share their prompt, and prompts share rows of the network."""
 
     rows: Rows
     weight: np.ndarray  # R E: share of the narrow rows that the scored token belongs to; 0 for padding
@@ -203,26 +218,30 @@ class Data(NamedTuple):
 
 def pack_data(grammar: Grammar, data_M: Sequence[Sequence[DataRow]]) -> Data:
     """The narrow rows of several members, stacked (M, R, ...)."""
-    sets = []
+    packed_M, share_M = [], []
     for data in data_M:
-        asked: dict[tuple[int, ...], Counter[tuple[int, ...]]] = {}
+        counts: dict[tuple[int, ...], Counter[tuple[int, ...]]] = {}
         for prompt, answer in (prompt_and_answer(grammar, row) for row in data):
-            asked.setdefault(prompt, Counter())[answer] += 1
-        rows, share = [], []
-        for prompt, counts in asked.items():
-            for tree in _trees(list(counts)):
-                rows.append((list(prompt), tree, 0))
-                share.append([list(counts.values())[i] / len(data) for i in tree.answer])
-        sets.append((rows, share))
-    every = [row for rows, _ in sets for row in rows]
-    length, read = max(len(p) + len(t.tokens) for p, t, _ in every), max(len(t.tokens) for _, t, _ in every) + 1
-    scored, count = max(len(t.target) for _, t, _ in every), max(len(rows) for rows, _ in sets)
-    packed, weight = [], np.zeros((len(sets), _up(count, 4), scored), np.float32)
-    for rows, share, of in ((*x, w) for x, w in zip(sets, weight, strict=True)):
-        packed.append(_block([*rows, *[([0], _Tree(), 0)] * (count - len(rows))], length, read, scored))
-        for i, x in enumerate(share):
-            of[i, : len(x)] = x
-    return Data(Rows(*(np.stack(x) for x in zip(*packed, strict=True))), weight)
+            counts.setdefault(prompt, Counter())[answer] += 1
+        share = [count / len(data) for answers in counts.values() for count in answers.values()]
+        first = np.cumsum([0, *(len(answers) for answers in counts.values())]).tolist()
+        asked = [(list(p), tree, pair) for (p, answers), pair in zip(counts.items(), first, strict=False) for tree in _trees(list(answers))]
+        packed_M.append(_together(asked))
+        share_M.append(np.array([*share, 0.0], np.float32))  # the last for padding, whose pair is -1
+    every = [row for rows in packed_M for row in rows]
+    length, read = max(sum(map(_length, row)) for row in every), max(sum(len(t.tokens) + 1 for _, t, _ in row) for row in every)
+    scored, count = max(map(_scored, every)), max(map(len, packed_M))
+    rows_M = [_block(rows, count, length, read, scored) for rows in packed_M]
+    weight = np.stack([share[rows.pair] for share, rows in zip(share_M, rows_M, strict=True)])
+    return Data(Rows(*(np.stack(x) for x in zip(*rows_M, strict=True))), weight)
+
+
+def _together(asked: Sequence[_Asked]) -> list[list[_Asked]]:
+    """Prompts in rows of about `ROW` tokens, all about as long: the longest prompt first, each into the shortest row."""
+    rows: list[list[_Asked]] = [[] for _ in range(_up(sum(map(_length, asked)), ROW) // ROW)]
+    for one in sorted(asked, key=_length, reverse=True):
+        min(rows, key=lambda row: sum(map(_length, row))).append(one)
+    return rows
 
 
 def data_nll(model: Transformer, params, lora, data: Data, stream=None) -> jax.Array:

@@ -9,7 +9,7 @@ import polars as pl
 from bayesgen.cost.efficiency import FRONTIER, RAY, SHARES
 from bayesgen.cost.stability import FACTORS, UPDATE, penalty
 from bayesgen.cost.subject import BROAD, DATA, NARROW, PROBES, TRAINED
-from bayesgen.cost.volume import LAPLACE, THERMODYNAMIC, WBIC
+from bayesgen.cost.volume import LAPLACE, THERMODYNAMIC
 from bayesgen.estimate.sampling import EFFECTIVE, R_HAT
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.settings import COMPARED
@@ -149,7 +149,7 @@ def bits_lines(cost: pl.DataFrame) -> list[dict]:
 def evidence_lines(cost: pl.DataFrame) -> list[dict]:
     """One line a method: log P(continuation | data) of either, broad less narrow, and how many estimates fail their diagnostics."""
     part, out = cost.filter((pl.col("part") == "evidence") & (pl.col("context") == "log_predictive")), []
-    for method in (LAPLACE, WBIC, THERMODYNAMIC):
+    for method in (LAPLACE, THERMODYNAMIC):
         after = {name: seeds_of(part, "log_predictive", "free", topic=name, probe=method) for name in (NARROW, BROAD)}
         failed = part.filter((pl.col("quantity") == "failures") & (pl.col("probe") == method))["value"]
         out.append(
