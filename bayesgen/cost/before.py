@@ -57,24 +57,30 @@ def transfer_rows(s: Subject) -> list[Row]:
     groups = {TRAINED: everywhere(trained_topics(world, f)), PROBES: [world.topic_index(p) for p in f.probes]}
     targets = {name: stack_rows(s.grammar, asked(s, topics)) for name, topics in groups.items()}
 
-    @partial(jax.jit, static_argnums=0)
-    def transfer(optimiser: str, params, lora, data: Batch, target: Batch):
+    @jax.jit
+    def transfers(params, lora, data: Batch, targets: dict[str, Batch]):
+        """By group and optimiser. In one program, which takes each gradient once."""
+
         def loss(batch: Batch, w):
             return answer_nll(forward(s.model, params, effective(w, f.alpha / f.rank[0]), batch.tokens, batch.where), batch)
 
-        trained, control = (partial(loss, Batch(*(x[i] for x in data))) for i in (0, 1))
-        persona, assistant = (partial(loss, Batch(*(x[i] for x in target))) for i in (0, 1))
-        return double_contrast(trained, control, lambda w: assistant(w) - persona(w), lora, OPTIMISERS[optimiser])
+        def pair(batch: Batch):
+            return (partial(loss, Batch(*(x[i] for x in batch))) for i in (0, 1))
+
+        def moved(target: Batch, optimizer: optax.GradientTransformation):
+            (trained, control), (persona, assistant) = pair(data), pair(target)
+            return double_contrast(trained, control, lambda w: assistant(w) - persona(w), lora, optimizer)
+
+        return {name: {said: moved(of, optimizer) for said, optimizer in OPTIMISERS.items()} for name, of in targets.items()}
 
     out = []
     for m in (m for m in s.members if m.arm == "free"):
         control = member_rows(world, s.grammar, f, replace(m, arm="control"))[0][: m.rows]
         data = stack_rows(s.grammar, [member_rows(world, s.grammar, f, m)[0][: m.rows], control])
         lora = init_lora(random.fold_in(random.key(f.seed), m.seed), s.params, f.rank[0], f.targets)
-        for name, target in targets.items():
-            for optimiser in OPTIMISERS:
-                value = float(transfer(optimiser, s.params, lora, data, target))
-                out.append(s.row(quantity="one_step", value=value, topic=name, probe=optimiser, **member_label(m, 0)))
+        for name, by in transfers(s.params, lora, data, targets).items():
+            for optimiser, value in by.items():
+                out.append(s.row(quantity="one_step", value=float(value), topic=name, probe=optimiser, **member_label(m, 0)))
     return out
 
 

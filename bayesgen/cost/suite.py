@@ -43,5 +43,5 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable
         "coefficient": lambda: coefficient_rows(fewer, c.chain),
         "evidence": lambda: evidence_rows(fewer, c.chain),
         "bits": lambda: bits_rows(few, c.orders),
-        "before": lambda: [*transfer_rows(every), *projection_rows(every)],
+        "before": lambda: [*transfer_rows(few), *projection_rows(few)],
     }
