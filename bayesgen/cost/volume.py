@@ -35,12 +35,11 @@ from bayesgen.measure.suite import member_label
 from bayesgen.model.lora import effective, init_lora
 from bayesgen.model.transformer import residual
 
-TIE, SCORED = 100.0, 64  # of the learning coefficient: 1/weight^2; most rows that it is of
+TIE, SCORED = 100.0, 48  # of the learning coefficient: 1/weight^2; most rows that it is of
 MATRIX = "out"  # of the last block: what the small adapters are on
 BEFORE, AFTER = 32, 16  # rows of the data, at most, and of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for the minimum
 LAPLACE, THERMODYNAMIC = "Laplace", "thermodynamic integration"
-LEAPS = 3  # of the chains on small adapters
 POWERS = (np.arange(3) / 2) ** 3  # of the continuation, whose likelihood changes fastest at the start: six of them change .05 nats
 
 
@@ -121,8 +120,7 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
 
         def at(b):
             loss = lambda w: of_data(w) + b * of_after(w)  # noqa: E731
-            sampler = dict(warmup=draws // 4, draws=draws, leaps=LEAPS)
-            return split_hmc(loss, zero, key, n_beta=1.0, gamma=gamma, start=w, watch=of_after, **sampler)
+            return split_hmc(loss, zero, key, n_beta=1.0, gamma=gamma, start=w, warmup=draws // 4, draws=draws, watch=of_after)
 
         return jax.lax.map(at, jnp.asarray(POWERS))
 
