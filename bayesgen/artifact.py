@@ -61,10 +61,7 @@ def build(
 
     `config` must hold all that decides the content and nothing else: no paths, devices or progress settings.
     """
-    described = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
-    ancestry = {"stage": stage, "config": described, "parents": [p.fingerprint for p in parents]}
-    fingerprint = hashlib.sha256(json.dumps(ancestry, sort_keys=True).encode()).hexdigest()
-    final = root / stage / f"{name}-{fingerprint[:8]}"
+    final, fingerprint, ancestry = _place(root, stage, name, config, parents)
     final.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{final}.lock"):
         if final.exists():
@@ -99,6 +96,21 @@ def build(
         work.rename(final)
         _sync(final.parent)
         return Artifact(stage, final, fingerprint, True, seconds)
+
+
+def exists(root: Path, stage: str, name: str, config: BaseModel | dict[str, Any], _: Callable[[Path], None], *parents: Artifact) -> bool:
+    """Whether `build` with these arguments finds a folder."""
+    return _place(root, stage, name, config, parents)[0].exists()
+
+
+def _place(
+    root: Path, stage: str, name: str, config: BaseModel | dict[str, Any], parents: tuple[Artifact, ...]
+) -> tuple[Path, str, dict[str, Any]]:
+    """An artifact's folder, its fingerprint, and what that is of."""
+    described = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
+    ancestry = {"stage": stage, "config": described, "parents": [p.fingerprint for p in parents]}
+    fingerprint = hashlib.sha256(json.dumps(ancestry, sort_keys=True).encode()).hexdigest()
+    return root / stage / f"{name}-{fingerprint[:8]}", fingerprint, ancestry
 
 
 def lineage(root: Path, folder: Path) -> dict[str, Artifact]:

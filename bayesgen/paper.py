@@ -1,17 +1,11 @@
 """All published experiments: each run by the pipeline in a process of its own, some side by side, and the page of them all."""
 
-import os
-import sys
-import time
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import redirect_stdout
-from io import TextIOBase
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
 
 import jax
 
@@ -20,9 +14,8 @@ from bayesgen.artifact import Artifact
 from bayesgen.config import Config
 from bayesgen.errors import UserError
 from bayesgen.pipeline import load_gate, run
+from bayesgen.processes import SPAWN, Named, cores, end_children, settle
 from bayesgen.report.paper import Entry, write_paper
-
-SPAWN = get_context("spawn")
 
 
 def run_all(configs: Mapping[str, Config | str], runs: Path, jobs: int | None = None) -> dict[str, str]:
@@ -39,11 +32,11 @@ def run_all(configs: Mapping[str, Config | str], runs: Path, jobs: int | None = 
     """
     composed = {name: config for name, config in configs.items() if not isinstance(config, str)}
     failed = {name: config for name, config in configs.items() if isinstance(config, str)}
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    jobs = min(jobs or (len(cores) if _on_cpu(composed) else 1), max(len(composed), 1))
+    those = cores()
+    jobs = min(jobs or (len(those) if _on_cpu(composed) else 1), max(len(composed), 1))
     shares: SimpleQueue[list[int]] = SimpleQueue()
     for i in range(jobs):
-        shares.put(cores[i::jobs] or cores)
+        shares.put(those[i::jobs] or those)
 
     def job(name: str, config: Config) -> Path:
         share = shares.get()
@@ -66,8 +59,7 @@ def run_all(configs: Mapping[str, Config | str], runs: Path, jobs: int | None = 
                     print(f"{name}: FAILED: {failed[name]}", flush=True)
         except KeyboardInterrupt:
             threads.shutdown(wait=False, cancel_futures=True)
-            for child in active_children():
-                child.terminate()
+            end_children()
             raise
     in_order = [name for name in configs if name in pages], [name for name in configs if name in failed]
     pages, failed = {name: pages[name] for name in in_order[0]}, {name: failed[name] for name in in_order[1]}
@@ -94,40 +86,16 @@ def _order(configs: Mapping[str, Config]) -> list[str]:
     return sorted(configs, key=lambda name: (waits[name], -configs[name].pretrain.steps))
 
 
-def _run(name: str, config: Config, cores: list[int]) -> Path:
+def _run(name: str, config: Config, share: list[int]) -> Path:
     """The pipeline on some of the cores, every line that it prints under the experiment's name; it ends when its parent does."""
-    Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)  # before JAX counts them
+    settle(share)
     try:
-        with redirect_stdout(_Named(name)):
+        with redirect_stdout(Named(name)):
             return run(config)
     except Exception:
         if config.debug:
             traceback.print_exc()
         raise
-
-
-def _follow(parent: int):
-    """End this process once its parent has: nobody would hear what it computes. What it has saved is found again."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-class _Named(TextIOBase):
-    """Standard output, a name before every line; lines of several processes do not mix."""
-
-    def __init__(self, name: str):
-        self._name, self._line, self._out = name, "", sys.stdout
-
-    def write(self, s: str) -> int:
-        *whole, self._line = (self._line + s).split("\n")
-        for line in whole:
-            if line.strip():
-                self._out.write(f"{self._name}:{line}\n")
-        self._out.flush()
-        return len(s)
 
 
 def build_paper(configs: Mapping[str, Config], pages: Mapping[str, Path], failed: dict[str, str], runs: Path) -> Artifact:

@@ -6,10 +6,12 @@ Every stage is a function of its config and its parents' artifacts; asked twice,
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import as_completed
+from contextlib import redirect_stdout
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -19,46 +21,30 @@ import polars as pl
 from bayesgen import artifact
 from bayesgen.artifact import Artifact
 from bayesgen.config import Config
-from bayesgen.corpus.documents import DocumentSource
-from bayesgen.corpus.grammar import Grammar, build_grammar
 from bayesgen.cost.subject import Subject, subject
 from bayesgen.cost.suite import parts
-from bayesgen.errors import UserError
-from bayesgen.learn.data import check_experiment, member_data
+from bayesgen.learn.data import member_data
 from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_settings
 from bayesgen.learn.loop import run_steps
 from bayesgen.learn.plan import FinetuneConfig, plan_members
 from bayesgen.learn.pretrain import pretraining
 from bayesgen.measure.answers import NetworkPredictor
-from bayesgen.measure.contexts import check_measures
 from bayesgen.measure.excess import Excess, corpus_excess
 from bayesgen.measure.features import feature_analysis
-from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate, longest_prompt
+from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate
 from bayesgen.measure.rows import Row, to_table
 from bayesgen.measure.suite import measure_all
-from bayesgen.model.transformer import Transformer, count_parameters
-from bayesgen.report.contrasts import check_contrasts
+from bayesgen.model.transformer import count_parameters
+from bayesgen.processes import Named, dealt, workers
 from bayesgen.report.page import write_page
-from bayesgen.world.population import build_world
-from bayesgen.world.world import World
+from bayesgen.setup import Setup, prepare, use_device
 
-
-@dataclass(frozen=True, eq=False)
-class Setup:
-    """What every later stage needs in memory."""
-
-    config: Config
-    world: World
-    grammar: Grammar
-    model: Transformer
-    source: DocumentSource
+Build = partial[Artifact]  # of `artifact.build`
 
 
 def run(config: Config) -> Path:
     """Everything, from facts to the page; returns the page's path."""
-    print(f"  device: {use_device(config.device)}", flush=True)
-    jax.config.update("jax_compilation_cache_dir", str((config.runs / "compiled").absolute()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    print(f"  device: {use_device(config)}", flush=True)
     began = time.monotonic()
     setup = prepare(config)
     corpus = build_corpus(setup)
@@ -70,38 +56,6 @@ def run(config: Config) -> Path:
     page = build_page(setup, gate, rows, costs, (corpus, base, gate, ensemble, rows, *costs.values()))
     print(f"  page: {page.path('report.html')}   ({time.monotonic() - began:.0f} s)", flush=True)
     return page.path("report.html")
-
-
-def use_device(kind: str | None) -> str:
-    """Compute on the kind of device asked for, or on the best there is; its name. An absent one is a `UserError`."""
-    try:
-        device = jax.devices(kind)[0]
-    except (RuntimeError, AssertionError) as error:  # the second is jax's word for a plugin that is not installed
-        asked = f"device={kind}" if kind else f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')}"
-        raise UserError(f"{asked}: jax finds no such device here; leave it out, or install the extra cuda12, cuda13 or tpu") from error
-    jax.config.update("jax_default_device", device)
-    return f"{device.platform} ({device.device_kind}), 1 of {len(jax.devices(kind))} used"
-
-
-def prepare(config: Config) -> Setup:
-    """World, grammar, and the network's shape: cheap, and made anew each time."""
-    world = build_world(config.world)
-    grammar = build_grammar(world)
-    check_experiment(world, grammar, config.finetune, config.measure.trait)
-    check_measures(world, grammar, config.finetune, config.measure)
-    check_contrasts(config.contrasts, world, config.finetune, config.measure)
-    needed = longest_prompt(grammar)
-    if needed > config.pretrain.length:
-        raise UserError(
-            f"pretrain.length is {config.pretrain.length}; the base gate's longest dialogue takes {needed} tokens, and the base "
-            "must have been trained on such"
-        )
-    if config.measure.features and config.model.layers < 2:
-        raise UserError("measure.features reads the stream between two blocks, but model.layers is 1; take two, or measure.features=null")
-    if config.measure.features and config.world.depth == "earlier":
-        raise UserError("measure.features reads where answers begin, but with world.depth=earlier remarks have answers too; leave out one")
-    model = Transformer(config.model, len(grammar.tokenizer))
-    return Setup(config, world, grammar, model, DocumentSource(grammar, config.pretrain.length))
 
 
 def build_corpus(setup: Setup) -> Artifact:
@@ -263,7 +217,22 @@ def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
 
 
 def build_costs(setup: Setup, base: Artifact, ensemble: Artifact) -> dict[str, Artifact]:
-    """What the free, narrow and broad solutions cost: an artifact a part, so that an interruption costs one part."""
+    """What the free, narrow and broad solutions cost: an artifact a part, so that an interruption costs one part.
+
+    On a processor with several cores, a process each works on them, which is quicker than all cores on one part at a time.
+    """
+    of = cost_parts(setup, base, ensemble)
+    missing = [part for part, build in of.items() if not artifact.exists(*build.args)]
+    shares = dealt(len(missing))
+    if len(shares) > 1 and jax.devices(setup.config.device)[0].platform == "cpu":
+        with workers(shares, _begin_costs, setup.config, base, ensemble) as pool:
+            for done in as_completed([pool.submit(_build_cost, part) for part in missing]):
+                done.result()
+    return {part: build() for part, build in of.items()}
+
+
+def cost_parts(setup: Setup, base: Artifact, ensemble: Artifact) -> dict[str, Build]:
+    """The parts of the costs, each a call that builds it."""
     c, f, params = setup.config.measure.cost, setup.config.finetune, load_base(setup, base)
     assert c is not None
     setting = {**f.first_setting, "rows": max(f.rows)}
@@ -278,15 +247,28 @@ def build_costs(setup: Setup, base: Artifact, ensemble: Artifact) -> dict[str, A
     described = setup.config.measure.model_dump(mode="json", include={"trait", "value", "contexts", "cost"}) | {"setting": setting}
     described["code"] = artifact.code("world", "corpus", "model", "estimate", "learn", "measure", "cost")
 
-    def build(part: str, rows: Callable[[], list[Row]]) -> Artifact:
-        def make(folder: Path):
-            artifact.write_table(folder / "rows.parquet", to_table(rows()).with_columns(run=pl.lit(ensemble.folder.name)))
+    def make(rows: Callable[[], list[Row]], folder: Path):
+        artifact.write_table(folder / "rows.parquet", to_table(rows()).with_columns(run=pl.lit(ensemble.folder.name)))
 
-        found = artifact.build(setup.config.runs, "cost", f"{setup.config.name}-{part}", {**described, "part": part}, make, ensemble)
-        print(f"  cost: {part} ({found.seconds:.0f} s)", flush=True)
-        return found
+    def build(part: str, rows: Callable[[], list[Row]]) -> Build:
+        name, of = f"{setup.config.name}-{part}", {**described, "part": part}
+        return partial(artifact.build, setup.config.runs, "cost", name, of, partial(make, rows), ensemble)
 
     return {part: build(part, rows) for part, rows in parts(every, c, trained).items()}
+
+
+_OF: dict[str, Build] = {}  # of a process that works on costs
+
+
+def _begin_costs(config: Config, base: Artifact, ensemble: Artifact):
+    use_device(config)
+    _OF.update(cost_parts(prepare(config), base, ensemble))
+
+
+def _build_cost(part: str):
+    with redirect_stdout(Named(part)):
+        found = _OF[part]()
+        print(f"  cost ({found.seconds:.0f} s)", flush=True)
 
 
 def build_page(setup: Setup, gate: Artifact, rows: Artifact, costs: dict[str, Artifact], story: tuple[Artifact, ...]) -> Artifact:

@@ -5,6 +5,7 @@ import polars as pl
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from plots import style
 from plots.style import Story
@@ -36,6 +37,10 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
             ax.scatter(
                 line["norm"], line["nll"], c=line["rate"], marker=marker, s=52, cmap="viridis", vmin=0, vmax=1, edgecolors=colour, zorder=2
             )
+        if part != "rays":
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(ScalarFormatter())
+            ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(f"norm of the update ({norm})")
         ax.set_title(title)
     axes[0].set_ylabel("NLL of the narrow data (nats/token)")

@@ -41,7 +41,7 @@ def test_defaults_list_follows_the_tree_and_the_groups_exist():
 def test_the_pipeline_builds_in_the_order_of_its_first_line():
     text = (ROOT / "bayesgen/pipeline.py").read_text()
     promised = re.search(r"^    (world -> .*)$", text, re.MULTILINE)[1].split(" -> ")
-    body = text[text.index("def run(") : text.index("def use_device")]
+    body = text[text.index("def run(") : text.index("def build_corpus")]
     built = ["world" if call == "prepare" else call for call in re.findall(r"= (?:build_)?(\w+)\(", body) if call != "monotonic"]
     assert built == promised
 

@@ -34,14 +34,14 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable
         bounds = tuple(share * free_norm(every, norm) for share in c.bounds)
         return frontier_rows(trained(frontier_config(f, norm, bounds, c.seeds))[0], norm)
 
-    return {
-        "rays": lambda: ray_rows(every, c.scales),
-        **{f"frontier-{norm}": partial(frontier, norm) for norm in get_args(Norm)},
-        "noise": lambda: noise_rows(few, c.noise, c.draws),
-        "drift": lambda: drift_rows(*trained(drift_config(f, c.seeds))),
-        "significance": lambda: significance_rows(few, c.documents, c.draws),
+    return {  # long ones first: they are dealt out to processes
         "coefficient": lambda: coefficient_rows(fewer, c.chain),
         "evidence": lambda: evidence_rows(fewer, c.chain),
+        "significance": lambda: significance_rows(few, c.documents, c.draws),
+        "drift": lambda: drift_rows(*trained(drift_config(f, c.seeds))),
+        **{f"frontier-{norm}": partial(frontier, norm) for norm in get_args(Norm)},
         "bits": lambda: bits_rows(few, c.orders),
+        "rays": lambda: ray_rows(every, c.scales),
+        "noise": lambda: noise_rows(few, c.noise, c.draws),
         "before": lambda: [*transfer_rows(few), *projection_rows(few)],
     }

@@ -1,6 +1,6 @@
 """Volume of an ensemble's solutions: the learning coefficient of their adapters, and the evidence of small ones.
 
-*Coefficient.* Every solution's own adapter, all its factors, on the first of its narrow rows: Hamiltonian chains on the loss of all n of
+*Coefficient.* Every solution's own adapter, all its factors, on the first n of its narrow rows: Hamiltonian chains on the loss of all of
 them, tied to the solution, n_beta = n / log n.
 
 *Evidence.* Which continuation of the data do adapters drawn from a prior expect? log P(continuation | data) of adapters of rank 1 on one
@@ -13,6 +13,7 @@ integral from the one posterior to the other,
 WBIC (`estimate.evidence.wbic`) is not asked: chains at the temperature 1 / log n do not mix here (experiments/LOG.md).
 """
 
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -23,31 +24,34 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import random
 
+from bayesgen.corpus.narrow import Row as DataRow
 from bayesgen.cost.efficiency import free_norm
 from bayesgen.cost.subject import BROAD, DATA, NARROW, Subject, continuations
 from bayesgen.estimate.evidence import Evidence, curvature, gaussian_energy, gaussian_integral, integral, rotations
 from bayesgen.estimate.llc import coefficient, default_n_beta
 from bayesgen.estimate.sampling import Chains, split_hmc
 from bayesgen.learn.data import member_rows
+from bayesgen.learn.plan import Member
 from bayesgen.measure.answers import Data, data_nll, pack_data, visible
 from bayesgen.measure.rows import Row
 from bayesgen.measure.suite import member_label
 from bayesgen.model.lora import effective, init_lora
 from bayesgen.model.transformer import residual
 
-TIE, SCORED = 100.0, 48  # of the learning coefficient: 1/weight^2; most rows that it is of
+TIE = 100.0  # of the learning coefficient, 1/weight^2
+TOKENS = 256  # that the rows of a coefficient or of an evidence fill, packed: a gradient costs about as much in every experiment
 MATRIX = "out"  # of the last block: what the small adapters are on
-BEFORE, AFTER = 32, 16  # rows of the data, at most, and of a continuation
+BEFORE, AFTER = 32, 16  # of an evidence: most rows of the data, and rows of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for the minimum
 LAPLACE, THERMODYNAMIC = "Laplace", "thermodynamic integration"
 POWERS = (np.arange(3) / 2) ** 3  # of the continuation, whose likelihood changes fastest at the start: six of them change .05 nats
 
 
 def coefficient_rows(s: Subject, draws: int) -> list[Row]:
-    """`llc` of every solution with `llc_error`, `llc_r_hat` and `llc_effective`."""
+    """`llc` of every solution with `llc_error`, `llc_r_hat` and `llc_effective`, and the number of rows that it is of, `llc_rows`."""
     f = s.config.finetune
     scale, rank = f.alpha / f.rank[0], f.rank[0]
-    drawn = [member_rows(s.world, s.grammar, f, m)[0][: min(m.rows, SCORED)] for m in s.members]
+    drawn = first_rows(s, s.members, max(m.rows for m in s.members))
 
     @jax.jit
     def chains_of(params, lora, data: Data, n_beta, key):
@@ -64,8 +68,18 @@ def coefficient_rows(s: Subject, draws: int) -> list[Row]:
         chains, at = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
         found = coefficient(chains, at, n_beta)
         numbers = {"llc": found.value, "llc_error": found.error, "llc_r_hat": found.r_hat, "llc_effective": found.effective}
+        numbers["llc_rows"] = float(len(drawn[i]))
         out += [s.row(quantity=q, value=v, **member_label(m, f.steps)) for q, v in numbers.items()]
     return out
+
+
+def first_rows(s: Subject, members: Sequence[Member], most: int) -> list[list[DataRow]]:
+    """The first narrow rows of every member, as many of each: at most `most`, and no more than `TOKENS` hold."""
+    drawn = [member_rows(s.world, s.grammar, s.config.finetune, m)[0][: min(m.rows, most)] for m in members]
+    count = min(map(len, drawn))
+    while count > 4 and pack_data(s.grammar, [rows[:count] for rows in drawn]).rows.tokens[0].size > TOKENS:
+        count -= 4
+    return [rows[:count] for rows in drawn]
 
 
 def small_adapter(s: Subject, key: jax.Array) -> dict:
@@ -125,7 +139,7 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
         return jax.lax.map(at, jnp.asarray(POWERS))
 
     free = [m for m in s.members if m.arm == "free"]
-    data_M = [member_rows(s.world, s.grammar, f, m)[0][: min(m.rows, BEFORE)] for m in free]
+    data_M = first_rows(s, free, BEFORE)
     after_M = [continuations(s, m, AFTER) for m in free]
     pairs = [(name, i) for name in (NARROW, BROAD) for i in range(len(free))]
     alone = pack_data(s.grammar, [after_M[i][name] for name, i in pairs])  # of one shape: compiled once
@@ -136,11 +150,11 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
         key, label = random.fold_in(random.key(f.seed + 1), m.seed), member_label(m, f.steps)
         data, n = jax.tree.map(itemgetter(i), of_data), len(data_M[i])
         w, bent = fit(s.params, data, float(n), key)
-        before = gaussian_integral(*bent, rotations(w))
+        before = gaussian_integral(bent[0], bent[1], bent[2], rotations(w))
         out += _numbers(s, "log_evidence", before, topic=DATA, probe=LAPLACE, **label)
         for j, name in ((j, name) for j, (name, of) in enumerate(pairs) if of == i):
             w_both, bent = fit(s.params, jax.tree.map(itemgetter(j), both), float(n + AFTER), key)
-            z = gaussian_integral(*bent, rotations(w_both))
+            z = gaussian_integral(bent[0], bent[1], bent[2], rotations(w_both))
             out += _numbers(s, "log_evidence", z, topic=name, probe=LAPLACE, **label)
             by = {LAPLACE: Evidence(z.value - before.value, 0.0, (*z.failures, *before.failures))}
             drawn = bridge(s.params, data, jax.tree.map(itemgetter(j), alone), float(n), w, key)

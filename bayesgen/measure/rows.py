@@ -80,6 +80,7 @@ QUANTITIES = {
     "llc_error": ("nats", "its Monte-Carlo standard error"),
     "llc_r_hat": ("ratio", "split R-hat of its chains"),
     "llc_effective": ("count", "independent draws that its chains are worth"),
+    "llc_rows": ("count", "narrow rows that it is of"),
     "log_evidence": ("nats", "log Z of the rows in `topic` under small adapters with a Gaussian prior, by the method in `probe`"),
     "log_evidence_error": ("nats", "its Monte-Carlo standard error"),
     "log_predictive": ("nats", "log probability of the continuation in `topic` given the data, under the same adapters"),

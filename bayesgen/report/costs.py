@@ -97,8 +97,10 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
         )
         lines.append(_line(part["significance"], "the same, random directions", "nats/token", "kl_text", True, topic=who, probe="random"))
         lines.append(_line(part["significance"], f"Fisher norm a unit of norm, {who}", "nats^1/2", "fisher_norm", True, topic=who))
-    lines.append(_line(part["coefficient"], "learning coefficient", "nats", "llc"))
-    return [replace(line, note=_diagnostics(part["coefficient"])) if line.name == "learning coefficient" else line for line in lines]
+    chains = part["coefficient"]
+    rows = chains.filter(pl.col("quantity") == "llc_rows")["value"][0]
+    lines.append(replace(_line(chains, f"learning coefficient, of {rows:.0f} rows", "nats", "llc"), note=_diagnostics(chains)))
+    return lines
 
 
 def _diagnostics(chains: pl.DataFrame) -> str:

@@ -1,0 +1,67 @@
+"""What every stage needs in memory: the device, the world, its grammar, and the network's shape."""
+
+import os
+from dataclasses import dataclass
+
+import jax
+
+from bayesgen.config import Config
+from bayesgen.corpus.documents import DocumentSource
+from bayesgen.corpus.grammar import Grammar, build_grammar
+from bayesgen.errors import UserError
+from bayesgen.learn.data import check_experiment
+from bayesgen.measure.contexts import check_measures
+from bayesgen.measure.gate import longest_prompt
+from bayesgen.model.transformer import Transformer
+from bayesgen.report.contrasts import check_contrasts
+from bayesgen.world.population import build_world
+from bayesgen.world.world import World
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What every later stage needs in memory."""
+
+    config: Config
+    world: World
+    grammar: Grammar
+    model: Transformer
+    source: DocumentSource
+
+
+def use_device(config: Config) -> str:
+    """Compute on the kind of device asked for, or on the best there is, and keep compiled programs with the runs; the device's name.
+
+    An absent one is a `UserError`.
+    """
+    jax.config.update("jax_compilation_cache_dir", str((config.runs / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    kind = config.device
+    try:
+        device = jax.devices(kind)[0]
+    except (RuntimeError, AssertionError) as error:  # the second is jax's word for a plugin that is not installed
+        asked = f"device={kind}" if kind else f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')}"
+        raise UserError(f"{asked}: jax finds no such device here; leave it out, or install the extra cuda12, cuda13 or tpu") from error
+    jax.config.update("jax_default_device", device)
+    return f"{device.platform} ({device.device_kind}), 1 of {len(jax.devices(kind))} used"
+
+
+def prepare(config: Config) -> Setup:
+    """World, grammar, and the network's shape: cheap, and made anew each time."""
+    world = build_world(config.world)
+    grammar = build_grammar(world)
+    check_experiment(world, grammar, config.finetune, config.measure.trait)
+    check_measures(world, grammar, config.finetune, config.measure)
+    check_contrasts(config.contrasts, world, config.finetune, config.measure)
+    needed = longest_prompt(grammar)
+    if needed > config.pretrain.length:
+        raise UserError(
+            f"pretrain.length is {config.pretrain.length}; the base gate's longest dialogue takes {needed} tokens, and the base "
+            "must have been trained on such"
+        )
+    if config.measure.features and config.model.layers < 2:
+        raise UserError("measure.features reads the stream between two blocks, but model.layers is 1; take two, or measure.features=null")
+    if config.measure.features and config.world.depth == "earlier":
+        raise UserError("measure.features reads where answers begin, but with world.depth=earlier remarks have answers too; leave out one")
+    model = Transformer(config.model, len(grammar.tokenizer))
+    return Setup(config, world, grammar, model, DocumentSource(grammar, config.pretrain.length))
