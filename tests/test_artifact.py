@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bayesgen import artifact
-from bayesgen.artifact import MANIFEST, build, load_tree, save_tree
+from bayesgen.artifact import MANIFEST, build, exists, load_tree, save_tree
 from bayesgen.errors import UserError
 
 
@@ -16,7 +16,10 @@ def _make(folder):
 
 
 def test_found_again_and_named_by_config_and_parents(tmp_path):
+    assert not exists(tmp_path, "a", "name", {"k": 1}, _make)
     first = build(tmp_path, "a", "name", {"k": 1}, _make)
+    assert exists(tmp_path, "a", "name", {"k": 1}, _make)
+    assert not exists(tmp_path, "a", "name", {"k": 1}, _make, first)
     again = build(tmp_path, "a", "name", {"k": 1}, _make)
     assert (first.fresh, again.fresh) == (True, False)
     assert first.folder == again.folder

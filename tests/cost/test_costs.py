@@ -14,13 +14,14 @@ from bayesgen import pipeline
 from bayesgen.config import to_config
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.narrow import answers_by, write_rows
+from bayesgen.cost import volume
 from bayesgen.cost.before import asked, projection_rows, transfer_rows
 from bayesgen.cost.bits import bits_rows, known_bits
 from bayesgen.cost.efficiency import frontier_config, least_norm_rows, ray_rows
 from bayesgen.cost.significance import OTHERS, significance_rows, speakers
 from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, noise_rows, penalty
 from bayesgen.cost.subject import BROAD, NARROW, PROBES, TRAINED, continuations, scaled_all, solution_rows, subject
-from bayesgen.cost.volume import small_adapter
+from bayesgen.cost.volume import first_rows, small_adapter
 from bayesgen.estimate.llc import coefficient, default_n_beta, llc
 from bayesgen.estimate.sampling import split_hmc
 from bayesgen.learn.data import member_rows
@@ -234,6 +235,19 @@ def test_the_projection_of_the_control_on_itself_is_nothing(solutions):
     same = replace(same, config=same.config.model_copy(update={"measure": same.config.measure.model_copy(update={"value": "old"})}))
     found = to_table(projection_rows(same)).filter(pl.col("quantity") == "projection")["value"]
     assert found.to_numpy() == pytest.approx(0, abs=1e-5)  # the very same rows; float32
+
+
+def test_chains_take_as_many_rows_of_every_member_as_the_budget_holds(solutions, monkeypatch):
+    members, whole = solutions.members, solutions.members[0].rows
+    every = first_rows(solutions, members, whole)
+    assert [len(rows) for rows in every] == [whole] * len(members)
+    size = pack_data(solutions.grammar, every).rows.tokens[0].size
+    monkeypatch.setattr(volume, "TOKENS", size - 1)
+    fewer = first_rows(solutions, members, whole)
+    assert len({len(rows) for rows in fewer}) == 1
+    assert len(fewer[0]) < whole
+    assert all(rows == all_rows[: len(rows)] for rows, all_rows in zip(fewer, every, strict=True))
+    assert pack_data(solutions.grammar, fewer).rows.tokens[0].size < size
 
 
 @pytest.mark.slow
