@@ -5,7 +5,7 @@ import polars as pl
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from plots import style
 from plots.style import Story
@@ -39,7 +39,8 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
             )
         if part != "rays":
             ax.set_xscale("log")
-            ax.xaxis.set_major_formatter(ScalarFormatter())
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
             ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(f"norm of the update ({norm})")
         ax.set_title(title)

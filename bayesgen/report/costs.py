@@ -111,6 +111,19 @@ def _diagnostics(chains: pl.DataFrame) -> str:
     return f"FAILED for {failed} of {len(worst)} chains' sets: {said}" if failed else said
 
 
+def frontier_lines(cost: pl.DataFrame) -> list[dict]:
+    """One line a bound on the norm: each arm's likelihood of the data and its rate of the counted value on the probes."""
+    out = []
+    for norm in NORM_NAMES:
+        here = cost.filter(pl.col("part") == f"frontier-{norm}")
+        for bound in sorted(here["norm_bound"].drop_nulls().unique()):
+            at = here.filter((pl.col("norm_bound") == bound) & (pl.col("quantity") != "least_norm"))
+            nll = {arm: over(seeds_of(at, "nll_train", arm)) for arm in COMPARED}
+            rate = {arm: over(seeds_of(at, "rate", arm, topic=PROBES)) for arm in COMPARED}
+            out.append({"norm": norm, "bound": bound, "nll": nll, "rate": rate})
+    return out
+
+
 def drift_lines(cost: pl.DataFrame) -> list[dict]:
     """One line a history of the penalty: rates on the probes half-way and at the end, and how many seeds reverted, after how long."""
     drift, out = cost.filter(pl.col("part") == "drift"), []
@@ -233,6 +246,7 @@ def cost_section(cost: pl.DataFrame, value: str) -> dict:
     return {
         "lines": cost_lines(cost, value),
         "claims": claims(cost),
+        "frontier": frontier_lines(cost),
         "drift": drift_lines(cost),
         "evidence": evidence_lines(cost),
         "bits": bits_lines(cost),

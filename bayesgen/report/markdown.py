@@ -4,6 +4,7 @@ from bayesgen.measure.admission import Gate
 from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval
+from bayesgen.measure.settings import COMPARED
 from bayesgen.report.contrasts import Found
 from bayesgen.report.summary import SHOWN, names_of, show
 from bayesgen.world.load import TIMELESS
@@ -138,6 +139,15 @@ def cost_markdown(config, costs: dict) -> str:
         *(
             f"| {x.name} | {x.unit} | " + " | ".join(show(i, 3) for i in (*x.arms.values(), x.contrast)) + f" | {x.note} |"
             for x in costs["lines"]
+        ),
+        "",
+        "| frontier, norm at most | " + " | ".join(f"{what}, {arm}" for what in ("NLL of the data", "probes") for arm in COMPARED) + " |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {r['bound']:g} ({r['norm']}) | "
+            + " | ".join([show(r["nll"][a], 3) for a in COMPARED] + [show(r["rate"][a]) for a in COMPARED])
+            + " |"
+            for r in costs["frontier"]
         ),
         "",
         "| KL | probes, half-way | probes, at the end | NLL of the data | seeds past the middle | after (median steps) |",
