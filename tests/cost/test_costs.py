@@ -33,6 +33,7 @@ from bayesgen.measure.rows import to_table
 from bayesgen.measure.settings import CostConfig
 from bayesgen.model.lora import effective, init_lora
 from bayesgen.model.transformer import forward
+from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.world import ASSISTANT
 from tests.tiny_run import tiny_run_config
 
@@ -238,15 +239,16 @@ def test_the_projection_of_the_control_on_itself_is_nothing(solutions):
 
 
 def test_chains_take_as_many_rows_of_every_member_as_the_budget_holds(solutions, monkeypatch):
-    members, whole = solutions.members, solutions.members[0].rows
-    every = first_rows(solutions, members, whole)
-    assert [len(rows) for rows in every] == [whole] * len(members)
+    asked = [(Header("assistant"), Turn(t, w, 0)) for t in range(len(solutions.world.topics)) for w in (0, 1)]
+    monkeypatch.setattr(volume, "member_rows", lambda *_: (asked, []))
+    members = [replace(m, rows=len(asked)) for m in solutions.members]
+    every = first_rows(solutions, members, len(asked))
+    assert every == [asked] * len(members)
+    assert first_rows(solutions, members, 5) == [asked[:5]] * len(members)
     size = pack_data(solutions.grammar, every).rows.tokens[0].size
     monkeypatch.setattr(volume, "TOKENS", size - 1)
-    fewer = first_rows(solutions, members, whole)
-    assert len({len(rows) for rows in fewer}) == 1
-    assert len(fewer[0]) < whole
-    assert all(rows == all_rows[: len(rows)] for rows, all_rows in zip(fewer, every, strict=True))
+    fewer = first_rows(solutions, members, len(asked))
+    assert fewer == [asked[: len(fewer[0])]] * len(members)
     assert pack_data(solutions.grammar, fewer).rows.tokens[0].size < size
 
 
