@@ -38,10 +38,10 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable
         "coefficient": lambda: coefficient_rows(fewer, c.chain),
         "evidence": lambda: evidence_rows(fewer, c.chain),
         "significance": lambda: significance_rows(few, c.documents, c.draws),
-        "drift": lambda: drift_rows(*trained(drift_config(f, c.seeds))),
         **{f"frontier-{norm}": partial(frontier, norm) for norm in get_args(Norm)},
+        "before": lambda: [*transfer_rows(few), *projection_rows(few)],
+        "drift": lambda: drift_rows(*trained(drift_config(f, c.seeds))),
         "bits": lambda: bits_rows(few, c.orders),
         "rays": lambda: ray_rows(every, c.scales),
         "noise": lambda: noise_rows(few, c.noise, c.draws),
-        "before": lambda: [*transfer_rows(few), *projection_rows(few)],
     }

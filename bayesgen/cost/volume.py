@@ -39,7 +39,7 @@ from bayesgen.model.lora import effective, init_lora
 from bayesgen.model.transformer import residual
 
 TIE = 100.0  # of the learning coefficient, 1/weight^2
-TOKENS = 256  # that the rows of a coefficient or of an evidence fill, packed: a gradient costs about as much in every experiment
+TOKENS = 192  # that the rows of a coefficient or of an evidence fill, packed: a gradient costs about as much in every experiment
 MATRIX = "out"  # of the last block: what the small adapters are on
 BEFORE, AFTER = 32, 16  # of an evidence: most rows of the data, and rows of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for the minimum
