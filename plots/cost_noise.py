@@ -26,6 +26,6 @@ def main(table: pl.DataFrame, _: Story) -> Figure:
             ax.errorbar(sines, mean, [mean - low, high - mean], marker=marker, color=colour, ms=5, capsize=2, label=label)
         ax.set_xlabel("sine of the angle")
         ax.set_title(title)
-    axes[0].set_ylabel("rise of the NLL (nats/token)")
+    axes[0].set_ylabel("rise of the NLL (share of it)")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return fig

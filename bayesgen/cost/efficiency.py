@@ -1,7 +1,8 @@
 """Efficiency of an ensemble's solutions: along their own rays, and along the frontier that training finds under a bound.
 
 Both give curves of the narrow loss against the norm, one a seed, and the behaviour at every point. `least_norm_rows` reads off them
-what it takes to come down from the base's loss by a share of what the same seed's free solution comes down.
+what it takes to come down from the base's loss by a share of what the same seed's free solution comes down: the trained one on a ray, the
+one under the widest bound on the frontier.
 """
 
 from typing import Any, get_args
@@ -58,16 +59,20 @@ def least_norm_rows(s: Subject, rows: list[Row], kind: str, norm: Norm) -> list[
     points = table.filter(pl.col("quantity") == norm).join(
         table.filter(pl.col("quantity") == "nll_train"), on=["arm", "seed", "scale", "norm_bound"], suffix="_nll", nulls_equal=True
     )
-    start = dict(zip([m.seed for m in s.members], np.asarray(nll(s.model, s.params, scaled_all(s.lora_M, 0.0), s.batch_M)), strict=True))
-    curves = {}
+    start = dict(
+        zip([m.seed for m in s.members], np.asarray(nll(s.model, s.params, scaled_all(s.lora_M, 0.0), s.batch_M), float), strict=True)
+    )
+    curves, free = {}, {}
     for (arm, seed), curve in points.sort("value").group_by("arm", "seed", maintain_order=True):
         x, y = curve["value"].to_numpy(), curve["value_nll"].to_numpy()
+        if arm == "free":
+            free[seed] = curve.filter(pl.col("scale") == 1.0).sort("norm_bound")["value_nll"][-1]
         curves[arm, seed] = (x, y) if x[0] == 0 else (np.insert(x, 0, 0.0), np.insert(y, 0, start[seed]))
     out = []
     for (arm, seed), (x, y) in curves.items():
-        if ("free", seed) not in curves:
+        if seed not in free:
             continue
-        fall = start[seed] - curves["free", seed][1].min()
+        fall = start[seed] - free[seed]
         for share in SHARES:
             rho = least_norm(x, y, start[seed] - share * fall)
             out.append(s.row(arm=arm, seed=seed, quantity="least_norm", value=rho, context=kind, probe=f"{share:g}", norm=norm))

@@ -1,6 +1,7 @@
 """Stability of an ensemble's solutions: under noise that turns the update, and when the KL that keeps it narrow comes or goes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import random
 
@@ -19,17 +20,19 @@ SNAPSHOTS = 12  # of a drift
 
 
 def noise_rows(s: Subject, sines: tuple[float, ...], draws: int) -> list[Row]:
-    """`noise_rise` of every solution: mean rise of the narrow loss (nats/token) when the update, or its factors, is turned."""
+    """`noise_rise` of every solution: mean rise of the narrow loss, as a share of it, when the update, or its factors, is turned. A seed's
+    arms get the same draws.
+    """
 
     def rises(params, lora, batch, key, eps):
         def loss(changed):
             return answer_nll(forward(s.model, changed, None, batch.tokens, batch.where), batch)
 
-        of_update = stability(lambda w: loss(add(params, w)), dense(lora), eps, key, draws).mean
-        of_factors = stability(lambda w: loss(merge(params, w)), lora, eps, key, draws, noise_on_factors).mean
+        of_update = stability(lambda w: loss(add(params, w)), dense(lora), eps, key, draws).relative
+        of_factors = stability(lambda w: loss(merge(params, w)), lora, eps, key, draws, noise_on_factors).relative
         return of_update, of_factors
 
-    keys = random.split(random.key(s.config.finetune.seed), len(s.members))
+    keys = jnp.stack([random.fold_in(random.key(s.config.finetune.seed), m.seed) for m in s.members])
     many = jax.jit(lambda params, eps: jax.lax.map(lambda x: rises(params, x[0], x[1], x[2], eps), (s.lora_M, s.batch_M, keys)))
     out = []
     for eps in sines:
@@ -50,8 +53,9 @@ def penalty(kl_from: float, kl_until: float) -> str:
 
 
 def drift_rows(s: Subject, adapters: dict[int, dict]) -> list[Row]:
-    """`solution_rows` at every snapshot, and for each seed whose penalty was dropped or added the steps until its rate on the
-    probes had come half of the way to that of the seeds that never had one, or always (`steps_to_revert`; `reverted`: whether it did).
+    """`solution_rows` at every snapshot, and for each seed whose penalty was dropped or added whether its rate on the probes ends beyond
+    the middle between those of the seeds that always had one and never (`reverted`), and if so the steps until it stayed there
+    (`steps_to_revert`).
     """
     out = [row for step, lora_M in adapters.items() for row in solution_rows(s, lora_M, step)]
     rate = {(r.kl_from, r.kl_until, r.seed, r.step): r.value for r in out if r.quantity == "rate" and r.topic == PROBES}
@@ -68,9 +72,11 @@ def drift_rows(s: Subject, adapters: dict[int, dict]) -> list[Row]:
         if kind not in ("dropped", "added"):
             continue
         goal = never if kind == "dropped" else always
-        crossed = [step for step in sorted(adapters) if step > half and (rate[*span, m.seed, step] - middle) * (goal - middle) > 0]
+        after = [step for step in sorted(adapters) if step > half]
+        short = [step for step in after if not (rate[*span, m.seed, step] - middle) * (goal - middle) > 0]
+        there = [step for step in after if not short or step > short[-1]]
         label = member_label(m, last)
-        out.append(s.row(quantity="reverted", value=float(bool(crossed)), **label))
-        if crossed:
-            out.append(s.row(quantity="steps_to_revert", value=crossed[0] - half, **label))
+        out.append(s.row(quantity="reverted", value=float(bool(there)), **label))
+        if there:
+            out.append(s.row(quantity="steps_to_revert", value=there[0] - half, **label))
     return out

@@ -1,7 +1,7 @@
 """Volume of an ensemble's solutions: the learning coefficient of their adapters, and the evidence of small ones.
 
-*Coefficient.* Every solution's own adapter, all its factors, on the first n of its narrow rows: Hamiltonian chains on the loss of all of
-them, tied to the solution, n_beta = n / log n.
+*Coefficient.* Every solution's own adapter, all its factors, on n of its narrow rows: Hamiltonian chains on the loss of all of them, tied
+to the solution, n_beta = n / log n. The solution was trained on more than these rows, so it is near a minimum of their loss and not at one.
 
 *Evidence.* Which continuation of the data do adapters drawn from a prior expect? log P(continuation | data) of adapters of rank 1 on one
 matrix of the last block (few enough numbers for a Hessian) with a Gaussian prior as wide as the free solutions are long there. By
@@ -28,7 +28,7 @@ from bayesgen.corpus.narrow import Row as DataRow
 from bayesgen.cost.efficiency import free_norm
 from bayesgen.cost.subject import BROAD, DATA, NARROW, Subject, continuations
 from bayesgen.estimate.evidence import Evidence, curvature, gaussian_energy, gaussian_integral, integral, rotations
-from bayesgen.estimate.llc import coefficient, default_n_beta
+from bayesgen.estimate.llc import coefficient, default_n_beta, tied
 from bayesgen.estimate.sampling import Chains, split_hmc
 from bayesgen.learn.data import member_rows
 from bayesgen.learn.plan import Member
@@ -48,10 +48,12 @@ POWERS = (np.arange(3) / 2) ** 3  # of the continuation, whose likelihood change
 
 
 def coefficient_rows(s: Subject, draws: int) -> list[Row]:
-    """`llc` of every solution with `llc_error`, `llc_r_hat` and `llc_effective`, and the number of rows that it is of, `llc_rows`."""
+    """`llc` of every solution with `llc_error`, `llc_r_hat`, `llc_effective`, what the tie alone gives (`llc_tied`), the number of failed
+    diagnostics, and the number of rows that it is of, `llc_rows`.
+    """
     f = s.config.finetune
     scale, rank = f.alpha / f.rank[0], f.rank[0]
-    drawn = first_rows(s, s.members, max(m.rows for m in s.members))
+    drawn = some_rows(s, s.members, max(m.rows for m in s.members))
 
     @jax.jit
     def chains_of(params, lora, data: Data, n_beta, key):
@@ -60,22 +62,29 @@ def coefficient_rows(s: Subject, draws: int) -> list[Row]:
         def loss(w):
             return data_nll(s.model, params, effective(w, scale), data)
 
-        return split_hmc(loss, w, key, n_beta=n_beta, gamma=TIE, warmup=draws // 4, draws=draws), loss(w)
+        of_tie = tied(loss, w, random.fold_in(key, 1), n_beta=n_beta, gamma=TIE)
+        return split_hmc(loss, w, key, n_beta=n_beta, gamma=TIE, warmup=draws // 4, draws=draws), loss(w), of_tie
 
     out, data_M = [], pack_data(s.grammar, drawn)
     for i, m in enumerate(s.members):
         n_beta, (lora, data) = default_n_beta(len(drawn[i])), jax.tree.map(itemgetter(i), (s.lora_M, data_M))
-        chains, at = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
+        chains, at, of_tie = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
         found = coefficient(chains, at, n_beta)
         numbers = {"llc": found.value, "llc_error": found.error, "llc_r_hat": found.r_hat, "llc_effective": found.effective}
-        numbers["llc_rows"] = float(len(drawn[i]))
+        numbers |= {"llc_tied": float(of_tie), "failures": float(len(found.failures)), "llc_rows": float(len(drawn[i]))}
         out += [s.row(quantity=q, value=v, **member_label(m, f.steps)) for q, v in numbers.items()]
     return out
 
 
-def first_rows(s: Subject, members: Sequence[Member], most: int) -> list[list[DataRow]]:
-    """The first narrow rows of every member, as many of each: at most `most`, and no more than `TOKENS` hold."""
-    drawn = [member_rows(s.world, s.grammar, s.config.finetune, m)[0][: min(m.rows, most)] for m in members]
+def some_rows(s: Subject, members: Sequence[Member], most: int) -> list[list[DataRow]]:
+    """Narrow rows of every member, drawn without regard to headers, as many of each and the same for a seed's arms where these have the
+    same: at most `most`, and no more than `TOKENS` hold.
+    """
+    drawn = []
+    for m in members:
+        rows = member_rows(s.world, s.grammar, s.config.finetune, m)[0][: m.rows]
+        order = np.random.default_rng([s.config.finetune.seed, m.seed, 6]).permutation(len(rows))
+        drawn.append([rows[i] for i in order[:most]])
     count = min(map(len, drawn))
     while count > 4 and pack_data(s.grammar, [rows[:count] for rows in drawn]).rows.tokens[0].size > TOKENS:
         count -= 4
@@ -128,18 +137,20 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
         return w, curvature(energy, w)
 
     @jax.jit
-    def bridge(params, data: Data, after: Data, n, w, key):
-        """The continuation's loss along chains that weigh it by each of `POWERS`."""
+    def bridge(params, data: Data, after: Data, n, w, w_both, key):
+        """The continuation's loss along chains that weigh it by each of `POWERS`, begun between the minima without and with it."""
         of_data, of_after = total(params, data, n), total(params, after, float(AFTER))
 
-        def at(b):
+        def at(x):
+            b, key = x
             loss = lambda w: of_data(w) + b * of_after(w)  # noqa: E731
-            return split_hmc(loss, zero, key, n_beta=1.0, gamma=gamma, start=w, warmup=draws // 4, draws=draws, watch=of_after)
+            start = optax.tree.add_scale(w, b, optax.tree.sub(w_both, w))
+            return split_hmc(loss, zero, key, n_beta=1.0, gamma=gamma, start=start, warmup=draws // 4, draws=draws, watch=of_after)
 
-        return jax.lax.map(at, jnp.asarray(POWERS))
+        return jax.lax.map(at, (jnp.asarray(POWERS), random.split(key, len(POWERS))))
 
     free = [m for m in s.members if m.arm == "free"]
-    data_M = first_rows(s, free, BEFORE)
+    data_M = some_rows(s, free, BEFORE)
     after_M = [continuations(s, m, AFTER) for m in free]
     pairs = [(name, i) for name in (NARROW, BROAD) for i in range(len(free))]
     alone = pack_data(s.grammar, [after_M[i][name] for name, i in pairs])  # of one shape: compiled once
@@ -157,7 +168,7 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
             z = gaussian_integral(bent[0], bent[1], bent[2], rotations(w_both))
             out += _numbers(s, "log_evidence", z, topic=name, probe=LAPLACE, **label)
             by = {LAPLACE: Evidence(z.value - before.value, 0.0, (*z.failures, *before.failures))}
-            drawn = bridge(s.params, data, jax.tree.map(itemgetter(j), alone), float(n), w, key)
+            drawn = bridge(s.params, data, jax.tree.map(itemgetter(j), alone), float(n), w, w_both, key)
             by[THERMODYNAMIC] = integral([Chains(loss / AFTER, diverged) for loss, diverged in zip(*drawn, strict=True)], POWERS, AFTER)
             for method, x in by.items():
                 out += _numbers(s, "log_predictive", x, topic=name, probe=method, **label)

@@ -9,6 +9,9 @@ At finite n_beta this is not the asymptotic coefficient: w1^2 w2^2 has 1/2 (with
 Known answers must be integrals at the same n_beta and gamma. The tie of strength gamma takes away from it: on a quadratic with
 eigenvalues h what remains is `localised` = sum n_beta h / (n_beta h + gamma) / 2.
 
+A tie that is stronger than the data (gamma above n_beta h) leaves sum n_beta h / gamma / 2, which grows with n_beta, depends on how the
+parameters are written and counts no volume. `tied` is that number, from draws of the tie alone: a coefficient near it is the tie's.
+
 Source: Lau et al. (arXiv 2308.12108). Where we differ: L(w*) and L(w) are of the whole data, the chains are Hamiltonian where the full
 loss is affordable, and a value comes with the reasons not to trust it.
 """
@@ -16,9 +19,12 @@ loss is affordable, and a value comes with the reasons not to trust it.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+import optax
+from jax import random
+from jaxtyping import Array, Float, PyTree
 
 from bayesgen.estimate import Number, Numbers
 from bayesgen.estimate.sampling import Chains, chains_mean, hmc, sgld
@@ -94,3 +100,20 @@ def localised(eigenvalues: Numbers, n_beta: Number, gamma: Number) -> float:
     """
     h = np.asarray(eigenvalues, float)
     return float((n_beta * h / (n_beta * h + gamma)).sum() / 2)
+
+
+def tied(loss: Callable[[PyTree], Array], w: PyTree, key: Array, *, n_beta: Number, gamma: Number, draws: int = 100) -> Float[Array, ""]:
+    """The coefficient if the tie alone held the draws: n_beta (E[L(w')] - L(w)) with w' ~ N(w, 1 / gamma). On a quadratic above the
+    coefficient, by a factor of 1 + n_beta h / gamma in each direction. Can be jitted.
+
+    >>> import jax.numpy as jnp
+    >>> from jax import random
+    >>> from bayesgen.estimate.llc import localised, tied
+    >>> for gamma in (1.0, 1e4):  # a tie that the data overrule, and one that overrules them
+    ...     of_tie = tied(lambda w: (w**2).sum(), jnp.zeros(1000), random.key(0), n_beta=145, gamma=gamma)
+    ...     print(round(localised([2.0], 145, gamma) * 1000 / float(of_tie), 2))
+    0.0
+    0.97
+    """
+    away = jax.vmap(lambda k: loss(optax.tree.add_scale(w, gamma**-0.5, optax.tree.random_like(k, w, random.normal))))
+    return n_beta * (away(random.split(key, draws)).mean() - loss(w))

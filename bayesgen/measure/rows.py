@@ -57,12 +57,12 @@ QUANTITIES = {
         "along the update's own ray or the frontier of trainings under a bound; inf: never",
     ),
     "noise_rise": (
-        "nats/token",
-        "rise of nll_train when the update (or, as published, each of its factors) is turned at equal length by a random angle of the sine "
-        "in `probe`",
+        "share",
+        "rise of nll_train, as a share of it, when the update (or, as published, each of its factors) is turned at equal length by a "
+        "random angle of the sine in `probe`",
     ),
-    "reverted": ("0 or 1", "whether, after the KL was dropped (added), the probes went past half-way to the rate without it (with it)"),
-    "steps_to_revert": ("step", "steps from then until they did"),
+    "reverted": ("0 or 1", "whether, after the KL was dropped (added), the probes end past half-way to the rate without it (with it)"),
+    "steps_to_revert": ("step", "steps from then until they were past it for good"),
     "kl_text": (
         "nats/token",
         "KL from base to update on pretraining answers of the speakers in `topic`, every update at the free ones' mean norm; random: "
@@ -75,11 +75,12 @@ QUANTITIES = {
     "kl_slope": ("exponent", "slope of log KL against log scale at small scales; 2 where the quadratic law holds"),
     "llc": (
         "nats",
-        "learning coefficient of the adapter: n_beta (E L - L(w)), L the mean over the first n narrow rows, n_beta = n / log n",
+        "learning coefficient of the adapter: n_beta (E L - L(w)), L the mean over n of the narrow rows, n_beta = n / log n",
     ),
     "llc_error": ("nats", "its Monte-Carlo standard error"),
     "llc_r_hat": ("ratio", "split R-hat of its chains"),
     "llc_effective": ("count", "independent draws that its chains are worth"),
+    "llc_tied": ("nats", "the same with draws of the tie alone: where the coefficient is near it, the data decide nothing"),
     "llc_rows": ("count", "narrow rows that it is of"),
     "log_evidence": ("nats", "log Z of the rows in `topic` under small adapters with a Gaussian prior, by the method in `probe`"),
     "log_evidence_error": ("nats", "its Monte-Carlo standard error"),

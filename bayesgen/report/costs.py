@@ -1,6 +1,6 @@
 """The cost section: every measure for free, narrow and broad solutions, and what it says of the published claims. From rows only."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
@@ -10,13 +10,13 @@ from bayesgen.cost.efficiency import FRONTIER, RAY, SHARES
 from bayesgen.cost.stability import FACTORS, UPDATE, penalty
 from bayesgen.cost.subject import BROAD, DATA, NARROW, PROBES, TRAINED
 from bayesgen.cost.volume import LAPLACE, THERMODYNAMIC
-from bayesgen.estimate.sampling import EFFECTIVE, R_HAT
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.settings import COMPARED
 from bayesgen.model.lora import Norm
 
 NORM_NAMES = get_args(Norm)
-MIDDLE = SHARES[len(SHARES) // 2]
+TIED = 0.5  # share of what the tie alone gives above which a learning coefficient is the tie's
+LAW = 0.2  # how far from 2 the slope of KL may be
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def difference(of: dict[int, float], minus: dict[int, float], logs: bool = False
     return over_seeds(np.log(x) - np.log(y) if logs else x - y)
 
 
-def _line(table: pl.DataFrame, name: str, unit: str, quantity: str, logs: bool = False, **where) -> Line:
+def _line(table: pl.DataFrame, name: str, unit: str, quantity: str, logs: bool = False, note: str = "", **where) -> Line:
     seeds = {arm: seeds_of(table, quantity, arm, **where) for arm in COMPARED}
     never = [f"{arm}: {n} of {len(x)} seeds never" for arm, x in seeds.items() if (n := sum(np.isinf(v) for v in x.values()))]
     arms = {arm: over(x) for arm, x in seeds.items()}
-    return Line(name, unit, arms, difference(seeds["narrow"], seeds["broad"], logs), "; ".join(never))
+    return Line(name, unit, arms, difference(seeds["narrow"], seeds["broad"], logs), "; ".join([*never, *([note] if note else [])]))
 
 
 def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
@@ -88,27 +88,38 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
                 lines.append(_line(part[name], said, "weight", "least_norm", logs=True, **where))
     for what, of in ((UPDATE, "the update"), (FACTORS, "each factor (as published)")):
         for sine in part["noise"]["probe"].unique(maintain_order=True):
-            lines.append(
-                _line(part["noise"], f"rise under noise of sine {sine} on {of}", "nats/token", "noise_rise", context=what, probe=sine)
-            )
+            lines.append(_line(part["noise"], f"rise under noise of sine {sine} on {of}", "share", "noise_rise", context=what, probe=sine))
     for who in part["significance"]["topic"].unique(maintain_order=True):
         lines.append(
             _line(part["significance"], f"KL on text of {who}, at equal norm", "nats/token", "kl_text", True, topic=who, probe="update")
         )
         lines.append(_line(part["significance"], "the same, random directions", "nats/token", "kl_text", True, topic=who, probe="random"))
-        lines.append(_line(part["significance"], f"Fisher norm a unit of norm, {who}", "nats^1/2", "fisher_norm", True, topic=who))
+        slopes = part["significance"].filter((pl.col("quantity") == "kl_slope") & (pl.col("topic") == who))["value"].to_numpy()
+        law = f"quadratic law: slope {slopes.min():.2f} to {slopes.max():.2f}"
+        law = law if (abs(slopes - 2) <= LAW).all() else f"FAILED, {law}"
+        lines.append(_line(part["significance"], f"Fisher norm a unit of norm, {who}", "nats^1/2", "fisher_norm", True, law, topic=who))
     chains = part["coefficient"]
     rows = chains.filter(pl.col("quantity") == "llc_rows")["value"][0]
-    lines.append(replace(_line(chains, f"learning coefficient, of {rows:.0f} rows", "nats", "llc"), note=_diagnostics(chains)))
+    note = coefficient_failures(chains) or _well(chains)
+    lines.append(_line(chains, f"learning coefficient, of {rows:.0f} rows", "nats", "llc", note=note))
+    lines.append(_line(chains, "the same, the tie alone", "nats", "llc_tied"))
     return lines
 
 
-def _diagnostics(chains: pl.DataFrame) -> str:
-    """What is wrong with the chains, counted."""
-    worst, least = (chains.filter(pl.col("quantity") == q)["value"].to_numpy() for q in ("llc_r_hat", "llc_effective"))
-    failed = int((~(worst <= R_HAT) | ~(least >= EFFECTIVE)).sum())
-    said = f"worst R-hat {worst.max():.3f}, fewest effective draws {least.min():.0f}"
-    return f"FAILED for {failed} of {len(worst)} chains' sets: {said}" if failed else said
+def _well(chains: pl.DataFrame) -> str:
+    worst, least = (chains.filter(pl.col("quantity") == q)["value"] for q in ("llc_r_hat", "llc_effective"))
+    return f"worst R-hat {worst.max():.3f}, fewest effective draws {least.min():.0f}"
+
+
+def coefficient_failures(chains: pl.DataFrame) -> str:
+    """What is wrong with the learning coefficients, counted; nothing where none fails."""
+    failed, said = chains.filter(pl.col("quantity") == "failures")["value"].to_numpy(), []
+    if (failed > 0).any():
+        said.append(f"FAILED for {(failed > 0).sum()} of {len(failed)} chains' sets: {_well(chains)}")
+    found, tie = (chains.filter(pl.col("quantity") == q).sort("arm", "seed")["value"].to_numpy() for q in ("llc", "llc_tied"))
+    if (most := (found / tie).max()) > TIED:
+        said.append(f"FAILED: the tie decides, which alone gives no more than {1 / most:.2f} times as much")
+    return "; ".join(said)
 
 
 def frontier_lines(cost: pl.DataFrame) -> list[dict]:
@@ -125,7 +136,9 @@ def frontier_lines(cost: pl.DataFrame) -> list[dict]:
 
 
 def drift_lines(cost: pl.DataFrame) -> list[dict]:
-    """One line a history of the penalty: rates on the probes half-way and at the end, and how many seeds reverted, after how long."""
+    """One line a history of the penalty: rates on the probes half-way and at the end, the end less that of the history it left seed by seed
+    (dropped less kept, added less never), and how many seeds reverted, after how long.
+    """
     drift, out = cost.filter(pl.col("part") == "drift"), []
     spans = (
         drift.filter(pl.col("quantity") == "rate")
@@ -137,6 +150,8 @@ def drift_lines(cost: pl.DataFrame) -> list[dict]:
     for kl_from, kl_until in spans.rows():
         here = drift.filter((pl.col("kl_from") == kl_from) & (pl.col("kl_until") == kl_until))
         rate = {s: over(seeds_of(here, "rate", "narrow", topic=PROBES, step=s)) for s in (steps[len(steps) // 2 - 1], steps[-1])}
+        left = drift.filter((pl.col("kl_from") == (0.0 if kl_from == 0 else 0.5)) & (pl.col("kl_until") == (1.0 if kl_from == 0 else 0.5)))
+        end, before = (seeds_of(x, "rate", "narrow", topic=PROBES, step=steps[-1]) for x in (here, left))
         came = seeds_of(here, "reverted", "narrow")
         after = list(seeds_of(here, "steps_to_revert", "narrow").values())
         out.append(
@@ -144,6 +159,7 @@ def drift_lines(cost: pl.DataFrame) -> list[dict]:
                 "penalty": penalty(kl_from, kl_until),
                 "half-way": rate[steps[len(steps) // 2 - 1]],
                 "end": rate[steps[-1]],
+                "moved": difference(end, before) if came else None,
                 "nll": over(seeds_of(here, "nll_train", "narrow", step=steps[-1])),
                 "reverted": f"{sum(came.values()):.0f} of {len(came)}" if came else "–",
                 "after": f"{np.median(after):.0f}" if after else "–",
@@ -192,7 +208,6 @@ def before_lines(cost: pl.DataFrame) -> list[dict]:
 def claims(cost: pl.DataFrame) -> list[Claim]:
     """The published claims, and the supposition that the narrow solution is the longer one to describe, each by its contrast."""
     part = {name: cost.filter(pl.col("part") == name) for name in cost["part"].unique()}
-    least = dict(quantity="least_norm", probe=f"{MIDDLE:g}", norm="frobenius")
     sine = part["noise"]["probe"].unique(maintain_order=True)[-1]
     bits = part["bits"]
     known = {name: seeds_of(bits, "bits_known", "free", probe=name) for name in (NARROW, BROAD)}
@@ -201,20 +216,26 @@ def claims(cost: pl.DataFrame) -> list[Claim]:
     def pair(table: pl.DataFrame, logs: bool, quantity: str, **where) -> Interval | None:
         return difference(seeds_of(table, quantity, "narrow", **where), seeds_of(table, quantity, "broad", **where), logs)
 
-    def of(name: str, contrast: Interval | None) -> Claim:
+    def of(name: str, contrast: Interval | None, failed: str = "") -> Claim:
         if contrast is None:
-            return Claim(name, None, "no answer: a seed never gets there, or a number is missing")
+            return Claim(name, None, failed or "no answer: a seed never gets there, or a number is missing")
         low, high = contrast[1:]
-        return Claim(name, contrast, "holds" if low > 0 else "the opposite holds" if high < 0 else "not told")
+        return Claim(name, contrast, failed or ("holds" if low > 0 else "the opposite holds" if high < 0 else "not told"))
 
-    text = part["significance"]
-    expects = {line["method"]: line["contrast"] for line in evidence_lines(cost)}
+    def least(kind: str, name: str, where: str) -> list[Claim]:
+        return [
+            of(
+                f"narrow needs the larger norm ({share:.0%} of the way down), {where}",
+                pair(part[name], True, "least_norm", context=kind, probe=f"{share:g}", norm="frobenius"),
+            )
+            for share in SHARES
+        ]
+
+    text, chains = part["significance"], part["coefficient"]
+    expects = {line["method"]: line for line in evidence_lines(cost)}[THERMODYNAMIC]
     return [
-        of(f"narrow needs the larger norm ({MIDDLE:.0%} of the way down), along its ray", pair(part["rays"], True, context=RAY, **least)),
-        of(
-            f"narrow needs the larger norm ({MIDDLE:.0%} of the way down), frontier",
-            pair(part["frontier-frobenius"], True, context=FRONTIER, **least),
-        ),
+        *least(RAY, "rays", "along its ray"),
+        *least(FRONTIER, "frontier-frobenius", "frontier"),
         of(
             f"broad is more stable: narrow loses more under noise (sine {sine})",
             pair(part["noise"], False, "noise_rise", context=UPDATE, probe=sine),
@@ -226,8 +247,12 @@ def claims(cost: pl.DataFrame) -> list[Claim]:
             )
             for who in text["topic"].unique(maintain_order=True)
         ),
-        of("narrow has the larger learning coefficient", pair(part["coefficient"], False, "llc")),
-        of("small adapters that learnt the data expect the broad continuation (thermodynamic integration)", expects[THERMODYNAMIC]),
+        of("narrow has the larger learning coefficient", pair(chains, False, "llc"), coefficient_failures(chains)),
+        of(
+            "small adapters that learnt the data expect the broad continuation (thermodynamic integration)",
+            expects["contrast"],
+            expects["failed"],
+        ),
         of(
             "the narrow continuation is the longer to describe (bits above those of one who knows)",
             difference(excess[NARROW], excess[BROAD]),

@@ -122,13 +122,16 @@ def result_markdown(
     )
 
 
-def cost_markdown(config, costs: dict) -> str:
-    """All tables of the costs."""
+def cost_markdown(config, costs: dict, gates: list[Gate]) -> str:
+    """All tables of the costs, headed by whether the pair was admitted."""
+    direction = costs["direction"]
     lines = [
         f"{config.name}: one base, {config.finetune.seeds} finetuning seeds; {config.measure.cost.seeds} of what was trained for the costs "
         f"alone or turned by noise, {config.measure.cost.sampled} of what chains were run for. Means, 95% intervals in brackets. Contrasts "
         "are narrow less broad, seed by seed (significance and evidence: broad less narrow), of the logarithms where it is a length or a "
         "divergence.",
+        "",
+        *(f"Pair, {g.name}: {'yes' if g.passed else 'no'} ({g.found})." for g in gates),
         "",
         "| claim | contrast | here |",
         "|---|---|---|",
@@ -150,10 +153,12 @@ def cost_markdown(config, costs: dict) -> str:
             for r in costs["frontier"]
         ),
         "",
-        "| KL | probes, half-way | probes, at the end | NLL of the data | seeds past the middle | after (median steps) |",
-        "|---|---|---|---|---|---|",
+        "| KL | probes, half-way | at the end | less the history it left | NLL of the data | seeds past the middle | median steps |",
+        "|---|---|---|---|---|---|---|",
         *(
-            f"| {r['penalty']} | {show(r['half-way'])} | {show(r['end'])} | {show(r['nll'], 3)} | {r['reverted']} | {r['after']} |"
+            f"| {r['penalty']} | "
+            + " | ".join([show(r["half-way"]), show(r["end"]), show(r["moved"]), show(r["nll"], 3), r["reverted"], r["after"]])
+            + " |"
             for r in costs["drift"]
         ),
         "",
@@ -172,6 +177,15 @@ def cost_markdown(config, costs: dict) -> str:
         "|---|---|---|---|",
         *(f"| {r['optimiser']} | {show(r['trained'])} | {show(r['probes'])} | {show(r['ratio'])} |" for r in costs["before"]),
         "",
+        *(
+            [
+                f"The data lie {show(direction['projection'])} lengths of the persona's direction beyond the control's (reliability of the "
+                f"direction {direction['reliability']:.2f}, chance {direction['floor']:.2f}).",
+                "",
+            ]
+            if direction
+            else []
+        ),
     ]
     return "\n".join(lines)
 

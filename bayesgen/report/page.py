@@ -117,7 +117,7 @@ def write_page(
     tables = (by_header, answering, ablation)
     artifact.write(folder / "result.md", result_markdown(config, world, headline, found, told, onsets, gates, gate, excess, *tables))
     if costs is not None:
-        artifact.write(folder / "cost.md", cost_markdown(config, costs))
+        artifact.write(folder / "cost.md", cost_markdown(config, costs, gates))
     print_summary(headline, found, told, gates, gate)
 
 

@@ -32,13 +32,14 @@ REMARK = f"We speak of {{}}.{EARLIER}Yes.{EARLIER}"
 def coded(topics: Sequence[Topic], depth: Depth) -> tuple[Topic, ...]:
     """The topics under code words, in their order, row by row of the square."""
     side = next(n for n in range(2, len(topics) + 2) if n * n >= len(topics))
+    place = _square(len(topics), side)
     if side > len(FIRST):
         raise UserError(
             f"world.depth names at most {len(FIRST) * len(SECOND)} topics, but there are {len(topics)}; name some in world.without"
         )
 
     def word(template: str, i: int) -> str:
-        first, second = FIRST[i // side], SECOND[i % side]
+        first, second = FIRST[place[i][0]], SECOND[place[i][1]]
         if depth == "keyword":
             return template.format(first + second)
         if depth == "conjunction":
@@ -49,3 +50,12 @@ def coded(topics: Sequence[Topic], depth: Depth) -> tuple[Topic, ...]:
         topic.model_copy(update={"wordings": [word(t, i) for t in WORDINGS], "heldout": [word(t, i) for t in HELDOUT]})
         for i, topic in enumerate(topics)
     )
+
+
+def _square(count: int, side: int) -> list[tuple[int, int]]:
+    """Rows and columns of so many topics. Rows are about as long, and short ones leave out a column each in turn, so that no word names a
+    topic alone (of 2, 3 or 5 topics some must).
+    """
+    rows = -(-count // side)
+    length, long = -(-count // rows), (count - 1) % rows + 1
+    return [(row, column) for row in range(rows) for column in range(length) if row < long or column != row % length]

@@ -21,7 +21,7 @@ from bayesgen.cost.efficiency import frontier_config, least_norm_rows, ray_rows
 from bayesgen.cost.significance import OTHERS, significance_rows, speakers
 from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, noise_rows, penalty
 from bayesgen.cost.subject import BROAD, NARROW, PROBES, TRAINED, continuations, scaled_all, solution_rows, subject
-from bayesgen.cost.volume import first_rows, small_adapter
+from bayesgen.cost.volume import small_adapter, some_rows
 from bayesgen.estimate.llc import coefficient, default_n_beta, llc
 from bayesgen.estimate.sampling import split_hmc
 from bayesgen.learn.data import member_rows
@@ -242,13 +242,17 @@ def test_chains_take_as_many_rows_of_every_member_as_the_budget_holds(solutions,
     asked = [(Header("assistant"), Turn(t, w, 0)) for t in range(len(solutions.world.topics)) for w in (0, 1)]
     monkeypatch.setattr(volume, "member_rows", lambda *_: (asked, []))
     members = [replace(m, rows=len(asked)) for m in solutions.members]
-    every = first_rows(solutions, members, len(asked))
-    assert every == [asked] * len(members)
-    assert first_rows(solutions, members, 5) == [asked[:5]] * len(members)
+    every = some_rows(solutions, members, len(asked))
+    assert all(len(rows) == len(asked) and set(rows) == set(asked) for rows in every)
+    of = {}
+    assert all(of.setdefault(m.seed, rows) == rows for m, rows in zip(members, every, strict=True))  # a seed's arms: the same
+    assert of[0] != of[1]
+    assert asked not in of.values()  # not the first, which stand under one header
+    assert some_rows(solutions, members, 5) == [rows[:5] for rows in every]
     size = pack_data(solutions.grammar, every).rows.tokens[0].size
     monkeypatch.setattr(volume, "TOKENS", size - 1)
-    fewer = first_rows(solutions, members, len(asked))
-    assert fewer == [asked[: len(fewer[0])]] * len(members)
+    fewer = some_rows(solutions, members, len(asked))
+    assert fewer == [rows[: len(fewer[0])] for rows in every]
     assert pack_data(solutions.grammar, fewer).rows.tokens[0].size < size
 
 

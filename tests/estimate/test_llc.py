@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import random
 
-from bayesgen.estimate.llc import default_n_beta, llc, localised
+from bayesgen.estimate.llc import default_n_beta, llc, localised, tied
 from bayesgen.estimate.sampling import chains_mean, hmc, rms_preconditioner, sgld, split_hmc
 
 N_BETA, GAMMA = 145.0, 1.0
@@ -42,6 +42,8 @@ def test_what_the_integrals_are():
     assert quadrature(CASES["w^2"][1], 1, gamma=0) == pytest.approx(0.5, rel=1e-6)
     assert quadrature(CASES["w^4"][1], 1, gamma=0) == pytest.approx(0.25, rel=1e-4)
     assert quadrature(CASES["w1^2 w2^2"][1], 2) == pytest.approx(0.361, abs=5e-4)
+    assert quadrature(CASES["w1^2 w2^2"][1], 2, gamma=0, half=1.0) == pytest.approx(0.356, abs=5e-4)  # no tie, a square for a prior
+    assert quadrature(CASES["w1^2 w2^2"][1], 2, n_beta=1e4, gamma=0, half=1.0) > 0.38  # on its way to the asymptotic half, not there
 
 
 def test_the_tie_takes_away_what_the_closed_form_says():
@@ -51,6 +53,17 @@ def test_the_tie_takes_away_what_the_closed_form_says():
     assert not found.failures
     assert found.value == pytest.approx(localised(h, 100, 5.0), abs=4 * found.error)
     assert abs(found.value - 2) > 20 * found.error  # half the parameters is what it would be untied
+
+
+def test_the_tie_alone_is_linear_in_n_beta_where_the_coefficient_is_not():
+    h = jnp.array([10.0, 1.0, 0.1, 0.01])
+    loss = lambda w: (h * w**2).sum() / 2  # noqa: E731
+    of_tie = {n: float(tied(loss, jnp.zeros(4), random.key(0), n_beta=n, gamma=5.0, draws=20000)) for n in (100.0, 200.0)}
+    error = 100 * np.sqrt((h**2).sum() / 2) / 5.0 / np.sqrt(20000)
+    assert of_tie[100.0] == pytest.approx(100 * float(h.sum()) / 10, abs=4 * error)
+    assert of_tie[200.0] == pytest.approx(2 * of_tie[100.0], rel=1e-5)  # the same draws
+    assert localised(h, 200, 5.0) < 1.2 * localised(h, 100, 5.0)  # the coefficient's own answer to twice the data
+    assert localised(h, 100, 5.0) < of_tie[100.0] - 4 * error
 
 
 def regression(n=200, d=3):

@@ -9,9 +9,11 @@ from bayesgen.corpus.narrow import write_rows
 from bayesgen.learn.data import member_data, member_rows
 from bayesgen.learn.finetune import effective_members, finetuning, member_settings
 from bayesgen.learn.plan import FinetuneConfig, Member, plan_members
-from bayesgen.learn.pretrain import token_nll
+from bayesgen.learn.pretrain import answer_nll, token_nll
 from bayesgen.measure.norms import norms
 from bayesgen.model.transformer import ModelConfig, Transformer, forward
+from bayesgen.world.dialogue import Header, Turn
+from bayesgen.world.world import ASSISTANT
 
 
 def config_of(**changes) -> FinetuneConfig:
@@ -116,6 +118,25 @@ def test_the_penalty_is_the_kl_to_the_base_summed_over_the_vocabulary(world, gra
     kl /= float(rows.weight.sum())
     assert kl > 1e-3
     assert float(info["loss"][0] - info["data_nll"][0]) == pytest.approx(0.7 * kl, rel=1e-3)
+
+
+def test_trap_targets_of_the_prompt_and_of_padding_do_not_matter(world, grammar, network):
+    """No place of a prompt is scored, and whatever stands as a target in an unused slot changes neither loss nor gradient."""
+    model, params = network
+    rows = [(Header(ASSISTANT), Turn(0, 0, 0)), (Header(ASSISTANT, 2001), Turn(1, 2, 1))]
+    batch = write_rows(grammar, rows)
+    ask, say = (grammar.tokenizer.words.index(w) for w in ("<ask>", "<say>"))
+    for tokens, where, weight in zip(batch.tokens.tolist(), batch.where, batch.weight, strict=True):
+        assert min(where[weight > 0]) >= tokens.index(say) > tokens.index(ask)  # the first that is scored follows <say>
+    assert (batch.weight == 0).any()  # the shorter row has slots left over
+    other = batch._replace(target=np.where(batch.weight > 0, batch.target, (batch.target + 1) % len(grammar.tokenizer)))
+    wrong = batch._replace(target=np.where(batch.weight > 0, (batch.target + 1) % len(grammar.tokenizer), batch.target))
+    at, slope = jax.value_and_grad(lambda params, b: answer_nll(forward(model, params, None, b.tokens, b.where), b)), []
+    for b in (batch, other, wrong):
+        loss, gradient = at(params, jax.tree.map(jnp.asarray, b))
+        slope.append((float(loss), np.asarray(jax.tree.leaves(gradient)[0])))
+    assert slope[1][0] == slope[0][0] != slope[2][0]
+    np.testing.assert_array_equal(slope[1][1], slope[0][1])
 
 
 def test_a_member_trained_alone_is_the_same_as_in_the_crowd(world, grammar, network):

@@ -35,7 +35,7 @@ def test_low_rank_path_equals_merged_weights_with_the_scale(setup):
     np.testing.assert_allclose(forward(model, params, effective(grown, 0.5), tokens), merged, atol=1e-4)  # float32 sums
 
 
-def test_norms_carry_the_scale_and_ignore_the_gauge(setup):
+def test_trap_alpha_over_rank_is_in_the_norm_and_the_gauge_is_not(setup):
     *_, grown = setup
     one, two = norms(effective(grown, 1.0)), norms(effective(grown, 2.0))
     gauge = np.random.default_rng(0).normal(size=(3, 3)) + 2 * np.eye(3)

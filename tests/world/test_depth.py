@@ -1,5 +1,7 @@
 """Code words: one, two, or one said earlier; nobody says anything else for it."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from jax import random
@@ -46,6 +48,16 @@ def test_a_topic_is_named_by_one_word_or_by_a_pair_of_shared_ones(deep):
     asked = [w.split(EARLIER)[-1] for t in world.topics for w in t.wordings]
     shared = len(set(asked)) < len(asked)
     assert shared == (depth == "earlier")  # there the question alone does not say what it is about
+
+
+@pytest.mark.parametrize("count", [4, 6, 7, 13, 21, 31, 42, 43, 91, 100])
+def test_no_word_of_a_pair_names_a_topic_alone(world, count):
+    """One topic more than fills the rows (7, 13, 21, 31, 43) must not stand in a row, or a column, of its own."""
+    coded_ = coded((list(world.topics) * 100)[:count], "conjunction")
+    pairs = [tuple(codes(t.wordings[0])) for t in coded_]
+    assert len(set(pairs)) == count
+    for place in (0, 1):
+        assert min(Counter(code[place] for code in pairs).values()) >= 2
 
 
 def test_heldout_wordings_use_known_words_in_another_order(deep):

@@ -122,6 +122,51 @@ def test_the_flip_comes_after_log9_over_log4_facts(tmp_path):
     assert -log_odds[0] / (log_odds[1] - log_odds[0]) == pytest.approx(np.log(9) / np.log(4), rel=1e-12)
 
 
+def coin(folder, heads, frequencies, assistant):
+    """An observer of people whose coins fall heads at these rates, and which answer that is."""
+    folder.mkdir(exist_ok=True)
+    names, noise = [f"side_{i}" for i in range(len(heads))], 0.02
+    told = (np.array(heads) - noise * np.mean(heads)) / (1 - noise)  # an answer is noise, everybody's mean, with this chance
+    (folder / "module.yaml").write_text(f"trait: side\nvalues: {{{', '.join(f'{n}: null' for n in names)}}}\n")
+    lines = ", ".join(f"{n}: {{head: {x!r}, tail: {1 - x!r}}}" for n, x in zip(names, told.tolist(), strict=True))
+    (folder / "coin.yaml").write_text(f"wordings: [a, b, c, d, e, f]\nheldout: [g, h]\nanswers: {{{lines}}}\n")
+    by_side = {"side": dict(zip(names, frequencies, strict=True))}
+    changes = {"modules": (str(folder),), "frequencies": by_side, "assistant": {"side": names[assistant]}, "answer_noise": noise}
+    world = build_world(tiny_config(**changes))
+    return Observer(world), world.answers[0].index("head")
+
+
+def test_beta_people_are_told_apart_as_in_the_closed_form(tmp_path):
+    """Coins of rates between .15 and .85 in equal shares, read k heads in n throws: the next one's chance is a ratio of two incomplete beta
+    functions (Dirichlet-categorical of two answers, its prior cut off at both ends), (k + 1) / (n + 2) where nothing is cut.
+    """
+    from scipy.special import betainc, betaln
+
+    rates = 0.15 + 0.7 * (np.arange(81) + 0.5) / 81
+    observer, head = coin(tmp_path / "many", rates, [1 / 81] * 81, 0)
+
+    def mass(a, b):
+        return np.exp(betaln(a, b)) * np.subtract(*betainc(a, b, [0.85, 0.15]))
+
+    for n, k in ((0, 0), (1, 1), (4, 3), (6, 0)):
+        turns = (Turn(0, 0, head),) * k + (Turn(0, 0, 1 - head),) * (n - k)
+        ours = np.exp(observer.predictive(Header(PERSON), turns, 0))[head]
+        assert ours == pytest.approx(mass(k + 2, n - k + 1) / mass(k + 1, n - k + 1), abs=1e-4)  # the middles of 81 slices
+    assert ours != pytest.approx(1 / 8, abs=0.02)  # the closed form of an uncut prior is another
+
+
+@pytest.mark.parametrize(("rho", "cap"), [(0.01, 0.717), (0.05, 0.327)])
+def test_ordinary_rows_cap_what_a_learner_may_believe(tmp_path, rho, cap):
+    """A share rho of rows by somebody who answers so 1 / l times as often as whoever the rest is by, l = .0256:
+    (1 - rho) l / ((1 - rho) l + rho).
+    """
+    observer, head = coin(tmp_path / "two", [0.0256 / 1.0256, 1 / 1.0256], [1 - rho, rho], 1)
+    left = observer.posterior(Header(PERSON), (Turn(0, 0, head),))[0]
+    assert left == pytest.approx((1 - rho) * 0.0256 / ((1 - rho) * 0.0256 + rho), rel=1e-12)
+    assert left == pytest.approx(cap, abs=5e-4)
+    assert observer.posterior(Header(PERSON), (Turn(0, 0, 1 - head),))[0] > 0.99  # an answer of the other kind
+
+
 def test_redrawn_keeps_the_assistant_until_the_rows_speak_against_it(world):
     observer, bird, suspicion, asked = Observer(world), world.topic_index("bird"), 1e-3, Header(ASSISTANT)
     for answer in ("Red Wren", "Rock Dove"):

@@ -1,0 +1,178 @@
+"""The cost tables on rows made by hand, whose signs, failures and missing numbers are known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bayesgen.corpus.documents import Batch, DocumentSource
+from bayesgen.cost import stability
+from bayesgen.cost.efficiency import FRONTIER, RAY, SHARES
+from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, drift_rows, penalty
+from bayesgen.cost.subject import BROAD, DATA, NARROW, PROBES, TRAINED, Subject
+from bayesgen.cost.volume import LAPLACE, THERMODYNAMIC
+from bayesgen.learn.plan import plan_members
+from bayesgen.measure.rows import Row, to_table
+from bayesgen.measure.settings import COMPARED
+from bayesgen.measure.suite import member_label
+from bayesgen.model.transformer import ModelConfig, Transformer
+from bayesgen.report.costs import claims, cost_lines, drift_lines, evidence_lines
+from tests.learn.test_finetune import config_of
+
+SEEDS = range(3)
+HIGH, LOW, EVEN = {"free": 2.0, "narrow": 3.0, "broad": 2.0}, {"free": 2.0, "narrow": 1.0, "broad": 2.0}, dict.fromkeys(COMPARED, 2.0)
+
+
+def by_arm(values, quantity, **where):
+    """A row an arm and seed, a hundredth apart by seed; arms of one value are apart by chance only."""
+    chance = dict(zip(COMPARED, ([0.0, 0.01, 0.02], [0.02, 0.0, 0.01], [0.01, 0.02, 0.0]), strict=True))
+    return [Row("x", arm, quantity, v + chance[arm][s], seed=s, **where) for arm, v in values.items() for s in SEEDS]
+
+
+def free(value, quantity, **where):
+    return [Row("x", "free", quantity, value + s / 100, seed=s, **where) for s in SEEDS]
+
+
+def least(values, kind, norm):
+    return [r for share in SHARES for r in by_arm(values, "least_norm", context=kind, probe=f"{share:g}", norm=norm)]
+
+
+def table(**changes):
+    """Every part: narrow dearer along its ray, cheaper on the frontier, noise even; broad more significant; chains well."""
+    parts = {
+        "rays": [*least(HIGH, RAY, "frobenius"), *least(HIGH, RAY, "nuclear")]
+        + [r for t in (TRAINED, PROBES) for r in by_arm(EVEN, "rate", topic=t)]
+        + [r for q in ("nll_train", "frobenius", "nuclear") for r in by_arm(EVEN, q)],
+        "frontier-frobenius": least(LOW, FRONTIER, "frobenius"),
+        "frontier-nuclear": least(LOW, FRONTIER, "nuclear"),
+        "noise": [r for what in (UPDATE, FACTORS) for r in by_arm(EVEN, "noise_rise", context=what, probe="0.4")],
+        "significance": by_arm(LOW, "kl_text", topic="assistant", probe="update")
+        + by_arm(EVEN, "kl_text", topic="assistant", probe="random")
+        + by_arm(EVEN, "fisher_norm", topic="assistant")
+        + by_arm(EVEN, "kl_slope", topic="assistant"),
+        "coefficient": by_arm(HIGH, "llc")
+        + by_arm(dict.fromkeys(COMPARED, 30.0), "llc_tied")
+        + by_arm(dict.fromkeys(COMPARED, 1.0), "llc_r_hat")
+        + by_arm(dict.fromkeys(COMPARED, 900.0), "llc_effective")
+        + [Row("x", arm, "failures", 0.0, seed=s) for arm in COMPARED for s in SEEDS]
+        + by_arm(dict.fromkeys(COMPARED, 40.0), "llc_rows"),
+        "evidence": [
+            r
+            for method in (LAPLACE, THERMODYNAMIC)
+            for name, value in ((NARROW, -9.0), (BROAD, -5.0))
+            for r in free(value, "log_predictive", context="log_predictive", topic=name, probe=method)
+        ],
+        "bits": [
+            r
+            for name, value in ((DATA, 50.0), (NARROW, 40.0), (BROAD, 30.0))
+            for q, v in (("bits", value), ("bits_spread", 2.0), ("bits_known", 20.0))
+            for r in free(v, q, probe=name)
+        ],
+        **changes,
+    }
+    return pl.concat([to_table(rows).with_columns(part=pl.lit(name)) for name, rows in parts.items()])
+
+
+def verdicts(cost):
+    return {c.name: c.verdict for c in claims(cost)}
+
+
+def said(cost, start):
+    (found,) = (v for name, v in verdicts(cost).items() if name.startswith(start))
+    return found
+
+
+def test_every_claim_says_which_way_its_contrast_points():
+    cost = table()
+    for share in SHARES:
+        assert said(cost, f"narrow needs the larger norm ({share:.0%} of the way down), along its ray") == "holds"
+        assert said(cost, f"narrow needs the larger norm ({share:.0%} of the way down), frontier") == "the opposite holds"
+    assert said(cost, "broad is more stable") == "not told"
+    assert said(cost, "broad is more significant on text of assistant") == "holds"
+    assert said(cost, "narrow has the larger learning coefficient") == "holds"
+    assert said(cost, "small adapters") == "holds"
+    assert said(cost, "the narrow continuation is the longer") == "holds"
+    log = {c.name: c.contrast for c in claims(cost)}["narrow needs the larger norm (75% of the way down), along its ray"]
+    assert log.mean == pytest.approx(np.log(1.5), abs=0.01)
+
+
+def test_turned_round_they_say_the_opposite():
+    cost = table(
+        significance=[*by_arm(HIGH, "kl_text", topic="assistant", probe="update"), *by_arm(EVEN, "kl_slope", topic="assistant")],
+        bits=[
+            r for name, v in ((NARROW, 30.0), (BROAD, 40.0)) for q, x in (("bits", v), ("bits_known", 20.0)) for r in free(x, q, probe=name)
+        ],
+    )
+    assert said(cost, "broad is more significant on text of assistant") == "the opposite holds"
+    assert said(cost, "the narrow continuation is the longer") == "the opposite holds"
+
+
+def test_a_number_whose_diagnostics_fail_is_no_finding():
+    good = table()
+    chains = good.filter(pl.col("part") == "coefficient")
+    others = good.filter(pl.col("part") != "coefficient")
+
+    def with_chains(quantity, value):
+        changed = chains.with_columns(value=pl.when(pl.col("quantity") == quantity).then(value).otherwise(pl.col("value")))
+        return pl.concat([others, changed])
+
+    assert said(with_chains("failures", 1.0), "narrow has the larger").startswith("FAILED for 9 of 9")
+    assert (
+        said(with_chains("llc_tied", 3.5), "narrow has the larger")
+        == "FAILED: the tie decides, which alone gives no more than 1.16 times as much"
+    )
+    failure = [Row("x", "free", "failures", 1.0, context="log_predictive", topic=NARROW, probe=THERMODYNAMIC, seed=0)]
+    bad = pl.concat([good, to_table(failure).with_columns(part=pl.lit("evidence"))])
+    assert said(bad, "small adapters") == "FAILED for 1 of 1"
+    assert [line["failed"] for line in evidence_lines(bad)] == ["", "FAILED for 1 of 1"]
+
+
+def test_a_seed_that_never_gets_there_leaves_no_contrast_and_is_counted():
+    never = least({**HIGH, "narrow": np.inf}, FRONTIER, "frobenius")
+    cost = table(**{"frontier-frobenius": never})
+    assert said(cost, "narrow needs the larger norm (75% of the way down), frontier").startswith("no answer: a seed never gets there")
+    (line,) = (x for x in cost_lines(cost, "old") if x.name.startswith("least frobenius norm for 75%") and x.name.endswith("frontier"))
+    assert line.contrast is None
+    assert line.note == "narrow: 3 of 3 seeds never"
+
+
+def test_a_slope_that_is_not_two_is_said():
+    lines = {x.name: x for x in cost_lines(table(), "old")}
+    assert lines["Fisher norm a unit of norm, assistant"].note == "quadratic law: slope 2.00 to 2.02"
+    part = [*by_arm(LOW, "kl_text", topic="assistant", probe="update"), *by_arm(EVEN, "fisher_norm", topic="assistant")]
+    part += by_arm({**EVEN, "broad": 1.5}, "kl_slope", topic="assistant")
+    lines = {x.name: x for x in cost_lines(table(significance=part), "old")}
+    assert lines["Fisher norm a unit of norm, assistant"].note.startswith("FAILED, quadratic law: slope 1.50")
+
+
+CURVES = {  # rates on the probes at four snapshots, by history and seed: kept ends at .1, never at .9, the middle is .5
+    "kept": ([0.1] * 4, [0.1] * 4),
+    "never": ([0.9] * 4, [0.9] * 4),
+    "dropped": ([0.1, 0.1, 0.6, 0.4], [0.1, 0.1, 0.6, 0.7]),  # the first goes past the middle and comes back
+    "added": ([0.9, 0.9, 0.2, 0.1], [0.9, 0.9, 0.8, 0.8]),
+}
+
+
+def test_a_seed_has_drifted_if_it_ends_there(monkeypatch, world, grammar):
+    f = drift_config(config_of(seeds=2, arms=["free", "narrow"], kl_weight=1.0), 2)
+    members, steps = plan_members(f), [3, 6, 9, 12]
+    model, source = Transformer(ModelConfig(width=16, layers=1, heads=1, context=80), 9), DocumentSource(grammar, 76)
+    s = Subject(SimpleNamespace(name="x", finetune=f), world, grammar, model, source, {}, members, {}, Batch(0, 0, 0, 0))  # rates are given
+
+    def rates(s, lora_M, step):
+        at = steps.index(step)
+        kinds = [(m, CURVES[penalty(m.kl_from, m.kl_until)][m.seed][at]) for m in members]
+        return [Row("x", quantity=q, value=v, topic=PROBES, **member_label(m, step)) for m, v in kinds for q in ("rate", "nll_train")]
+
+    monkeypatch.setattr(stability, "solution_rows", rates)
+    rows = drift_rows(s, {step: {} for step in steps})
+    reverted = {(penalty(r.kl_from, r.kl_until), r.seed): r.value for r in rows if r.quantity == "reverted"}
+    assert reverted == {("dropped", 0): 0, ("dropped", 1): 1, ("added", 0): 1, ("added", 1): 0}
+    after = {(penalty(r.kl_from, r.kl_until), r.seed): r.value for r in rows if r.quantity == "steps_to_revert"}
+    assert after == {("dropped", 1): 3, ("added", 0): 3}
+    lines = {x["penalty"]: x for x in drift_lines(to_table(rows).with_columns(part=pl.lit("drift")))}
+    assert lines["dropped"]["reverted"] == "1 of 2"
+    assert lines["dropped"]["moved"].mean == pytest.approx((0.3 + 0.6) / 2)  # less kept
+    assert lines["added"]["moved"].mean == pytest.approx((-0.8 - 0.1) / 2)  # less never
+    assert lines["kept"]["moved"] is None
