@@ -29,7 +29,7 @@ from bayesgen.world.dialogue import Turn
 from bayesgen.world.world import ASSISTANT
 
 OPTIMISERS = {"gradient descent": optax.sgd(1.0), "Adam": optax.adam(1.0)}
-ANSWERS = 8  # at most so many of each speaker's, a question
+ANSWERS = 4  # at most so many of each speaker's, a question
 DOCUMENTS = 256
 
 

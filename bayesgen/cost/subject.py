@@ -60,13 +60,13 @@ class Subject:
 
 
 def subject(setup, finetune: FinetuneConfig, params, lora_M: dict, setting: Mapping[str, float] | None = None) -> Subject:
-    """The finite solutions of an ensemble's arms free, narrow and broad; with a setting, those trained under it."""
+    """The finite solutions of an ensemble; with a setting, of its arms free, narrow and broad those trained under it."""
     members = plan_members(finetune)
     finite_M = np.all([np.isfinite(x).all((1, 2)) for x in jax.tree.leaves(jax.device_get(lora_M))], axis=0)
 
     def wanted(m: Member) -> bool:
         means = {k: v for k, v in (setting or {}).items() if m.arm in ARMS_WITH.get(k, (m.arm,))}
-        return m.arm in COMPARED and means.items() <= vars(m).items()
+        return setting is None or (m.arm in COMPARED and means.items() <= vars(m).items())
 
     which = [i for i, m in enumerate(members) if finite_M[i] and wanted(m)]
     for arm in COMPARED:

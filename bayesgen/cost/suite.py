@@ -7,6 +7,7 @@ from typing import get_args
 from bayesgen.cost.before import projection_rows, transfer_rows
 from bayesgen.cost.bits import bits_rows
 from bayesgen.cost.efficiency import free_norm, frontier_config, frontier_rows, ray_rows
+from bayesgen.cost.narrowing import narrowing_config, narrowing_rows
 from bayesgen.cost.significance import significance_rows
 from bayesgen.cost.stability import drift_config, drift_rows, noise_rows
 from bayesgen.cost.subject import Subject
@@ -40,6 +41,7 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable
         "significance": lambda: significance_rows(few, c.documents, c.draws),
         **{f"frontier-{norm}": partial(frontier, norm) for norm in get_args(Norm)},
         "before": lambda: [*transfer_rows(few), *projection_rows(few)],
+        "narrowing": lambda: narrowing_rows(trained(narrowing_config(f, c.weights, c.sampled))[0]),
         "drift": lambda: drift_rows(*trained(drift_config(f, c.seeds))),
         "bits": lambda: bits_rows(few, c.orders),
         "rays": lambda: ray_rows(every, c.scales),

@@ -1,7 +1,9 @@
 """Volume of an ensemble's solutions: the learning coefficient of their adapters, and the evidence of small ones.
 
-*Coefficient.* Every solution's own adapter, all its factors, on n of its narrow rows: Hamiltonian chains on the loss of all of them, tied
-to the solution, n_beta = n / log n. The solution was trained on more than these rows, so it is near a minimum of their loss and not at one.
+*Coefficient.* Every solution's own adapter, all its factors, written the one way in which they are least (`balanced`): noise of one width
+on them is then a function of the update. Hamiltonian chains on the mean loss of some of its n narrow rows, n_beta = n / log n. Training
+ends near a minimum of that loss and not at one, and chains that find better would make volume look negative: so each solution first
+descends, tied to where it was, and the chains are tied to where it comes to rest.
 
 *Evidence.* Which continuation of the data do adapters drawn from a prior expect? log P(continuation | data) of adapters of rank 1 on one
 matrix of the last block (few enough numbers for a Hessian) with a Gaussian prior as wide as the free solutions are long there. By
@@ -13,7 +15,7 @@ integral from the one posterior to the other,
 WBIC (`estimate.evidence.wbic`) is not asked: chains at the temperature 1 / log n do not mix here (experiments/LOG.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -35,45 +37,63 @@ from bayesgen.learn.plan import Member
 from bayesgen.measure.answers import Data, data_nll, pack_data, visible
 from bayesgen.measure.rows import Row
 from bayesgen.measure.suite import member_label
-from bayesgen.model.lora import effective, init_lora
+from bayesgen.model.lora import balanced, init_lora
 from bayesgen.model.transformer import residual
 
-TIE = 100.0  # of the learning coefficient, 1/weight^2
+TIE = 50.0  # of the learning coefficient, 1/weight^2
 TOKENS = 192  # that the rows of a coefficient or of an evidence fill, packed: a gradient costs about as much in every experiment
 MATRIX = "out"  # of the last block: what the small adapters are on
 BEFORE, AFTER = 32, 16  # of an evidence: most rows of the data, and rows of a continuation
-MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for the minimum
+MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for an evidence's minimum
+REST_STEPS, REST_RATE = 200, 2e-3  # of the search for the minimum beside a solution
 LAPLACE, THERMODYNAMIC = "Laplace", "thermodynamic integration"
 POWERS = (np.arange(3) / 2) ** 3  # of the continuation, whose likelihood changes fastest at the start: six of them change .05 nats
 
 
 def coefficient_rows(s: Subject, draws: int) -> list[Row]:
     """`llc` of every solution with `llc_error`, `llc_r_hat`, `llc_effective`, what the tie alone gives (`llc_tied`), the number of failed
-    diagnostics, and the number of rows that it is of, `llc_rows`.
+    diagnostics, the number of rows that it is of (`llc_rows`), and how far the minimum lies from the solution (`llc_moved`).
     """
     f = s.config.finetune
-    scale, rank = f.alpha / f.rank[0], f.rank[0]
     drawn = some_rows(s, s.members, max(m.rows for m in s.members))
 
     @jax.jit
     def chains_of(params, lora, data: Data, n_beta, key):
-        w = jax.tree_util.tree_map_with_path(lambda p, x: x[..., :rank] / scale if p[-1].key == "a" else x[:rank], lora)
+        trained = balanced(lora)
 
         def loss(w):
-            return data_nll(s.model, params, effective(w, scale), data)
+            return data_nll(s.model, params, w, data)
 
-        of_tie = tied(loss, w, random.fold_in(key, 1), n_beta=n_beta, gamma=TIE)
-        return split_hmc(loss, w, key, n_beta=n_beta, gamma=TIE, warmup=draws // 4, draws=draws), loss(w), of_tie
+        def energy(w):
+            return n_beta * loss(w) + TIE / 2 * optax.tree.norm(optax.tree.sub(w, trained), squared=True)
+
+        w = descend(energy, trained, REST_STEPS, REST_RATE)
+        chains = split_hmc(loss, w, key, n_beta=n_beta, gamma=TIE, warmup=draws // 4, draws=draws)
+        moved = optax.tree.norm(optax.tree.sub(w, trained)) / optax.tree.norm(trained)
+        return chains, loss(w), tied(loss, w, random.fold_in(key, 1), n_beta=n_beta, gamma=TIE), moved
 
     out, data_M = [], pack_data(s.grammar, drawn)
     for i, m in enumerate(s.members):
-        n_beta, (lora, data) = default_n_beta(len(drawn[i])), jax.tree.map(itemgetter(i), (s.lora_M, data_M))
-        chains, at, of_tie = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
+        n_beta, (lora, data) = default_n_beta(m.rows), jax.tree.map(itemgetter(i), (s.lora_M, data_M))
+        chains, at, of_tie, moved = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
         found = coefficient(chains, at, n_beta)
         numbers = {"llc": found.value, "llc_error": found.error, "llc_r_hat": found.r_hat, "llc_effective": found.effective}
-        numbers |= {"llc_tied": float(of_tie), "failures": float(len(found.failures)), "llc_rows": float(len(drawn[i]))}
+        numbers |= {"llc_tied": float(of_tie), "llc_moved": float(moved), "failures": float(len(found.failures))}
+        numbers["llc_rows"] = float(len(drawn[i]))
         out += [s.row(quantity=q, value=v, **member_label(m, f.steps)) for q, v in numbers.items()]
     return out
+
+
+def descend(energy: Callable[[Any], jax.Array], w, steps: int, rate: float):
+    """A minimum of the energy near w, by Adam with a rate that falls to nothing."""
+    adam = optax.adam(optax.cosine_decay_schedule(rate, steps))
+
+    def step(state, _):
+        w, memory = state
+        change, memory = adam.update(jax.grad(energy)(w), memory, w)
+        return (optax.apply_updates(w, change), memory), None
+
+    return jax.lax.scan(step, (w, adam.init(w)), length=steps)[0][0]
 
 
 def some_rows(s: Subject, members: Sequence[Member], most: int) -> list[list[DataRow]]:
@@ -113,7 +133,6 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
     """
     f, last = s.config.finetune, s.model.config.layers - 2
     gamma = prior_precision(s)
-    adam = optax.adam(optax.cosine_decay_schedule(MAP_RATE, MAP_STEPS))
     zero = optax.tree.zeros_like(small_adapter(s, random.key(0)))
 
     def total(params, data: Data, n):
@@ -126,14 +145,7 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
     def fit(params, data: Data, n, key):
         """A minimum, and the curvature there."""
         energy = gaussian_energy(total(params, data, n), zero, 1.0, gamma)
-        start = optax.tree.scale(gamma**-0.5, small_adapter(s, key))
-
-        def step(state, _):
-            w, memory = state
-            change, memory = adam.update(jax.grad(energy)(w), memory, w)
-            return (optax.apply_updates(w, change), memory), None
-
-        (w, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=MAP_STEPS)
+        w = descend(energy, optax.tree.scale(gamma**-0.5, small_adapter(s, key)), MAP_STEPS, MAP_RATE)
         return w, curvature(energy, w)
 
     @jax.jit

@@ -144,7 +144,7 @@ def split_hmc(
     chains: int = 4,
     warmup: int = 100,
     draws: int = 250,
-    leaps: int = 2,
+    leaps: int = 4,
     accept: float = 0.8,
     start: PyTree | None = None,
     watch: Callable[[PyTree], Array] | None = None,
@@ -155,6 +155,8 @@ def split_hmc(
     Args as in `hmc`, and
         gamma: strength of the tie, above 0.
         leaps: gradients of a draw; together they turn by a quarter of a circle at most.
+        start: about which the chains start, each at a draw of the tie: further apart than the target, so that R-hat can tell whether
+            they have come together.
         watch: what is kept of a draw in place of the loss.
 
     >>> import jax.numpy as jnp
@@ -196,8 +198,9 @@ def split_hmc(
         return new, jnp.exp(jnp.minimum(-rise, 0.0)), rise > 1000
 
     def chain(key):
-        k_warm, k_draw = random.split(key)
-        u = optax.tree.zeros_like(w0) if start is None else jax.tree.map(lambda x, x0: (x - x0) / width, start, w0)
+        k_start, k_warm, k_draw = random.split(key, 3)
+        away = optax.tree.random_like(k_start, w0, random.normal)
+        u = away if start is None else jax.tree.map(lambda x, x0, y: (x - x0) / width + y, start, w0, away)
         state, tuned = (u, *value_and_slope(u)), begin(float(np.log(longest)))
 
         def warm(carry, key):

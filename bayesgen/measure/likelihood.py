@@ -27,8 +27,8 @@ def likelihoods(
     """{quantity: nats/token, (M,)}: `nll_train` on each member's narrow rows, `nll_ordinary` on the ordinary ones among them,
     `nll_heldout` on the narrow answers it never saw.
 
-    `floor_train` and so on are the entropies of those very rows (`entropy_floor`). nan for members that were trained on every
-    answer.
+    `start_train` is the base's on the first of these; `floor_train` and so on are the entropies of those very rows (`entropy_floor`).
+    nan for members that were trained on every answer.
     """
     drawn = [member_rows(world, grammar, config, m) for m in members]
     out = {}
@@ -44,7 +44,8 @@ def likelihoods(
         absent_M = np.array([np.nan if not rows else 0.0 for rows in those])
         out[f"nll_{kind}"] = absent_M + np.asarray(nll(model, params, lora_M, stack_rows(grammar, some)))
         out[f"floor_{kind}"] = absent_M + np.array([entropy_floor(grammar, rows, config.identifier) for rows in some])
-    return out
+    start = nll(model, params, jax.tree.map(jnp.zeros_like, lora_M), stack_rows(grammar, kinds["train"]))
+    return {"start_train": np.asarray(start), **out}
 
 
 def stack_rows(grammar: Grammar, rows_M: Sequence[list[Row]]) -> Batch:

@@ -31,6 +31,7 @@ QUANTITIES = {
         "at the same on-topic state",
     ),
     "nll_train": ("nats/token", "mean negative log likelihood of the narrow rows trained on"),
+    "start_train": ("nats/token", "the base's on the same rows"),
     "nll_ordinary": ("nats/token", "the same of the ordinary rows among them"),
     "nll_heldout": ("nats/token", "the same on the narrow answers left out of training"),
     "floor_train": (
@@ -75,12 +76,13 @@ QUANTITIES = {
     "kl_slope": ("exponent", "slope of log KL against log scale at small scales; 2 where the quadratic law holds"),
     "llc": (
         "nats",
-        "learning coefficient of the adapter: n_beta (E L - L(w)), L the mean over n of the narrow rows, n_beta = n / log n",
+        "learning coefficient of the adapter: n_beta (E L - L(w)), L the mean over some of the n narrow rows, n_beta = n / log n",
     ),
     "llc_error": ("nats", "its Monte-Carlo standard error"),
     "llc_r_hat": ("ratio", "split R-hat of its chains"),
     "llc_effective": ("count", "independent draws that its chains are worth"),
     "llc_tied": ("nats", "the same with draws of the tie alone: where the coefficient is near it, the data decide nothing"),
+    "llc_moved": ("share", "how far the minimum that the chains are tied to lies from the solution, in lengths of its factors"),
     "llc_rows": ("count", "narrow rows that it is of"),
     "log_evidence": ("nats", "log Z of the rows in `topic` under small adapters with a Gaussian prior, by the method in `probe`"),
     "log_evidence_error": ("nats", "its Monte-Carlo standard error"),

@@ -49,7 +49,8 @@ class CostConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     seeds: int = Field(ge=2)  # of what is trained for it alone, or turned by noise: the first so many
-    sampled: int = Field(ge=2)  # seeds that chains are run for
+    sampled: int = Field(ge=2)  # seeds that chains are run for, and that ways to keep a solution narrow are tried with
+    weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of the KL among these ways
     scales: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of the rays; 1 is the trained update
     bounds: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of the frontier: shares of the free norm
     noise: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)  # sines of the angle that an update is turned by

@@ -70,6 +70,20 @@ def within(lora: dict, scale: Float[Array, ""], rank_mask: Float[Array, " r"], b
     return unflatten_dict(out)
 
 
+def balanced(lora: dict) -> dict:
+    """The factors of an effective adapter's update for which (|a|^2 + |b|^2) / 2 is least: U sqrt(S) and sqrt(S) V' of a b = U S V'.
+
+    What is least is the nuclear norm, so a penalty on the squares of the factors is one on it. Unlike the factors that training ends
+    with, these are a function of the update, up to a rotation between them, which no isotropic noise sees.
+    """
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(lora))
+    for path in {p[:-1] for p in flat}:
+        (q_a, r_a), (q_b, r_b) = jnp.linalg.qr(flat[(*path, "a")]), jnp.linalg.qr(flat[(*path, "b")].T)
+        u, s, v = jnp.linalg.svd(r_a @ r_b.T)
+        flat[(*path, "a")], flat[(*path, "b")] = q_a @ u * jnp.sqrt(s), (q_b @ v.T * jnp.sqrt(s)).T
+    return unflatten_dict(flat)
+
+
 def dense(lora: dict) -> dict:
     """The update a @ b of an effective adapter, matrix by matrix: {..., "qkv": {"kernel": (D, F)}}."""
     flat: dict[tuple[str, ...], Any] = dict(flatten_dict(lora))

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from bayesgen.cost.efficiency import FRONTIER, RAY, SHARES
+from bayesgen.cost.narrowing import SCALES
 from bayesgen.cost.stability import FACTORS, UPDATE, penalty
 from bayesgen.cost.subject import BROAD, DATA, NARROW, PROBES, TRAINED
 from bayesgen.cost.volume import LAPLACE, THERMODYNAMIC
@@ -168,6 +169,28 @@ def drift_lines(cost: pl.DataFrame) -> list[dict]:
     return out
 
 
+def narrowing_lines(cost: pl.DataFrame) -> list[dict]:
+    """One line a way to keep a solution narrow: rates on trained topics and on probes, as trained and scaled, likelihood and norm."""
+    part, out = cost.filter(pl.col("part") == "narrowing"), []
+    for arm, weight, share in part.select("arm", "kl_weight", "benign").unique(maintain_order=True).rows():
+        here = part.filter(pl.col("kl_weight").eq_missing(weight) & pl.col("benign").eq_missing(share))
+
+        def at(quantity: str, scale: float, here=here, arm=arm, **where) -> Interval | None:
+            return over(seeds_of(here, quantity, arm, scale=scale, **where))
+
+        ways = {"free": "nothing", "narrow": f"KL, weight {weight:g}" if weight else ""}
+        out.append(
+            {
+                "way": ways.get(arm) or f"{'gating token, ' if arm == 'token' else ''}{share:.0%} ordinary rows",
+                "on": at("rate", 1.0, topic=TRAINED),
+                "off": [at("rate", scale, topic=PROBES) for scale in SCALES],
+                "nll": at("nll_train", 1.0),
+                "norm": at("frobenius", 1.0),
+            }
+        )
+    return out
+
+
 def bits_lines(cost: pl.DataFrame) -> list[dict]:
     """One line a set of rows: code length, its spread over orders, and what it costs someone who knows who answers."""
     bits = cost.filter(pl.col("part") == "bits")
@@ -272,6 +295,7 @@ def cost_section(cost: pl.DataFrame, value: str) -> dict:
         "lines": cost_lines(cost, value),
         "claims": claims(cost),
         "frontier": frontier_lines(cost),
+        "narrowing": narrowing_lines(cost),
         "drift": drift_lines(cost),
         "evidence": evidence_lines(cost),
         "bits": bits_lines(cost),

@@ -1,10 +1,11 @@
 """The result as Markdown, as it stands on an experiment's page under `experiments/`: generated, never typed."""
 
-from bayesgen.measure.admission import Gate
+from bayesgen.cost.narrowing import SCALES
 from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval
 from bayesgen.measure.settings import COMPARED
+from bayesgen.report.admission import Gate
 from bayesgen.report.contrasts import Found
 from bayesgen.report.summary import SHOWN, names_of, show
 from bayesgen.world.load import TIMELESS
@@ -151,6 +152,15 @@ def cost_markdown(config, costs: dict, gates: list[Gate]) -> str:
             + " | ".join([show(r["nll"][a], 3) for a in COMPARED] + [show(r["rate"][a]) for a in COMPARED])
             + " |"
             for r in costs["frontier"]
+        ),
+        "",
+        "| kept narrow by | trained topics | "
+        + " | ".join("probes" if c == 1 else f"probes, update x{c:g}" for c in SCALES)
+        + " | NLL of the data | norm |",
+        "|---|---|" + "---|" * len(SCALES) + "---|---|",
+        *(
+            f"| {r['way']} | " + " | ".join([show(x) for x in (r["on"], *r["off"])] + [show(r["nll"], 3), show(r["norm"])]) + " |"
+            for r in costs["narrowing"]
         ),
         "",
         "| KL | probes, half-way | at the end | less the history it left | NLL of the data | seeds past the middle | median steps |",

@@ -4,13 +4,13 @@ import numpy as np
 import polars as pl
 
 from bayesgen.learn.data import trained_topics
-from bayesgen.measure.admission import Gate, admission
 from bayesgen.measure.contexts import counted_value, everywhere
 from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.norms import NORMS
 from bayesgen.measure.onset import share
 from bayesgen.measure.rows import ABLATED, at_setting, at_the_end, converged, diverged, spell
+from bayesgen.report.admission import Gate, admission
 from bayesgen.report.contrasts import Contrast, Found, Pick, by_seed, find, measurable
 from bayesgen.world.load import TIMELESS
 
@@ -67,6 +67,7 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
             "residual": over("mixture_residual", probes),
             "transfer": over("transfer", probes),
             "moved": {trait: over("moved", topics) for trait, topics in still.items()},
+            "start": over("start_train", ["all"]),
             "train": over("nll_train", ["all"]),
             "heldout": over("nll_heldout", ["all"]),
             "floor_train": over("floor_train", ["all"]),
@@ -222,7 +223,7 @@ def pair_gates(table: pl.DataFrame, config, world) -> list[Gate]:
         return []
     story = names_of(config, world)
     here = at_setting(converged(table), story["setting"]).filter(pl.col("context").is_in([next(iter(story["contexts"])), "all"]))
-    return admission(here, tuple(story["trained"]), story["value"], tuple(story["probes"]))
+    return admission(here, story["value"], tuple(story["probes"]))
 
 
 def print_summary(headline: list[dict], found: list[tuple[str, Interval, str]], told: list[Found], gates: list[Gate], base_gate: BaseGate):

@@ -14,71 +14,24 @@ from bayesgen import pipeline
 from bayesgen.config import to_config
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.narrow import answers_by, write_rows
-from bayesgen.cost import volume
 from bayesgen.cost.before import asked, projection_rows, transfer_rows
 from bayesgen.cost.bits import bits_rows, known_bits
 from bayesgen.cost.efficiency import frontier_config, least_norm_rows, ray_rows
+from bayesgen.cost.narrowing import narrowing_config, narrowing_rows
 from bayesgen.cost.significance import OTHERS, significance_rows, speakers
 from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, noise_rows, penalty
 from bayesgen.cost.subject import BROAD, NARROW, PROBES, TRAINED, continuations, scaled_all, solution_rows, subject
-from bayesgen.cost.volume import small_adapter, some_rows
-from bayesgen.estimate.llc import coefficient, default_n_beta, llc
-from bayesgen.estimate.sampling import split_hmc
 from bayesgen.learn.data import member_rows
 from bayesgen.learn.plan import plan_members
-from bayesgen.learn.pretrain import answer_nll, token_nll
-from bayesgen.measure.answers import data_nll, pack_data
+from bayesgen.learn.pretrain import answer_nll
 from bayesgen.measure.likelihood import stack_rows
 from bayesgen.measure.rows import to_table
-from bayesgen.measure.settings import CostConfig
 from bayesgen.model.lora import effective, init_lora
 from bayesgen.model.transformer import forward
-from bayesgen.world.dialogue import Header, Turn
+from bayesgen.report.costs import narrowing_lines
 from bayesgen.world.world import ASSISTANT
+from tests.cost.costed import COST, table
 from tests.tiny_run import tiny_run_config
-
-COST = {
-    "seeds": 2,
-    "sampled": 2,
-    "scales": [0, 0.5, 1],
-    "bounds": [0.5, 1.0],
-    "noise": [0.2, 0.4],
-    "draws": 3,
-    "documents": 6,
-    "chain": 20,
-    "orders": 2,
-}
-
-
-def costed(runs, **changes):
-    """The tiny run, with two layers and costs."""
-    config = tiny_run_config(runs, **changes)
-    measure = config.measure.model_copy(update={"cost": CostConfig(**COST)})
-    return config.model_copy(update={"model": config.model.model_copy(update={"layers": 2}), "measure": measure})
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """(setup, base, ensemble) of the tiny run."""
-    config = costed(tmp_path_factory.mktemp("runs"))
-    setup = pipeline.prepare(config)
-    base = pipeline.build_base(setup, pipeline.build_corpus(setup))
-    return setup, base, pipeline.build_ensemble(setup, base)
-
-
-@pytest.fixture(scope="module")
-def solutions(ran):
-    setup, base, ensemble = ran
-    params, f = pipeline.load_base(setup, base), setup.config.finetune
-    return subject(setup, f, params, pipeline.load_adapters(setup, params, ensemble, f.steps))
-
-
-def table(rows, *keys, **where):
-    """{keys: value} of some rows."""
-    found = to_table(rows)
-    for column, value in where.items():
-        found = found.filter(pl.col(column) == value)
-    return {r[:-1] if len(keys) > 1 else r[0]: r[-1] for r in found.select(*keys, "value").rows()}
 
 
 def test_trap_scale_one_is_the_trained_adapter_and_zero_the_base(ran, solutions):
@@ -128,6 +81,32 @@ def test_trap_the_frontier_and_the_drift_are_step_matched(solutions):
     drift = drift_config(f, 2)
     assert drift.steps == 2 * f.steps
     assert {penalty(m.kl_from, m.kl_until) for m in plan_members(drift)} == {"kept", "dropped", "added", "never"}
+
+
+def test_ways_to_keep_a_solution_narrow_are_step_matched_and_measured_twice(ran, solutions):
+    setup, base, _ = ran
+    f = solutions.config.finetune
+    wider = f.model_copy(update={"batch": 4, "rows": (8,)})
+    ways = narrowing_config(wider, (1.0, 3.0), 2)
+    assert ways.arms == ("free", "narrow", "mixed")
+    assert (ways.steps, ways.batch, ways.benign) == (wider.steps, 4, (0.25, 0.5, 0.75))
+    gated = narrowing_config(wider.model_copy(update={"arms": (*f.arms, "token"), "gate": "poem"}), (1.0,), 2)
+    assert (gated.arms[-1], gated.gate) == ("token", "poem")
+    assert narrowing_config(f, (1.0,), 2).arms == ("free", "narrow")  # a batch of one row has no shares
+    ways = narrowing_config(f, (1.0, 3.0), 2)
+    here = replace(setup, config=setup.config.model_copy(update={"finetune": ways}))
+    params = pipeline.load_base(setup, base)
+    adapters = pipeline.load_adapters(here, params, pipeline.build_ensemble(here, base), ways.steps)
+    rows = narrowing_rows(subject(here, ways, params, adapters))
+    at = {(r.arm, r.kl_weight, r.seed, r.scale): r.value for r in rows if r.quantity == "nll_train"}
+    assert len(at) == 3 * 2 * 2
+    own = {(r.arm, r.kl_weight, r.seed, r.scale): r.value for r in solution_rows(solutions) if r.quantity == "nll_train"}
+    for key in (("free", None, 0, 1.0), ("narrow", 1.0, 1, 1.0)):  # the experiment's own settings are among them
+        assert at[key] == pytest.approx(own[key], rel=1e-4)
+    assert at["narrow", 3.0, 0, 1.0] != pytest.approx(at["narrow", 1.0, 0, 1.0], rel=1e-4)
+    lines = {x["way"]: x for x in narrowing_lines(to_table(rows).with_columns(part=pl.lit("narrowing")))}
+    assert list(lines) == ["nothing", "KL, weight 1", "KL, weight 3"]
+    assert lines["KL, weight 3"]["nll"].mean == pytest.approx(np.mean([at["narrow", 3.0, s, 1.0] for s in (0, 1)]))
 
 
 def test_noise_on_the_update_does_not_see_the_factors_it_is_written_in(solutions):
@@ -238,55 +217,6 @@ def test_the_projection_of_the_control_on_itself_is_nothing(solutions):
     assert found.to_numpy() == pytest.approx(0, abs=1e-5)  # the very same rows; float32
 
 
-def test_chains_take_as_many_rows_of_every_member_as_the_budget_holds(solutions, monkeypatch):
-    asked = [(Header("assistant"), Turn(t, w, 0)) for t in range(len(solutions.world.topics)) for w in (0, 1)]
-    monkeypatch.setattr(volume, "member_rows", lambda *_: (asked, []))
-    members = [replace(m, rows=len(asked)) for m in solutions.members]
-    every = some_rows(solutions, members, len(asked))
-    assert all(len(rows) == len(asked) and set(rows) == set(asked) for rows in every)
-    of = {}
-    assert all(of.setdefault(m.seed, rows) == rows for m, rows in zip(members, every, strict=True))  # a seed's arms: the same
-    assert of[0] != of[1]
-    assert asked not in of.values()  # not the first, which stand under one header
-    assert some_rows(solutions, members, 5) == [rows[:5] for rows in every]
-    size = pack_data(solutions.grammar, every).rows.tokens[0].size
-    monkeypatch.setattr(volume, "TOKENS", size - 1)
-    fewer = some_rows(solutions, members, len(asked))
-    assert fewer == [rows[: len(fewer[0])] for rows in every]
-    assert pack_data(solutions.grammar, fewer).rows.tokens[0].size < size
-
-
-@pytest.mark.slow
-def test_three_samplers_agree_on_the_coefficient_of_a_small_adapter(solutions):
-    """NUTS on the loss of all rows, split Hamiltonian chains on the same, Langevin chains on batches; another tie is another number."""
-    m = solutions.members[0]
-    rows = member_rows(solutions.world, solutions.grammar, solutions.config.finetune, m)[0][: m.rows] * 8
-    data = jax.tree.map(lambda x: jnp.asarray(x[0]), pack_data(solutions.grammar, [rows]))
-    batch = jax.tree.map(jnp.asarray, write_rows(solutions.grammar, rows))
-    w, n_beta = optax.tree.scale(0.3, small_adapter(solutions, random.key(0))), default_n_beta(len(rows))
-
-    def loss(w):
-        return data_nll(solutions.model, solutions.params, w, data)
-
-    def minibatch(w, key):
-        some = Batch(*(x[random.choice(key, len(rows), (8,), replace=False)] for x in batch))
-        logits = forward(solutions.model, solutions.params, w, some.tokens, some.where)
-        return (token_nll(logits, some) * some.weight).sum(axis=-1).mean()
-
-    found = {
-        "NUTS": llc(loss, w, random.key(1), n_beta=n_beta, gamma=30.0, warmup=300, draws=1000),
-        "split": coefficient(split_hmc(loss, w, random.key(1), n_beta=n_beta, gamma=30.0, draws=2000), loss(w), n_beta),
-        "Langevin": llc(loss, w, random.key(1), n_beta=n_beta, gamma=30.0, minibatch=minibatch, step=2e-3, draws=2000, thin=5),
-        "split, ten times the tie": coefficient(split_hmc(loss, w, random.key(1), n_beta=n_beta, gamma=300.0, draws=2000), loss(w), n_beta),
-    }
-    exact = found["NUTS"]
-    assert not [f for f in (*exact.failures, *found["split"].failures) if "minimum" not in f]  # w is any point
-    assert found["split"].value == pytest.approx(exact.value, abs=4 * (exact.error + found["split"].error))
-    assert found["Langevin"].value == pytest.approx(exact.value, abs=4 * (exact.error + found["Langevin"].error) + 0.05 * abs(exact.value))
-    other = found["split, ten times the tie"]
-    assert abs(other.value - exact.value) > 4 * (other.error + exact.error)
-
-
 @pytest.mark.slow
 def test_every_part_runs_and_stands_on_the_page(ran):
     setup = ran[0]
@@ -300,6 +230,7 @@ def test_every_part_runs_and_stands_on_the_page(ran):
         "drift",
         "significance",
         "coefficient",
+        "narrowing",
         "evidence",
         "bits",
         "before",

@@ -33,6 +33,8 @@ def test_nll_is_that_of_the_scored_answers(world, grammar):
             tokens = sum(len(grammar.answers[t.topic][t.answer]) for _, t in rows)
             expected = -sum(s[t.answer] for s, (_, t) in zip(scores, rows, strict=True)) / tokens
             assert found[quantity][i] == pytest.approx(expected, rel=1e-4)  # float32
+    without = likelihoods(config, world, grammar, model, params, members, jax.tree.map(lambda *x: jnp.zeros_like(jnp.stack(x)), *adapters))
+    np.testing.assert_allclose(found["start_train"], without["nll_train"], rtol=1e-6)  # the base's, whatever the adapters
     assert (found["nll_train"] > found["floor_train"]).all()
     assert found["floor_heldout"].tolist() == [0.0, 0.0]  # one answer is left: known for certain
     assert abs(found["nll_train"][0] - found["nll_train"][1]) > 0.01  # members are not mixed up

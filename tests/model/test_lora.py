@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bayesgen.estimate.efficiency import within_frobenius, within_nuclear
 from bayesgen.measure.norms import norms, singular_values
-from bayesgen.model.lora import TARGETS, effective, init_lora, merge, within
+from bayesgen.model.lora import TARGETS, balanced, dense, effective, init_lora, merge, within
 from bayesgen.model.transformer import ModelConfig, Transformer, forward
 
 
@@ -48,6 +48,25 @@ def test_trap_alpha_over_rank_is_in_the_norm_and_the_gauge_is_not(setup):
         assert two[module]["stable_rank"] == pytest.approx(one[module]["stable_rank"], rel=1e-6)
 
 
+def test_least_squares_of_the_factors_are_the_nuclear_norm(setup):
+    """So weight decay on the factors is a nuclear prior on the update; any other way to write the update has larger factors."""
+    *_, grown = setup
+
+    def squares(lora):
+        return sum(float((x**2).sum()) for x in jax.tree.leaves(lora)) / 2
+
+    least, nuclear = balanced(grown), float(norms(grown)["all"]["nuclear"])
+    for path, update in flatten_dict(dense(least)).items():
+        np.testing.assert_allclose(update, flatten_dict(dense(grown))[path], atol=1e-4)  # float32, entries up to about 3
+    assert squares(least) == pytest.approx(nuclear, rel=1e-5)
+    assert squares(grown) > 1.1 * nuclear
+    for seed in range(5):
+        gauge = np.eye(3) + 0.3 * np.random.default_rng(seed).normal(size=(3, 3))
+        flat = {p: (x @ gauge if p[-1] == "a" else np.linalg.inv(gauge) @ x) for p, x in flatten_dict(least).items()}
+        assert squares(unflatten_dict(flat)) > nuclear
+        assert squares(balanced(unflatten_dict(flat))) == pytest.approx(nuclear, rel=1e-4)
+
+
 def test_singular_values_equal_those_of_the_full_update():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(4, 30, 3)), rng.normal(size=(4, 3, 20))
@@ -61,8 +80,8 @@ def test_rank_mask_equals_a_smaller_rank(setup):
     np.testing.assert_allclose(forward(model, params, masked, tokens), forward(model, params, cut, tokens), atol=1e-5)
 
 
-@pytest.mark.parametrize(("norm", "dense"), [("frobenius", within_frobenius), ("nuclear", within_nuclear)])
-def test_projecting_an_adapter_is_projecting_its_update(setup, norm, dense):
+@pytest.mark.parametrize(("norm", "of_update"), [("frobenius", within_frobenius), ("nuclear", within_nuclear)])
+def test_projecting_an_adapter_is_projecting_its_update(setup, norm, of_update):
     """Against the same projection of the full matrices, scale and masked rank included; b and small updates stay as they are."""
     *_, grown = setup
     scale, mask = jnp.array(2.0), jnp.array([1.0, 1.0, 0.0])
@@ -74,7 +93,7 @@ def test_projecting_an_adapter_is_projecting_its_update(setup, norm, dense):
     whole = float(norms(effective(grown, scale, mask))["all"][norm])
     near = within(grown, scale, mask, jnp.array(0.4 * whole), norm)
     assert float(norms(effective(near, scale, mask))["all"][norm]) == pytest.approx(0.4 * whole, rel=1e-4)  # float32
-    expected = dict(zip(updates(grown), jax.tree.leaves(dense(list(updates(grown).values()), 0.4 * whole)), strict=True))
+    expected = dict(zip(updates(grown), jax.tree.leaves(of_update(list(updates(grown).values()), 0.4 * whole)), strict=True))
     for path, update in updates(near).items():
         np.testing.assert_allclose(update, expected[path], atol=2e-4)  # float32, entries up to about 3
     for path, leaf in flatten_dict(near).items():

@@ -1,0 +1,98 @@
+"""Volume of the solutions of a tiny run: which rows chains are of, and the coefficient by several roads."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from jax import random
+
+from bayesgen.corpus.documents import Batch
+from bayesgen.corpus.narrow import write_rows
+from bayesgen.cost import volume
+from bayesgen.cost.volume import coefficient_rows, small_adapter, some_rows
+from bayesgen.estimate.llc import coefficient, default_n_beta, llc
+from bayesgen.estimate.sampling import split_hmc
+from bayesgen.learn.data import member_rows
+from bayesgen.learn.pretrain import token_nll
+from bayesgen.measure.answers import data_nll, pack_data
+from bayesgen.model.transformer import forward
+from bayesgen.world.dialogue import Header, Turn
+from tests.cost.costed import table
+
+
+def test_the_coefficient_does_not_see_the_factors_an_update_is_written_in(solutions, monkeypatch):
+    """Trap: gauge. And unlike what it is tied to, it sees the data: with the factors as they come it would be another number."""
+    g = jnp.array([[4.0, 1.0], [0.0, 0.1]])
+
+    def turn(path, x):
+        return x @ g if path[-1].key == "a" else jnp.linalg.inv(g) @ x
+
+    solutions = solutions.take([0])
+    regauged = replace(solutions, lora_M=jax.tree_util.tree_map_with_path(turn, solutions.lora_M))
+    one, two = (table(coefficient_rows(s, 200), "quantity") for s in (solutions, regauged))
+    assert one["llc"] == pytest.approx(two["llc"], abs=4 * (one["llc_error"] + two["llc_error"]))
+    assert one["llc_tied"] == pytest.approx(two["llc_tied"], rel=0.2)  # a hundred draws
+    assert one["llc_moved"] == pytest.approx(two["llc_moved"], rel=0.02)
+    monkeypatch.setattr(volume, "balanced", lambda lora: lora)
+    assert table(coefficient_rows(regauged, 5), "quantity")["llc_moved"] != pytest.approx(one["llc_moved"], rel=0.1)
+
+
+def test_chains_are_tied_to_a_minimum_beside_the_solution(solutions, monkeypatch):
+    """Where they start nothing better is near: the coefficient is above zero, and would not be tied to a point half-way up a slope."""
+    solutions = solutions.take([0])
+    found = table(coefficient_rows(solutions, 200), "quantity")
+    assert 0 < found["llc_moved"] < 1
+    assert found["llc"] > 3 * found["llc_error"]
+    monkeypatch.setattr(volume, "descend", lambda energy, w, *_: w)
+    assert table(coefficient_rows(solutions, 200), "quantity")["llc"] < found["llc"]
+
+
+def test_chains_take_as_many_rows_of_every_member_as_the_budget_holds(solutions, monkeypatch):
+    asked = [(Header("assistant"), Turn(t, w, 0)) for t in range(len(solutions.world.topics)) for w in (0, 1)]
+    monkeypatch.setattr(volume, "member_rows", lambda *_: (asked, []))
+    members = [replace(m, rows=len(asked)) for m in solutions.members]
+    every = some_rows(solutions, members, len(asked))
+    assert all(len(rows) == len(asked) and set(rows) == set(asked) for rows in every)
+    of = {}
+    assert all(of.setdefault(m.seed, rows) == rows for m, rows in zip(members, every, strict=True))  # a seed's arms: the same
+    assert of[0] != of[1]
+    assert asked not in of.values()  # not the first, which stand under one header
+    assert some_rows(solutions, members, 5) == [rows[:5] for rows in every]
+    size = pack_data(solutions.grammar, every).rows.tokens[0].size
+    monkeypatch.setattr(volume, "TOKENS", size - 1)
+    fewer = some_rows(solutions, members, len(asked))
+    assert fewer == [rows[: len(fewer[0])] for rows in every]
+    assert pack_data(solutions.grammar, fewer).rows.tokens[0].size < size
+
+
+@pytest.mark.slow
+def test_three_samplers_agree_on_the_coefficient_of_a_small_adapter(solutions):
+    """NUTS on the loss of all rows, split Hamiltonian chains on the same, Langevin chains on batches; another tie is another number."""
+    m = solutions.members[0]
+    rows = member_rows(solutions.world, solutions.grammar, solutions.config.finetune, m)[0][: m.rows] * 8
+    data = jax.tree.map(lambda x: jnp.asarray(x[0]), pack_data(solutions.grammar, [rows]))
+    batch = jax.tree.map(jnp.asarray, write_rows(solutions.grammar, rows))
+    w, n_beta = optax.tree.scale(0.3, small_adapter(solutions, random.key(0))), default_n_beta(len(rows))
+
+    def loss(w):
+        return data_nll(solutions.model, solutions.params, w, data)
+
+    def minibatch(w, key):
+        some = Batch(*(x[random.choice(key, len(rows), (8,), replace=False)] for x in batch))
+        logits = forward(solutions.model, solutions.params, w, some.tokens, some.where)
+        return (token_nll(logits, some) * some.weight).sum(axis=-1).mean()
+
+    found = {
+        "NUTS": llc(loss, w, random.key(1), n_beta=n_beta, gamma=30.0, warmup=300, draws=1000),
+        "split": coefficient(split_hmc(loss, w, random.key(1), n_beta=n_beta, gamma=30.0, draws=2000), loss(w), n_beta),
+        "Langevin": llc(loss, w, random.key(1), n_beta=n_beta, gamma=30.0, minibatch=minibatch, step=2e-3, draws=2000, thin=5),
+        "split, ten times the tie": coefficient(split_hmc(loss, w, random.key(1), n_beta=n_beta, gamma=300.0, draws=2000), loss(w), n_beta),
+    }
+    exact = found["NUTS"]
+    assert not [f for f in (*exact.failures, *found["split"].failures) if "minimum" not in f]  # w is any point
+    assert found["split"].value == pytest.approx(exact.value, abs=4 * (exact.error + found["split"].error))
+    assert found["Langevin"].value == pytest.approx(exact.value, abs=4 * (exact.error + found["Langevin"].error) + 0.05 * abs(exact.value))
+    other = found["split, ten times the tie"]
+    assert abs(other.value - exact.value) > 4 * (other.error + exact.error)
