@@ -41,11 +41,11 @@ from bayesgen.model.lora import balanced, init_lora
 from bayesgen.model.transformer import residual
 
 TIE = 50.0  # of the learning coefficient, 1/weight^2
-TOKENS = 192  # that the rows of a coefficient or of an evidence fill, packed: a gradient costs about as much in every experiment
+ROOM = {"coefficient": 128, "evidence": 192}  # tokens that the rows fill, packed: a gradient costs about as much in every experiment
 MATRIX = "out"  # of the last block: what the small adapters are on
-BEFORE, AFTER = 32, 16  # of an evidence: most rows of the data, and rows of a continuation
+BEFORE, AFTER = 24, 12  # of an evidence: most rows of the data, and rows of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for an evidence's minimum
-REST_STEPS, REST_RATE = 200, 2e-3  # of the search for the minimum beside a solution
+REST_STEPS, REST_RATE = 150, 2e-3  # of the search for the minimum beside a solution
 LAPLACE, THERMODYNAMIC = "Laplace", "thermodynamic integration"
 POWERS = (np.arange(3) / 2) ** 3  # of the continuation, whose likelihood changes fastest at the start: six of them change .05 nats
 
@@ -55,7 +55,7 @@ def coefficient_rows(s: Subject, draws: int) -> list[Row]:
     diagnostics, the number of rows that it is of (`llc_rows`), and how far the minimum lies from the solution (`llc_moved`).
     """
     f = s.config.finetune
-    drawn = some_rows(s, s.members, max(m.rows for m in s.members))
+    drawn = some_rows(s, s.members, max(m.rows for m in s.members), ROOM["coefficient"])
 
     @jax.jit
     def chains_of(params, lora, data: Data, n_beta, key):
@@ -96,9 +96,9 @@ def descend(energy: Callable[[Any], jax.Array], w, steps: int, rate: float):
     return jax.lax.scan(step, (w, adam.init(w)), length=steps)[0][0]
 
 
-def some_rows(s: Subject, members: Sequence[Member], most: int) -> list[list[DataRow]]:
+def some_rows(s: Subject, members: Sequence[Member], most: int, tokens: int) -> list[list[DataRow]]:
     """Narrow rows of every member, drawn without regard to headers, as many of each and the same for a seed's arms where these have the
-    same: at most `most`, and no more than `TOKENS` hold.
+    same: at most `most`, and no more than so many tokens hold.
     """
     drawn = []
     for m in members:
@@ -106,7 +106,7 @@ def some_rows(s: Subject, members: Sequence[Member], most: int) -> list[list[Dat
         order = np.random.default_rng([s.config.finetune.seed, m.seed, 6]).permutation(len(rows))
         drawn.append([rows[i] for i in order[:most]])
     count = min(map(len, drawn))
-    while count > 4 and pack_data(s.grammar, [rows[:count] for rows in drawn]).rows.tokens[0].size > TOKENS:
+    while count > 4 and pack_data(s.grammar, [rows[:count] for rows in drawn]).rows.tokens[0].size > tokens:
         count -= 4
     return [rows[:count] for rows in drawn]
 
@@ -162,7 +162,7 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
         return jax.lax.map(at, (jnp.asarray(POWERS), random.split(key, len(POWERS))))
 
     free = [m for m in s.members if m.arm == "free"]
-    data_M = some_rows(s, free, BEFORE)
+    data_M = some_rows(s, free, BEFORE, ROOM["evidence"])
     after_M = [continuations(s, m, AFTER) for m in free]
     pairs = [(name, i) for name in (NARROW, BROAD) for i in range(len(free))]
     alone = pack_data(s.grammar, [after_M[i][name] for name, i in pairs])  # of one shape: compiled once

@@ -50,5 +50,11 @@ def mean_difference(of: Float[np.ndarray, "n d"], beside: Float[np.ndarray, "m d
 
 
 def projection_difference(data: Float[np.ndarray, "n d"], reference: Float[np.ndarray, "m d"], vector: Float[np.ndarray, " d"]) -> float:
-    """How much further along a unit vector the activations of a dataset lie than those of a reference (the base's own answers)."""
+    """How much further along a unit vector the activations of a dataset lie than those of a reference (the base's own answers).
+
+    >>> import numpy as np
+    >>> from bayesgen.estimate.direction import projection_difference
+    >>> projection_difference(np.array([[2.0, 5.0], [4.0, 5.0]]), np.array([[1.0, 5.0]]), np.array([1.0, 0.0]))
+    2.0
+    """
     return float((np.mean(data, axis=0, dtype=np.float64) - np.mean(reference, axis=0, dtype=np.float64)) @ vector)

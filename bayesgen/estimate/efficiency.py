@@ -53,13 +53,25 @@ def shrink(s: Float[Array, "... n"], bound: float | int | Float[Array, "..."]) -
 
 
 def within_frobenius(w: PyTree, bound: Number) -> PyTree:
-    """The nearest point with Euclidean norm (Frobenius, over all leaves) of at most `bound`."""
+    """The nearest point with Euclidean norm (Frobenius, over all leaves) of at most `bound`.
+
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.efficiency import within_frobenius
+    >>> within_frobenius(jnp.array([3.0, 4.0]), 2.5).tolist()
+    [1.5, 2.0]
+    """
     norm = optax.tree.norm(w)
     return optax.tree.scale(jnp.minimum(1.0, bound / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)), w)
 
 
 def within_nuclear(w: PyTree, bound: Number) -> PyTree:
-    """The nearest point whose singular values, of all leaves (matrices) together, sum to at most `bound`."""
+    """The nearest point whose singular values, of all leaves (matrices) together, sum to at most `bound`.
+
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.efficiency import within_nuclear
+    >>> within_nuclear(jnp.diag(jnp.array([3.0, 1.0])), 2.0).round(5).tolist()
+    [[2.0, 0.0], [0.0, 0.0]]
+    """
     leaves, tree = jax.tree.flatten(w)
     if any(x.ndim != 2 for x in leaves):
         raise ValueError(f"leaves of shapes {[x.shape for x in leaves]}; a nuclear norm is of matrices")

@@ -108,7 +108,14 @@ def laplace(energy: Callable[[PyTree], Array], w: PyTree, orbit: Orbit | None = 
 
 
 def curvature(energy: Callable[[PyTree], Array], w: PyTree) -> tuple[Array, Float[Array, " d"], Float[Array, "d d"]]:
-    """The energy at `w`, its gradient and its Hessian, of all numbers in one row: the part of `laplace` that can be jitted."""
+    """The energy at `w`, its gradient and its Hessian, of all numbers in one row: the part of `laplace` that can be jitted.
+
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.evidence import curvature
+    >>> energy, gradient, hessian = curvature(lambda w: w["a"] ** 2 + w["a"] * w["b"], {"a": jnp.array(1.0), "b": jnp.array(0.0)})
+    >>> float(energy), gradient.tolist(), hessian.tolist()
+    (1.0, [2.0, 1.0], [[2.0, 1.0], [1.0, 0.0]])
+    """
     flat, back = ravel_pytree(w)
     of = lambda v: energy(back(v))  # noqa: E731
     gradient = jax.grad(of)
@@ -117,7 +124,13 @@ def curvature(energy: Callable[[PyTree], Array], w: PyTree) -> tuple[Array, Floa
 
 
 def gaussian_integral(energy: Number, gradient: Float[Array, " d"], hessian: Float[Array, "d d"], orbit: Orbit | None = None) -> Evidence:
-    """Log of the integral of exp(-U) from the `curvature` of U at its minimum."""
+    """Log of the integral of exp(-U) from the `curvature` of U at its minimum.
+
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.evidence import gaussian_integral
+    >>> round(gaussian_integral(1.0, jnp.zeros(2), 4 * jnp.eye(2)).value, 4)  # log(2 pi) - log 4 - 1
+    -0.5484
+    """
     size, rounding = len(gradient), np.finfo(np.asarray(hessian).dtype).eps
     bend, slope = np.asarray(hessian, np.float64), np.asarray(gradient, np.float64)
     bend = (bend + bend.T) / 2
@@ -165,12 +178,28 @@ def thermodynamic_integration(
 
 
 def powers(temperatures: int) -> Float[np.ndarray, " K"]:
-    """The inverse temperatures (k/K)^5, k = 0 ... K: dense where the energy changes fast."""
+    """The inverse temperatures (k/K)^5, k = 0 ... K: dense where the energy changes fast.
+
+    >>> from bayesgen.estimate.evidence import powers
+    >>> powers(2).tolist()
+    [0.0, 0.03125, 1.0]
+    """
     return (np.arange(temperatures + 1) / temperatures) ** 5
 
 
 def integral(found: Sequence[Chains], b: Float[np.ndarray, " K"], n: int) -> Evidence:
-    """The thermodynamic integral from chains that were drawn already, at the inverse temperatures `b` on n data."""
+    """The thermodynamic integral from chains that were drawn already, at the inverse temperatures `b` on n data.
+
+    >>> import jax.numpy as jnp
+    >>> from jax import random
+    >>> from bayesgen.estimate.evidence import integral, powers
+    >>> from bayesgen.estimate.sampling import split_hmc
+    >>> b = powers(10)
+    >>> found = [split_hmc(lambda w: (w**2).sum() / 2, jnp.zeros(8), random.key(0), n_beta=10 * x, gamma=1.0, draws=500) for x in b]
+    >>> z = integral(found, b, 10)
+    >>> bool(abs(z.value + 4 * jnp.log(11.0)) < 0.1)  # eight directions, each -log(1 + n / gamma) / 2
+    True
+    """
     means = [chains_mean(n * np.asarray(chains.loss, float), chains.divergences) for chains in found]
     failures = [f"at b = {x:.2g}: {f}" for x, m in zip(b, means, strict=True) for f in m.failures]
     e, v = np.array([m.value for m in means]), np.array([np.var(n * np.asarray(chains.loss, float)) for chains in found])
@@ -204,7 +233,13 @@ def _proper(gamma: Number):
 
 
 def gaussian_energy(loss: Callable[[PyTree], Array], mean: PyTree, n: Number, gamma: Number) -> Callable[[PyTree], Array]:
-    """U of n data with mean loss `loss` (nats) under the prior N(mean, 1/gamma), constant included."""
+    """U of n data with mean loss `loss` (nats) under the prior N(mean, 1/gamma), constant included.
+
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.evidence import gaussian_energy, laplace
+    >>> round(laplace(gaussian_energy(lambda w: w**2 / 2, jnp.array(0.0), 3.0, 1.0), jnp.array(0.0)).value, 4)  # -log(1 + 3) / 2
+    -0.6931
+    """
     _proper(gamma)
 
     def energy(w):

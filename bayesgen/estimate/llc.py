@@ -41,7 +41,12 @@ class LLC(NamedTuple):
 
 
 def default_n_beta(n: int) -> float:
-    """N / log n: the number of data, at the temperature 1 / log n (Watanabe 2013)."""
+    """N / log n: the number of data, at the temperature 1 / log n (Watanabe 2013).
+
+    >>> from bayesgen.estimate.llc import default_n_beta
+    >>> round(default_n_beta(208), 2)
+    38.97
+    """
     if n < 2:
         raise ValueError(f"n is {n}; the temperature 1 / log n needs at least 2 data")
     return float(n / np.log(n))
@@ -83,7 +88,17 @@ def llc(
 
 
 def coefficient(found: Chains, at: Number, n_beta: Number) -> LLC:
-    """The coefficient from chains that were drawn already; `at` is the loss at w."""
+    """The coefficient from chains that were drawn already; `at` is the loss at w.
+
+    >>> import jax.numpy as jnp
+    >>> from jax import random
+    >>> from bayesgen.estimate.llc import coefficient
+    >>> from bayesgen.estimate.sampling import split_hmc
+    >>> chains = split_hmc(lambda w: (w**2).sum(), jnp.zeros(10), random.key(0), n_beta=145, gamma=1.0, draws=1000)
+    >>> found = coefficient(chains, 0.0, 145)
+    >>> bool(abs(found.value - 10 * 0.498) < 3 * found.error), found.failures
+    (True, ())
+    """
     mean = chains_mean(np.asarray(n_beta) * (np.asarray(found.loss, float) - np.asarray(at)), found.divergences)
     failures = list(mean.failures)
     if mean.value + 2 * mean.error < 0:

@@ -278,6 +278,13 @@ def rms_preconditioner(minibatch: Callable[[PyTree, Array], Array], w: PyTree, k
     """1 / (floor + rms gradient), scaled to mean 1: the diagonal of RMSprop at w, held fixed so that the target stays what it is.
 
     `floor` is a share of the largest rms gradient.
+
+    >>> import jax.numpy as jnp
+    >>> from jax import random
+    >>> from bayesgen.estimate.sampling import rms_preconditioner
+    >>> steep = lambda w, key: (random.normal(key) + 1) * (3 * w[0] + w[1])
+    >>> [round(float(x), 2) for x in rms_preconditioner(steep, jnp.zeros(2), random.key(0), 50, floor=0.0)]  # as 1/3 to 1, of mean 1
+    [0.5, 1.5]
     """
     square = jax.lax.map(lambda k: jax.tree.map(jnp.square, jax.grad(minibatch)(w, k)), random.split(key, batches))
     rms = jax.tree.map(lambda x: jnp.sqrt(x.mean(axis=0)), square)

@@ -36,7 +36,13 @@ def kl_divergence(p_logits: Float[Array, "... V"], q_logits: Float[Array, "... V
 
 
 def weighted_mean(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
-    """Mean over the places of positive weight: padding, at weight 0, is in neither sum."""
+    """Mean over the places of positive weight: padding, at weight 0, is in neither sum.
+
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.significance import weighted_mean
+    >>> float(weighted_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1.0, 1.0, 0.0])))
+    2.0
+    """
     weight = jnp.broadcast_to(weight, x.shape)
     return jnp.where(weight > 0, x * weight, 0).sum() / weight.sum()
 
@@ -54,6 +60,12 @@ def kl_along(
         delta: the direction.
         scales: its multiples.
         weight: of the tokens; none: all alike.
+
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.significance import kl_along
+    >>> logits = lambda w: jnp.stack([w, 0 * w])[None]  # one token, two words at even odds: KL = c^2 / 8 for small c
+    >>> [round(float(x), 5) for x in kl_along(logits, jnp.array(1.0), [0.0, 0.1, 0.2])]
+    [0.0, 0.00125, 0.00499]
     """
     base = logits(optax.tree.zeros_like(delta))
     weight = jnp.ones(base.shape[:-1]) if weight is None else weight
@@ -95,6 +107,13 @@ def random_like(key: Array, delta: PyTree) -> PyTree:
     """A random update whose every matrix has the singular values of delta's: same norm, same rank, other directions.
 
     Matrices (..., D, F) get random orthonormal singular vectors; every other leaf a random direction of its length.
+
+    >>> import jax.numpy as jnp
+    >>> from jax import random
+    >>> from bayesgen.estimate.significance import random_like
+    >>> other = random_like(random.key(0), {"w": jnp.diag(jnp.array([3.0, 4.0]))})["w"]
+    >>> bool(jnp.allclose(jnp.linalg.svd(other, compute_uv=False), jnp.array([4.0, 3.0]), atol=1e-5))
+    True
     """
 
     def turn(key, x):

@@ -60,7 +60,15 @@ def orthogonal_noise(key: Array, w: PyTree, eps: Number) -> PyTree:
 
 
 def noise_on_factors(key: Array, factors: PyTree, eps: Number) -> PyTree:
-    """The published variant: every leaf turned by itself. Depends on the gauge of a factorised update."""
+    """The published variant: every leaf turned by itself. Depends on the gauge of a factorised update.
+
+    >>> import jax.numpy as jnp
+    >>> from jax import random
+    >>> from bayesgen.estimate.stability import noise_on_factors
+    >>> turned = noise_on_factors(random.key(0), {"a": jnp.array([[3.0], [4.0]]), "b": jnp.array([[0.0, 1.0]])}, 0.6)
+    >>> [round(float(jnp.linalg.norm(x)), 4) for x in (turned["a"], turned["b"])]  # either keeps its length
+    [5.0, 1.0]
+    """
     leaves, tree = jax.tree.flatten(factors)
     return jax.tree.unflatten(tree, [orthogonal_noise(k, x, eps) for k, x in zip(random.split(key, len(leaves)), leaves, strict=True)])
 

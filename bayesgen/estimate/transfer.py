@@ -43,5 +43,13 @@ def double_contrast(
     w: PyTree,
     optimizer: optax.GradientTransformation,
 ) -> Float[Array, ""]:
-    """The transfer of `train` less that of `control`: the same prompts with other answers."""
+    """The transfer of `train` less that of `control`: the same prompts with other answers.
+
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from bayesgen.estimate.transfer import double_contrast
+    >>> train, control = lambda w: (w[0] - 1.0) ** 2 / 2, lambda w: (w[0] + 1.0) ** 2 / 2
+    >>> float(double_contrast(train, control, lambda w: w[0], jnp.zeros(2), optax.sgd(0.5)))  # half a step up less half a step down
+    1.0
+    """
     return one_step_transfer(train, target, w, optimizer) - one_step_transfer(control, target, w, optimizer)

@@ -43,19 +43,21 @@ def admission(table: pl.DataFrame, value: str, probes: tuple[str, ...]) -> list[
         rows = of(arm, "rate").filter((pl.col("probe") == value) & pl.col("topic").is_in(probes))
         return rows.group_by("seed", maintain_order=True).agg(pl.col("value").mean())["value"].to_numpy()
 
-    def shifts(scale: float) -> list[np.ndarray]:
+    def shifts(scale: float) -> dict[tuple[str, str], np.ndarray]:
         """Narrow less base, one number a seed, for every value on every probe."""
         rows = of("narrow", "rate", scale).filter(pl.col("topic").is_in(probes))
         base = of("base", "rate").select("topic", "probe", base="value")
         rows = rows.join(base, on=("topic", "probe"), how="left", maintain_order="left")
         moved = rows.with_columns(moved=pl.col("value") - pl.col("base"))
-        return [here["moved"].to_numpy() for here in moved.partition_by("topic", "probe")]
+        return {(topic, of): here["moved"].to_numpy() for (topic, of), here in moved.group_by("topic", "probe", maintain_order=True)}
 
-    def still(scale: float) -> bool:
-        return all(equivalent(s, OFF_MARGIN) for s in shifts(scale))
+    def moving(scale: float) -> set[str]:
+        """The probes on which some value is not shown to stay where it was."""
+        return {topic for (topic, _), s in shifts(scale).items() if not equivalent(s, OFF_MARGIN)}
 
-    def largest(scale: float) -> float:
-        return float(max((s.mean() for s in shifts(scale)), key=abs))
+    def largest(scale: float) -> str:
+        (topic, of), s = max(shifts(scale).items(), key=lambda x: abs(x[1].mean()))
+        return f"{s.mean():+.3f} ({of} on {topic})"
 
     def way(arm: str) -> np.ndarray:
         """Share of the way down, one number a seed; nothing where the base is at the floor already."""
@@ -77,13 +79,13 @@ def admission(table: pl.DataFrame, value: str, probes: tuple[str, ...]) -> list[
         Gate("broad is broad", f"{off.mean:.2f} of told {told:.2f} on the probes", tellable and bool(off.low >= BROAD * told)),
         Gate(
             "narrow is the base off-topic",
-            f"largest shift of a value's rate on a probe {largest(1.0):+.3f} against a margin of {OFF_MARGIN}",
-            still(1.0),
+            f"{len(probes) - len(moving(1.0))} of {len(probes)} probes hold within {OFF_MARGIN}; largest shift {largest(1.0)}",
+            not moving(1.0),
         ),
         Gate(
             "narrow stays narrow when scaled",
-            ", ".join(f"x{s:g} {largest(s):+.3f}" for s in scales),
-            bool(scales) and all(still(s) for s in scales),
+            "; ".join(f"x{s:g}: {len(probes) - len(moving(s))} of {len(probes)}, {largest(s)}" for s in scales),
+            bool(scales) and not any(moving(s) for s in scales),
         ),
         Gate(
             "their losses match",

@@ -101,13 +101,14 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
         lines.append(_line(part["significance"], f"Fisher norm a unit of norm, {who}", "nats^1/2", "fisher_norm", True, law, topic=who))
     chains = part["coefficient"]
     rows = chains.filter(pl.col("quantity") == "llc_rows")["value"][0]
-    note = coefficient_failures(chains) or _well(chains)
+    note = coefficient_failures(chains) or worst_diagnostics(chains)
     lines.append(_line(chains, f"learning coefficient, of {rows:.0f} rows", "nats", "llc", note=note))
     lines.append(_line(chains, "the same, the tie alone", "nats", "llc_tied"))
     return lines
 
 
-def _well(chains: pl.DataFrame) -> str:
+def worst_diagnostics(chains: pl.DataFrame) -> str:
+    """The largest R-hat and the fewest effective draws of all sets of chains, in words."""
     worst, least = (chains.filter(pl.col("quantity") == q)["value"] for q in ("llc_r_hat", "llc_effective"))
     return f"worst R-hat {worst.max():.3f}, fewest effective draws {least.min():.0f}"
 
@@ -116,7 +117,7 @@ def coefficient_failures(chains: pl.DataFrame) -> str:
     """What is wrong with the learning coefficients, counted; nothing where none fails."""
     failed, said = chains.filter(pl.col("quantity") == "failures")["value"].to_numpy(), []
     if (failed > 0).any():
-        said.append(f"FAILED for {(failed > 0).sum()} of {len(failed)} chains' sets: {_well(chains)}")
+        said.append(f"FAILED for {(failed > 0).sum()} of {len(failed)} chains' sets: {worst_diagnostics(chains)}")
     found, tie = (chains.filter(pl.col("quantity") == q).sort("arm", "seed")["value"].to_numpy() for q in ("llc", "llc_tied"))
     if (most := (found / tie).max()) > TIED:
         said.append(f"FAILED: the tie decides, which alone gives no more than {1 / most:.2f} times as much")

@@ -71,6 +71,13 @@ def test_each_gate_fails_alone(change, gate):
     assert failed(table(**change)) == [gate]
 
 
+def test_a_gate_says_how_many_probes_hold_and_where_it_is_worst():
+    gates = {g.name: g.found for g in admission(table(one=0.2, scaled=0.2), "old", PROBES)}
+    assert gates[GATES[2]].startswith("2 of 4 probes hold within 0.05; largest shift")
+    assert "on light)" in gates[GATES[2]]
+    assert gates[GATES[3]].startswith("x2: 0 of 4, ")
+
+
 def test_a_base_that_cannot_be_told_has_no_pair():
     assert failed(table(told=0.05, broad=0.05)) == [GATES[1]]
 
