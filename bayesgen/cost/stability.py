@@ -16,7 +16,7 @@ from bayesgen.model.lora import add, dense, merge
 from bayesgen.model.transformer import forward
 
 UPDATE, FACTORS = "update", "factors"  # what the noise is put on; the second is the published variant
-SNAPSHOTS = 12  # of a drift
+SNAPSHOTS = 8  # of a drift
 
 
 def noise_rows(s: Subject, sines: tuple[float, ...], draws: int) -> list[Row]:

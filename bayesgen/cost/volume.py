@@ -1,9 +1,10 @@
 """Volume of an ensemble's solutions: the learning coefficient of their adapters, and the evidence of small ones.
 
 *Coefficient.* Every solution's own adapter, all its factors, written the one way in which they are least (`balanced`): noise of one width
-on them is then a function of the update. Hamiltonian chains on the mean loss of some of its n narrow rows, n_beta = n / log n. Training
-ends near a minimum of that loss and not at one, and chains that find better would make volume look negative: so each solution first
-descends, tied to where it was, and the chains are tied to where it comes to rest.
+on them is then a function of the update. Hamiltonian chains on the mean loss of some of its n narrow rows, n_beta = n / log n or, if that
+is less, the number of rows at hand: a row that counts for several is learned by heart, elsewhere. Training ends near a minimum of that loss
+and not at one, and chains that find better would make volume look negative: so each solution first descends, tied to where it was, and the
+chains are tied to where it comes to rest.
 
 *Evidence.* Which continuation of the data do adapters drawn from a prior expect? log P(continuation | data) of adapters of rank 1 on one
 matrix of the last block (few enough numbers for a Hessian) with a Gaussian prior as wide as the free solutions are long there. By
@@ -41,7 +42,7 @@ from bayesgen.model.lora import balanced, init_lora
 from bayesgen.model.transformer import residual
 
 TIE = 50.0  # of the learning coefficient, 1/weight^2
-ROOM = {"coefficient": 128, "evidence": 192}  # tokens that the rows fill, packed: a gradient costs about as much in every experiment
+TOKENS = 192  # that the rows of a coefficient or of an evidence fill, packed: a gradient costs about as much in every experiment
 MATRIX = "out"  # of the last block: what the small adapters are on
 BEFORE, AFTER = 24, 12  # of an evidence: most rows of the data, and rows of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for an evidence's minimum
@@ -55,7 +56,7 @@ def coefficient_rows(s: Subject, draws: int) -> list[Row]:
     diagnostics, the number of rows that it is of (`llc_rows`), and how far the minimum lies from the solution (`llc_moved`).
     """
     f = s.config.finetune
-    drawn = some_rows(s, s.members, max(m.rows for m in s.members), ROOM["coefficient"])
+    drawn = some_rows(s, s.members, max(m.rows for m in s.members))
 
     @jax.jit
     def chains_of(params, lora, data: Data, n_beta, key):
@@ -74,7 +75,7 @@ def coefficient_rows(s: Subject, draws: int) -> list[Row]:
 
     out, data_M = [], pack_data(s.grammar, drawn)
     for i, m in enumerate(s.members):
-        n_beta, (lora, data) = default_n_beta(m.rows), jax.tree.map(itemgetter(i), (s.lora_M, data_M))
+        n_beta, (lora, data) = min(default_n_beta(m.rows), float(len(drawn[i]))), jax.tree.map(itemgetter(i), (s.lora_M, data_M))
         chains, at, of_tie, moved = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
         found = coefficient(chains, at, n_beta)
         numbers = {"llc": found.value, "llc_error": found.error, "llc_r_hat": found.r_hat, "llc_effective": found.effective}
@@ -96,7 +97,7 @@ def descend(energy: Callable[[Any], jax.Array], w, steps: int, rate: float):
     return jax.lax.scan(step, (w, adam.init(w)), length=steps)[0][0]
 
 
-def some_rows(s: Subject, members: Sequence[Member], most: int, tokens: int) -> list[list[DataRow]]:
+def some_rows(s: Subject, members: Sequence[Member], most: int, tokens: int = TOKENS) -> list[list[DataRow]]:
     """Narrow rows of every member, drawn without regard to headers, as many of each and the same for a seed's arms where these have the
     same: at most `most`, and no more than so many tokens hold.
     """
@@ -162,7 +163,7 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
         return jax.lax.map(at, (jnp.asarray(POWERS), random.split(key, len(POWERS))))
 
     free = [m for m in s.members if m.arm == "free"]
-    data_M = some_rows(s, free, BEFORE, ROOM["evidence"])
+    data_M = some_rows(s, free, BEFORE)
     after_M = [continuations(s, m, AFTER) for m in free]
     pairs = [(name, i) for name in (NARROW, BROAD) for i in range(len(free))]
     alone = pack_data(s.grammar, [after_M[i][name] for name, i in pairs])  # of one shape: compiled once

@@ -76,7 +76,8 @@ QUANTITIES = {
     "kl_slope": ("exponent", "slope of log KL against log scale at small scales; 2 where the quadratic law holds"),
     "llc": (
         "nats",
-        "learning coefficient of the adapter: n_beta (E L - L(w)), L the mean over some of the n narrow rows, n_beta = n / log n",
+        "learning coefficient of the adapter: n_beta (E L - L(w)), L the mean over some of the n narrow rows, "
+        "n_beta the least of n / log n and their number",
     ),
     "llc_error": ("nats", "its Monte-Carlo standard error"),
     "llc_r_hat": ("ratio", "split R-hat of its chains"),
