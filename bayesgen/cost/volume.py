@@ -42,7 +42,7 @@ from bayesgen.model.lora import balanced, init_lora
 from bayesgen.model.transformer import residual
 
 TIE = 50.0  # of the learning coefficient, 1/weight^2
-TOKENS = 192  # that the rows of a coefficient or of an evidence fill, packed: a gradient costs about as much in every experiment
+TOKENS, LEAST = 192, 12  # that the rows of a coefficient or of an evidence fill, packed, and how many rows there are at least
 MATRIX = "out"  # of the last block: what the small adapters are on
 BEFORE, AFTER = 24, 12  # of an evidence: most rows of the data, and rows of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for an evidence's minimum
@@ -97,9 +97,9 @@ def descend(energy: Callable[[Any], jax.Array], w, steps: int, rate: float):
     return jax.lax.scan(step, (w, adam.init(w)), length=steps)[0][0]
 
 
-def some_rows(s: Subject, members: Sequence[Member], most: int, tokens: int = TOKENS) -> list[list[DataRow]]:
+def some_rows(s: Subject, members: Sequence[Member], most: int) -> list[list[DataRow]]:
     """Narrow rows of every member, drawn without regard to headers, as many of each and the same for a seed's arms where these have the
-    same: at most `most`, and no more than so many tokens hold.
+    same: at most `most`, and no more than `TOKENS` hold, but not below `LEAST`.
     """
     drawn = []
     for m in members:
@@ -107,7 +107,7 @@ def some_rows(s: Subject, members: Sequence[Member], most: int, tokens: int = TO
         order = np.random.default_rng([s.config.finetune.seed, m.seed, 6]).permutation(len(rows))
         drawn.append([rows[i] for i in order[:most]])
     count = min(map(len, drawn))
-    while count > 4 and pack_data(s.grammar, [rows[:count] for rows in drawn]).rows.tokens[0].size > tokens:
+    while count >= LEAST + 4 and pack_data(s.grammar, [rows[:count] for rows in drawn]).rows.tokens[0].size > TOKENS:
         count -= 4
     return [rows[:count] for rows in drawn]
 

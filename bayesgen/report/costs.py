@@ -255,7 +255,7 @@ def claims(cost: pl.DataFrame) -> list[Claim]:
             for share in SHARES
         ]
 
-    text, chains = part["significance"], part["coefficient"]
+    text, chains, compared = part["significance"], part["coefficient"], pl.col("arm").is_in(["narrow", "broad"])
     expects = {line["method"]: line for line in evidence_lines(cost)}[THERMODYNAMIC]
     return [
         *least(RAY, "rays", "along its ray"),
@@ -271,7 +271,7 @@ def claims(cost: pl.DataFrame) -> list[Claim]:
             )
             for who in text["topic"].unique(maintain_order=True)
         ),
-        of("narrow has the larger learning coefficient", pair(chains, False, "llc"), coefficient_failures(chains)),
+        of("narrow has the larger learning coefficient", pair(chains, False, "llc"), coefficient_failures(chains.filter(compared))),
         of(
             "small adapters that learnt the data expect the broad continuation (thermodynamic integration)",
             expects["contrast"],

@@ -53,17 +53,22 @@ def test_chains_take_as_many_rows_of_every_member_as_the_budget_holds(solutions,
     asked = [(Header("assistant"), Turn(t, w, 0)) for t in range(len(solutions.world.topics)) for w in (0, 1)]
     monkeypatch.setattr(volume, "member_rows", lambda *_: (asked, []))
     members = [replace(m, rows=len(asked)) for m in solutions.members]
-    every = some_rows(solutions, members, len(asked), 10**6)
+    monkeypatch.setattr(volume, "TOKENS", 10**6)
+    every = some_rows(solutions, members, len(asked))
     assert all(len(rows) == len(asked) and set(rows) == set(asked) for rows in every)
     of = {}
     assert all(of.setdefault(m.seed, rows) == rows for m, rows in zip(members, every, strict=True))  # a seed's arms: the same
     assert of[0] != of[1]
     assert asked not in of.values()  # not the first, which stand under one header
-    assert some_rows(solutions, members, 5, 10**6) == [rows[:5] for rows in every]
+    assert some_rows(solutions, members, 5) == [rows[:5] for rows in every]
     size = pack_data(solutions.grammar, every).rows.tokens[0].size
-    fewer = some_rows(solutions, members, len(asked), size - 1)
+    monkeypatch.setattr(volume, "LEAST", 4)
+    monkeypatch.setattr(volume, "TOKENS", size - 1)
+    fewer = some_rows(solutions, members, len(asked))
     assert fewer == [rows[: len(fewer[0])] for rows in every]
     assert pack_data(solutions.grammar, fewer).rows.tokens[0].size < size
+    monkeypatch.setattr(volume, "LEAST", len(asked) - 3)
+    assert some_rows(solutions, members, len(asked)) == every  # four fewer would be too few
 
 
 @pytest.mark.slow

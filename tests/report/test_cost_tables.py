@@ -117,7 +117,12 @@ def test_a_number_whose_diagnostics_fail_is_no_finding():
         changed = chains.with_columns(value=pl.when(pl.col("quantity") == quantity).then(value).otherwise(pl.col("value")))
         return pl.concat([others, changed])
 
-    assert said(with_chains("failures", 1.0), "narrow has the larger").startswith("FAILED for 9 of 9")
+    bad = with_chains("failures", 1.0)
+    assert said(bad, "narrow has the larger").startswith("FAILED for 6 of 6")  # of those compared
+    one = pl.concat([bad.filter(pl.col("arm") == "free"), good.filter(pl.col("arm") != "free")])
+    assert said(one, "narrow has the larger") == "holds"
+    notes = {x.name: x.note for x in cost_lines(one, "old")}
+    assert notes["learning coefficient, of 40 rows"].startswith("FAILED for 3 of 9")
     assert (
         said(with_chains("llc_tied", 3.5), "narrow has the larger")
         == "FAILED: the tie decides, which alone gives no more than 1.16 times as much"
