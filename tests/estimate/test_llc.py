@@ -126,6 +126,20 @@ def test_split_chains_need_no_shorter_steps_in_many_dimensions():
     assert float(first.mean()) == pytest.approx(1 / (40 * 100 + 100), rel=0.15)
 
 
+def test_chains_that_start_apart_notice_a_second_well():
+    """Two wells of unlike depth, nine nats times fifty apart: no chain crosses, and R-hat says so. From one place it would not."""
+
+    def two(w):
+        return jnp.minimum((w[0] - 3) ** 2, (w[0] + 3) ** 2 + 0.5)
+
+    def one(w):
+        return (w[0] - 3) ** 2
+
+    here = dict(n_beta=50.0, gamma=0.1, chains=8, draws=1000)
+    assert chains_mean(split_hmc(two, jnp.zeros(1), random.key(0), **here).loss).r_hat > 1.1
+    assert not chains_mean(split_hmc(one, jnp.zeros(1), random.key(0), **here).loss).failures
+
+
 def test_trap_the_temperature_comes_from_the_number_of_data():
     """At a batch's n_beta the coefficient is another; n of the data is an argument, a batch's size is not."""
     assert default_n_beta(208) == pytest.approx(208 / np.log(208))

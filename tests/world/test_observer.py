@@ -48,6 +48,15 @@ def test_predictive_and_posterior_equal_enumeration(world, header):
     check_against_enumeration(world, header)
 
 
+def test_enumeration_of_another_world_is_another_number(world):
+    """Negative control: with more noise nothing agrees."""
+    history, noisier = (Turn(0, 0, 1), Turn(1, 0, 0)), build_world(world.config.model_copy(update={"answer_noise": 0.3}))
+    joint = enumerate_joint(noisier, Header(PERSON), history)
+    ours = Observer(world).posterior(Header(PERSON), history)[:-1]
+    assert np.abs(ours - joint / joint.sum()).max() > 0.01
+    np.testing.assert_allclose(Observer(noisier).posterior(Header(PERSON), history)[:-1], joint / joint.sum(), rtol=1e-12)
+
+
 def check_against_enumeration(world, header):
     observer, rng = Observer(world), np.random.default_rng(0)
     for turns in range(4):
@@ -120,6 +129,8 @@ def test_the_flip_comes_after_log9_over_log4_facts(tmp_path):
     log_odds = [np.log(np.divide(*observer.posterior(Header(PERSON), (Turn(0, 0, 1),) * k)[1::-1])) for k in (0, 1, 2)]
     assert log_odds[1] < 0 < log_odds[2]
     assert -log_odds[0] / (log_odds[1] - log_odds[0]) == pytest.approx(np.log(9) / np.log(4), rel=1e-12)
+    against = np.log(np.divide(*observer.posterior(Header(PERSON), (Turn(0, 0, 0),))[1::-1]))
+    assert against == pytest.approx(-np.log(9) - np.log(4), rel=1e-12)  # the other answer never gets there
 
 
 def coin(folder, heads, frequencies, assistant):
