@@ -7,7 +7,7 @@ from bayesgen.cost.subject import Subject, scaled_all, solution_rows
 from bayesgen.learn.plan import FinetuneConfig
 from bayesgen.measure.rows import Row
 
-SCALES = (1.0, 1.5)  # a solution that only looks narrow spreads when its update is scaled
+SCALED = (1.0, 1.5)  # a solution that only looks narrow spreads when its update is scaled
 
 
 def narrowing_config(f: FinetuneConfig, weights: tuple[float, ...], seeds: int) -> FinetuneConfig:
@@ -21,4 +21,4 @@ def narrowing_config(f: FinetuneConfig, weights: tuple[float, ...], seeds: int) 
 
 def narrowing_rows(s: Subject) -> list[Row]:
     """`solution_rows` of every way, as trained and scaled."""
-    return [row for c in SCALES for row in solution_rows(s, scaled_all(s.lora_M, c), scale=c)]
+    return [row for c in SCALED for row in solution_rows(s, scaled_all(s.lora_M, c), scale=c)]

@@ -36,7 +36,7 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable
         return frontier_rows(trained(frontier_config(f, norm, bounds, c.seeds))[0], norm)
 
     return {  # long ones first: they are dealt out to processes
-        "coefficient": lambda: coefficient_rows(fewer, c.chain),
+        "coefficient": lambda: coefficient_rows(fewer, c.chain, c.tie),
         "evidence": lambda: evidence_rows(fewer, c.chain),
         "significance": lambda: significance_rows(few, c.documents, c.draws),
         **{f"frontier-{norm}": partial(frontier, norm) for norm in get_args(Norm)},

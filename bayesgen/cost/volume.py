@@ -3,8 +3,9 @@
 *Coefficient.* Every solution's own adapter, all its factors, written the one way in which they are least (`balanced`): noise of one width
 on them is then a function of the update. Hamiltonian chains on the mean loss of some of its n narrow rows, n_beta = n / log n or, if that
 is less, the number of rows at hand: a row that counts for several is learned by heart, elsewhere. Training ends near a minimum of that loss
-and not at one, and chains that find better would make volume look negative: so each solution first descends, tied to where it was, and the
-chains are tied to where it comes to rest.
+and not at one, and chains that find better would make volume look negative: so the loss that theirs is compared with is that of the mode of
+their own target, where the solution comes to rest when it descends under the tie. (Tied to that place in turn they would slide on: the loss
+still slopes there, as much as the tie pulled.)
 
 *Evidence.* Which continuation of the data do adapters drawn from a prior expect? log P(continuation | data) of adapters of rank 1 on one
 matrix of the last block (few enough numbers for a Hessian) with a Gaussian prior as wide as the free solutions are long there. By
@@ -41,19 +42,19 @@ from bayesgen.measure.suite import member_label
 from bayesgen.model.lora import balanced, init_lora
 from bayesgen.model.transformer import residual
 
-TIE = 50.0  # of the learning coefficient, 1/weight^2
 TOKENS, LEAST = 192, 12  # that the rows of a coefficient or of an evidence fill, packed, and how many rows there are at least
 MATRIX = "out"  # of the last block: what the small adapters are on
 BEFORE, AFTER = 24, 12  # of an evidence: most rows of the data, and rows of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for an evidence's minimum
-REST_STEPS, REST_RATE = 150, 2e-3  # of the search for the minimum beside a solution
+REST_STEPS, REST_RATE = 150, 2e-3  # of the search for the mode beside a solution
+AT_REST = 0.1  # nats by which the mode may be missed at most
 LAPLACE, THERMODYNAMIC = "Laplace", "thermodynamic integration"
 POWERS = (np.arange(3) / 2) ** 3  # of the continuation, whose likelihood changes fastest at the start: six of them change .05 nats
 
 
-def coefficient_rows(s: Subject, draws: int) -> list[Row]:
+def coefficient_rows(s: Subject, draws: int, tie: float) -> list[Row]:
     """`llc` of every solution with `llc_error`, `llc_r_hat`, `llc_effective`, what the tie alone gives (`llc_tied`), the number of failed
-    diagnostics, the number of rows that it is of (`llc_rows`), and how far the minimum lies from the solution (`llc_moved`).
+    diagnostics, the number of its rows (`llc_rows`), `llc_n_beta`, and how far the mode lies from the solution (`llc_moved`).
     """
     f = s.config.finetune
     drawn = some_rows(s, s.members, max(m.rows for m in s.members))
@@ -66,22 +67,22 @@ def coefficient_rows(s: Subject, draws: int) -> list[Row]:
             return data_nll(s.model, params, w, data)
 
         def energy(w):
-            return n_beta * loss(w) + TIE / 2 * optax.tree.norm(optax.tree.sub(w, trained), squared=True)
+            return n_beta * loss(w) + tie / 2 * optax.tree.norm(optax.tree.sub(w, trained), squared=True)
 
         w = descend(energy, trained, REST_STEPS, REST_RATE)
-        chains = split_hmc(loss, w, key, n_beta=n_beta, gamma=TIE, warmup=draws // 4, draws=draws)
+        chains = split_hmc(loss, trained, key, n_beta=n_beta, gamma=tie, start=w, warmup=draws // 4, draws=draws)
+        missed = optax.tree.norm(jax.grad(energy)(w), squared=True) / (2 * tie)  # at most, where the loss is convex
         moved = optax.tree.norm(optax.tree.sub(w, trained)) / optax.tree.norm(trained)
-        return chains, loss(w), tied(loss, w, random.fold_in(key, 1), n_beta=n_beta, gamma=TIE), moved
+        return chains, loss(w), missed, {"llc_tied": tied(loss, w, random.fold_in(key, 1), n_beta=n_beta, gamma=tie), "llc_moved": moved}
 
     out, data_M = [], pack_data(s.grammar, drawn)
     for i, m in enumerate(s.members):
         n_beta, (lora, data) = min(default_n_beta(m.rows), float(len(drawn[i]))), jax.tree.map(itemgetter(i), (s.lora_M, data_M))
-        chains, at, of_tie, moved = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
+        chains, at, missed, beside = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
         found = coefficient(chains, at, n_beta)
-        numbers = {"llc": found.value, "llc_error": found.error, "llc_r_hat": found.r_hat, "llc_effective": found.effective}
-        numbers |= {"llc_tied": float(of_tie), "llc_moved": float(moved), "failures": float(len(found.failures))}
-        numbers["llc_rows"] = float(len(drawn[i]))
-        out += [s.row(quantity=q, value=v, **member_label(m, f.steps)) for q, v in numbers.items()]
+        numbers = {"llc": found.value, "llc_error": found.error, "llc_r_hat": found.r_hat, "llc_effective": found.effective, **beside}
+        numbers |= {"llc_rows": len(drawn[i]), "llc_n_beta": n_beta, "failures": len(found.failures) + float(missed > AT_REST)}
+        out += [s.row(quantity=q, value=float(v), **member_label(m, f.steps)) for q, v in numbers.items()]
     return out
 
 

@@ -83,7 +83,11 @@ QUANTITIES = {
     "llc_r_hat": ("ratio", "split R-hat of its chains"),
     "llc_effective": ("count", "independent draws that its chains are worth"),
     "llc_tied": ("nats", "the same with draws of the tie alone: where the coefficient is near it, the data decide nothing"),
-    "llc_moved": ("share", "how far the minimum that the chains are tied to lies from the solution, in lengths of its factors"),
+    "llc_moved": (
+        "share",
+        "how far the mode of the chains' target lies from the solution that they are tied to, in lengths of its factors",
+    ),
+    "llc_n_beta": ("count", "its number of data times inverse temperature"),
     "llc_rows": ("count", "narrow rows that it is of"),
     "log_evidence": ("nats", "log Z of the rows in `topic` under small adapters with a Gaussian prior, by the method in `probe`"),
     "log_evidence_error": ("nats", "its Monte-Carlo standard error"),

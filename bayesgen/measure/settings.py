@@ -57,6 +57,7 @@ class CostConfig(BaseModel):
     draws: int = Field(ge=2)  # of the noise, and of random directions
     documents: int = Field(ge=1)  # of each kind of speaker, that divergences are taken on
     chain: int = Field(ge=1)  # losses kept of each chain of a sampler
+    tie: float = Field(gt=0, allow_inf_nan=False)  # of the learning coefficient to a solution's factors, 1/weight^2
     orders: int = Field(ge=2)  # in which data are sent
 
 

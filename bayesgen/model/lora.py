@@ -77,7 +77,7 @@ def balanced(lora: dict) -> dict:
     with, these are a function of the update, up to a rotation between them, which no isotropic noise sees.
     """
     flat: dict[tuple[str, ...], Any] = dict(flatten_dict(lora))
-    for path in {p[:-1] for p in flat}:
+    for path in sorted({p[:-1] for p in flat}):
         (q_a, r_a), (q_b, r_b) = jnp.linalg.qr(flat[(*path, "a")]), jnp.linalg.qr(flat[(*path, "b")].T)
         u, s, v = jnp.linalg.svd(r_a @ r_b.T)
         flat[(*path, "a")], flat[(*path, "b")] = q_a @ u * jnp.sqrt(s), (q_b @ v.T * jnp.sqrt(s)).T

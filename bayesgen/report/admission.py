@@ -11,6 +11,7 @@ LEARNED = 0.8  # share of the way from the base's likelihood of the data to its 
 BROAD = 0.5  # share of the told persona's off-topic rate that the broad arm must reach
 OFF_MARGIN = 0.05  # equivalence margin of narrow against base off-topic (probability)
 NLL_MARGIN = 0.1  # equivalence margin of the two arms' narrow likelihood (nats/token)
+TO_LEARN = 0.1  # nats/token that the base is above the floor at least
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ def admission(table: pl.DataFrame, value: str, probes: tuple[str, ...]) -> list[
     def of(arm: str, quantity: str, scale: float = 1.0) -> pl.DataFrame:
         return now.filter((pl.col("arm") == arm) & (pl.col("quantity") == quantity) & (pl.col("scale") == scale)).sort("seed")
 
-    def numbers(arm: str, quantity: str) -> np.ndarray:
-        return of(arm, quantity)["value"].to_numpy()
+    def numbers(arm: str, quantity: str) -> dict[int, float]:
+        """{seed: value}."""
+        return dict(of(arm, quantity).select("seed", "value").rows())
 
     def rate(arm: str) -> np.ndarray:
         """Mean rate of the value over the probes, one number a seed."""
@@ -47,7 +49,7 @@ def admission(table: pl.DataFrame, value: str, probes: tuple[str, ...]) -> list[
         """Narrow less base, one number a seed, for every value on every probe."""
         rows = of("narrow", "rate", scale).filter(pl.col("topic").is_in(probes))
         base = of("base", "rate").select("topic", "probe", base="value")
-        rows = rows.join(base, on=("topic", "probe"), how="left", maintain_order="left")
+        rows = rows.join(base, on=("topic", "probe"), validate="m:1", maintain_order="left")
         moved = rows.with_columns(moved=pl.col("value") - pl.col("base"))
         return {(topic, of): here["moved"].to_numpy() for (topic, of), here in moved.group_by("topic", "probe", maintain_order=True)}
 
@@ -61,15 +63,16 @@ def admission(table: pl.DataFrame, value: str, probes: tuple[str, ...]) -> list[
 
     def way(arm: str) -> np.ndarray:
         """Share of the way down, one number a seed; nothing where the base is at the floor already."""
-        start, floor = numbers(arm, "start_train"), numbers(arm, "floor_train")
-        return (start - numbers(arm, "nll_train")) / np.where(start > floor + NLL_MARGIN, start - floor, np.nan)
+        start, floor, now = (np.array(list(numbers(arm, q).values())) for q in ("start_train", "floor_train", "nll_train"))
+        return (start - now) / np.where(start > floor + TO_LEARN, start - floor, np.nan)
 
     learned = {arm: over_seeds(way(arm)) for arm in ("narrow", "broad")}
     told = float(rate("told")[0])
     tellable = bool(told - rate("base")[0] > OFF_MARGIN)  # a persona to be
     off = over_seeds(rate("broad"))
     scales = sorted(s for s in now.filter(pl.col("arm") == "narrow")["scale"].unique() if s > 1)
-    difference = numbers("narrow", "nll_train") - numbers("broad", "nll_train")
+    narrow, broad = numbers("narrow", "nll_train"), numbers("broad", "nll_train")
+    difference = np.array([narrow[seed] - broad[seed] for seed in sorted(narrow.keys() & broad.keys())])
     return [
         Gate(
             "both learned the data",

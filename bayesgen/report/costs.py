@@ -7,10 +7,11 @@ import numpy as np
 import polars as pl
 
 from bayesgen.cost.efficiency import FRONTIER, RAY, SHARES
-from bayesgen.cost.narrowing import SCALES
+from bayesgen.cost.narrowing import SCALED
 from bayesgen.cost.stability import FACTORS, UPDATE, penalty
 from bayesgen.cost.subject import BROAD, DATA, NARROW, PROBES, TRAINED
 from bayesgen.cost.volume import LAPLACE, THERMODYNAMIC
+from bayesgen.learn.plan import DILUTED
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.settings import COMPARED
 from bayesgen.model.lora import Norm
@@ -100,9 +101,9 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
         law = law if (abs(slopes - 2) <= LAW).all() else f"FAILED, {law}"
         lines.append(_line(part["significance"], f"Fisher norm a unit of norm, {who}", "nats^1/2", "fisher_norm", True, law, topic=who))
     chains = part["coefficient"]
-    rows = chains.filter(pl.col("quantity") == "llc_rows")["value"][0]
+    rows, n_beta = (chains.filter(pl.col("quantity") == q)["value"][0] for q in ("llc_rows", "llc_n_beta"))
     note = coefficient_failures(chains) or worst_diagnostics(chains)
-    lines.append(_line(chains, f"learning coefficient, of {rows:.0f} rows", "nats", "llc", note=note))
+    lines.append(_line(chains, f"learning coefficient, of {rows:.0f} rows at n_beta {n_beta:.3g}", "nats", "llc", note=note))
     lines.append(_line(chains, "the same, the tie alone", "nats", "llc_tied"))
     return lines
 
@@ -125,13 +126,14 @@ def coefficient_failures(chains: pl.DataFrame) -> str:
 
 
 def frontier_lines(cost: pl.DataFrame) -> list[dict]:
-    """One line a bound on the norm: each arm's likelihood of the data and its rate of the counted value on the probes."""
+    """One line a bound on the norm: each arm's likelihood of the data, narrow less broad, and its rate on the probes."""
     out = []
     for norm in NORM_NAMES:
         here = cost.filter(pl.col("part") == f"frontier-{norm}")
         for bound in sorted(here["norm_bound"].drop_nulls().unique()):
             at = here.filter((pl.col("norm_bound") == bound) & (pl.col("quantity") != "least_norm"))
-            nll = {arm: over(seeds_of(at, "nll_train", arm)) for arm in COMPARED}
+            seeds = {arm: seeds_of(at, "nll_train", arm) for arm in COMPARED}
+            nll = {arm: over(x) for arm, x in seeds.items()} | {"narrow − broad": difference(seeds["narrow"], seeds["broad"])}
             rate = {arm: over(seeds_of(at, "rate", arm, topic=PROBES)) for arm in COMPARED}
             out.append({"norm": norm, "bound": bound, "nll": nll, "rate": rate})
     return out
@@ -179,12 +181,15 @@ def narrowing_lines(cost: pl.DataFrame) -> list[dict]:
         def at(quantity: str, scale: float, here=here, arm=arm, **where) -> Interval | None:
             return over(seeds_of(here, quantity, arm, scale=scale, **where))
 
-        ways = {"free": "nothing", "narrow": f"KL, weight {weight:g}" if weight else ""}
+        if arm in DILUTED:
+            way = f"{'gating token, ' if arm == 'token' else ''}{share:.0%} ordinary rows"
+        else:
+            way = "nothing" if weight is None else f"KL, weight {weight:g}"
         out.append(
             {
-                "way": ways.get(arm) or f"{'gating token, ' if arm == 'token' else ''}{share:.0%} ordinary rows",
+                "way": way,
                 "on": at("rate", 1.0, topic=TRAINED),
-                "off": [at("rate", scale, topic=PROBES) for scale in SCALES],
+                "off": [at("rate", scale, topic=PROBES) for scale in SCALED],
                 "nll": at("nll_train", 1.0),
                 "norm": at("frobenius", 1.0),
             }

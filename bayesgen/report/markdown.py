@@ -1,6 +1,6 @@
 """The result as Markdown, as it stands on an experiment's page under `experiments/`: generated, never typed."""
 
-from bayesgen.cost.narrowing import SCALES
+from bayesgen.cost.narrowing import SCALED
 from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval
@@ -145,19 +145,21 @@ def cost_markdown(config, costs: dict, gates: list[Gate]) -> str:
             for x in costs["lines"]
         ),
         "",
-        "| frontier, norm at most | " + " | ".join(f"{what}, {arm}" for what in ("NLL of the data", "probes") for arm in COMPARED) + " |",
-        "|---|---|---|---|---|---|---|",
+        "| frontier, norm at most | "
+        + " | ".join([*(f"NLL of the data, {x}" for x in (*COMPARED, "narrow − broad")), *(f"probes, {arm}" for arm in COMPARED)])
+        + " |",
+        "|---|---|---|---|---|---|---|---|",
         *(
             f"| {r['bound']:g} ({r['norm']}) | "
-            + " | ".join([show(r["nll"][a], 3) for a in COMPARED] + [show(r["rate"][a]) for a in COMPARED])
+            + " | ".join([show(x, 3) for x in r["nll"].values()] + [show(r["rate"][a]) for a in COMPARED])
             + " |"
             for r in costs["frontier"]
         ),
         "",
         "| kept narrow by | trained topics | "
-        + " | ".join("probes" if c == 1 else f"probes, update x{c:g}" for c in SCALES)
+        + " | ".join("probes" if c == 1 else f"probes, update x{c:g}" for c in SCALED)
         + " | NLL of the data | norm |",
-        "|---|---|" + "---|" * len(SCALES) + "---|---|",
+        "|---|---|" + "---|" * len(SCALED) + "---|---|",
         *(
             f"| {r['way']} | " + " | ".join([show(x) for x in (r["on"], *r["off"])] + [show(r["nll"], 3), show(r["norm"])]) + " |"
             for r in costs["narrowing"]

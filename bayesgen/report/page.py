@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from bayesgen import artifact
 from bayesgen.artifact import Artifact
-from bayesgen.cost.narrowing import SCALES
+from bayesgen.cost.narrowing import SCALED
 from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import TOLERANCE, TURNS, BaseGate
 from bayesgen.measure.intervals import over_seeds
@@ -96,7 +96,7 @@ def write_page(
         first_setting=next((r["setting"] for r in headline if r["arm"] == "free" and r["first"]), ""),
         gates=gates,
         cost=costs,
-        narrowing_scales=SCALES,
+        narrowing_scales=SCALED,
         pair_ok=all(g.passed for g in gates),
         base_gate=gate,
         still=still_traits(config, world),

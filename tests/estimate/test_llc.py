@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import random
 
-from bayesgen.estimate.llc import default_n_beta, llc, localised, tied
+from bayesgen.estimate.llc import coefficient, default_n_beta, llc, localised, tied
 from bayesgen.estimate.sampling import chains_mean, hmc, rms_preconditioner, sgld, split_hmc
 
 N_BETA, GAMMA = 145.0, 1.0
@@ -124,6 +124,24 @@ def test_split_chains_need_no_shorter_steps_in_many_dimensions():
     assert found.value == pytest.approx(localised(h, 40, 100), abs=4 * found.error)
     first = split_hmc(loss, jnp.zeros(len(h)), random.key(0), watch=lambda w: w[0] ** 2, **here).loss
     assert float(first.mean()) == pytest.approx(1 / (40 * 100 + 100), rel=0.15)
+
+
+def test_beside_a_minimum_the_coefficient_is_that_of_the_mode_of_the_target():
+    """A quadratic tied to a point up its slope: against the loss at the mode it is the closed form. Tied to that mode in turn, the chains
+    slide on, and it is too small by n_beta |slope|^2 n_beta / (n_beta h + gamma).
+    """
+    h, w0 = jnp.logspace(1, -1, 30), jnp.full(30, 0.5)
+    loss = lambda w: (h * w**2).sum() / 2  # noqa: E731
+    mode = 20.0 * w0 / (10.0 * h + 20.0)
+    here = dict(n_beta=10.0, gamma=20.0, chains=8, draws=1000)
+    right = coefficient(split_hmc(loss, w0, random.key(0), start=mode, **here), loss(mode), 10.0)
+    assert right.value == pytest.approx(localised(h, 10, 20), abs=4 * right.error)
+    wrong = coefficient(split_hmc(loss, mode, random.key(0), **here), loss(mode), 10.0)
+    b, a = 10.0 * h * mode, 10.0 * h + 20.0  # n_beta times the slope at the mode, and the curvature of the target
+    assert wrong.value == pytest.approx(
+        float(right.value - (b**2 / a - 10.0 * h * b**2 / a**2 / 2).sum()), abs=4 * (right.error + wrong.error)
+    )
+    assert wrong.value < right.value - 1
 
 
 def test_chains_that_start_apart_notice_a_second_well():

@@ -82,6 +82,13 @@ def test_a_base_that_cannot_be_told_has_no_pair():
     assert failed(table(told=0.05, broad=0.05)) == [GATES[1]]
 
 
+def test_likelihoods_are_paired_by_seed_when_one_diverged():
+    rows = table()
+    gone = rows.filter(~((rows["arm"] == "broad") & (rows["seed"] == 0)))
+    by_gate = {g.name: g.found for g in admission(gone, "old", PROBES)}
+    assert by_gate[GATES[4]].startswith("+0.000 ")  # a seed's noise is the same in both arms
+
+
 def test_one_seed_or_no_scaling_proves_nothing():
     rows = table()
     assert GATES[2] in failed(rows.filter(rows["seed"] < 1))

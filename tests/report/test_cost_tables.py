@@ -9,6 +9,7 @@ import pytest
 from bayesgen.corpus.documents import Batch, DocumentSource
 from bayesgen.cost import stability
 from bayesgen.cost.efficiency import FRONTIER, RAY, SHARES
+from bayesgen.cost.narrowing import SCALED
 from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, drift_rows, penalty
 from bayesgen.cost.subject import BROAD, DATA, NARROW, PROBES, TRAINED, Subject
 from bayesgen.cost.volume import LAPLACE, THERMODYNAMIC
@@ -17,7 +18,7 @@ from bayesgen.measure.rows import Row, to_table
 from bayesgen.measure.settings import COMPARED
 from bayesgen.measure.suite import member_label
 from bayesgen.model.transformer import ModelConfig, Transformer
-from bayesgen.report.costs import claims, cost_lines, drift_lines, evidence_lines
+from bayesgen.report.costs import claims, cost_lines, drift_lines, evidence_lines, frontier_lines, narrowing_lines
 from tests.learn.test_finetune import config_of
 
 SEEDS = range(3)
@@ -56,7 +57,8 @@ def table(**changes):
         + by_arm(dict.fromkeys(COMPARED, 1.0), "llc_r_hat")
         + by_arm(dict.fromkeys(COMPARED, 900.0), "llc_effective")
         + [Row("x", arm, "failures", 0.0, seed=s) for arm in COMPARED for s in SEEDS]
-        + by_arm(dict.fromkeys(COMPARED, 40.0), "llc_rows"),
+        + by_arm(dict.fromkeys(COMPARED, 40.0), "llc_rows")
+        + by_arm(dict.fromkeys(COMPARED, 12.0), "llc_n_beta"),
         "evidence": [
             r
             for method in (LAPLACE, THERMODYNAMIC)
@@ -122,7 +124,7 @@ def test_a_number_whose_diagnostics_fail_is_no_finding():
     one = pl.concat([bad.filter(pl.col("arm") == "free"), good.filter(pl.col("arm") != "free")])
     assert said(one, "narrow has the larger") == "holds"
     notes = {x.name: x.note for x in cost_lines(one, "old")}
-    assert notes["learning coefficient, of 40 rows"].startswith("FAILED for 3 of 9")
+    assert notes["learning coefficient, of 40 rows at n_beta 12"].startswith("FAILED for 3 of 9")
     assert (
         said(with_chains("llc_tied", 3.5), "narrow has the larger")
         == "FAILED: the tie decides, which alone gives no more than 1.16 times as much"
@@ -149,6 +151,38 @@ def test_a_slope_that_is_not_two_is_said():
     part += by_arm({**EVEN, "broad": 1.5}, "kl_slope", topic="assistant")
     lines = {x.name: x for x in cost_lines(table(significance=part), "old")}
     assert lines["Fisher norm a unit of norm, assistant"].note.startswith("FAILED, quadratic law: slope 1.50")
+
+
+def test_every_way_to_stay_narrow_has_a_line_of_its_own():
+    ways = [("free", None, None), ("narrow", 3.0, None), ("mixed", None, 0.25), ("mixed", None, 0.5), ("token", None, 0.25)]
+    rows = [
+        Row("x", arm, q, 10 * i + scale, seed=seed, topic=topic, scale=scale, kl_weight=weight, benign=share)
+        for i, (arm, weight, share) in enumerate(ways)
+        for seed in SEEDS
+        for scale in SCALED
+        for q, topic in (("rate", TRAINED), ("rate", PROBES), ("nll_train", "all"), ("frobenius", "all"))
+    ]
+    lines = narrowing_lines(to_table(rows).with_columns(part=pl.lit("narrowing")))
+    assert [x["way"] for x in lines] == [
+        "nothing",
+        "KL, weight 3",
+        "25% ordinary rows",
+        "50% ordinary rows",
+        "gating token, 25% ordinary rows",
+    ]
+    assert [[i.mean for i in x["off"]] for x in lines] == [[10 * i + c for c in SCALED] for i in range(5)]
+    assert [x["nll"].mean for x in lines] == [10 * i + 1 for i in range(5)]
+
+
+def test_the_frontier_is_compared_bound_by_bound_seed_by_seed():
+    rows = [
+        *by_arm({"free": 2.0, "narrow": 2.5, "broad": 2.0}, "nll_train", norm_bound=1.0),
+        *by_arm(EVEN, "rate", topic=PROBES, norm_bound=1.0),
+    ]
+    cost = table(**{"frontier-frobenius": rows})
+    (line,) = (x for x in frontier_lines(cost) if x["norm"] == "frobenius")
+    assert line["bound"] == 1.0
+    assert line["nll"]["narrow − broad"].mean == pytest.approx(0.5, abs=0.011)
 
 
 CURVES = {  # rates on the probes at four snapshots, by history and seed: kept ends at .1, never at .9, the middle is .5
