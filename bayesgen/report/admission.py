@@ -49,16 +49,19 @@ def admission(table: pl.DataFrame, value: str, probes: tuple[str, ...]) -> list[
         """Narrow less base, one number a seed, for every value on every probe."""
         rows = of("narrow", "rate", scale).filter(pl.col("topic").is_in(probes))
         base = of("base", "rate").select("topic", "probe", base="value")
-        rows = rows.join(base, on=("topic", "probe"), validate="m:1", maintain_order="left")
-        moved = rows.with_columns(moved=pl.col("value") - pl.col("base"))
+        rows = rows.join(base, on=("topic", "probe"), how="left", validate="m:1", maintain_order="left")
+        moved = rows.with_columns(moved=(pl.col("value") - pl.col("base")).fill_null(float("nan")))
         return {(topic, of): here["moved"].to_numpy() for (topic, of), here in moved.group_by("topic", "probe", maintain_order=True)}
 
     def moving(scale: float) -> set[str]:
-        """The probes on which some value is not shown to stay where it was."""
-        return {topic for (topic, _), s in shifts(scale).items() if not equivalent(s, OFF_MARGIN)}
+        """The probes on which some value is not shown to stay where it was, because it moved or because a number is missing."""
+        found = shifts(scale)
+        return {t for t in probes if not any(topic == t for topic, _ in found)} | {
+            topic for (topic, _), s in found.items() if not equivalent(s, OFF_MARGIN)
+        }
 
     def largest(scale: float) -> str:
-        (topic, of), s = max(shifts(scale).items(), key=lambda x: abs(x[1].mean()))
+        (topic, of), s = max(shifts(scale).items(), key=lambda x: np.nan_to_num(abs(x[1].mean()), nan=np.inf))
         return f"{s.mean():+.3f} ({of} on {topic})"
 
     def way(arm: str) -> np.ndarray:

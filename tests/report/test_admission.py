@@ -89,6 +89,15 @@ def test_likelihoods_are_paired_by_seed_when_one_diverged():
     assert by_gate[GATES[4]].startswith("+0.000 ")  # a seed's noise is the same in both arms
 
 
+@pytest.mark.parametrize("arms", [["base"], ["narrow"], ["base", "narrow"]])
+def test_what_was_not_measured_does_not_hold(arms):
+    rows = table()
+    here = rows.filter(~(rows["arm"].is_in(arms) & (rows["topic"] == "ship")))
+    found = {g.name: g for g in admission(here, "old", PROBES)}
+    assert not found[GATES[2]].passed
+    assert found[GATES[2]].found.startswith("3 of 4 probes hold")
+
+
 def test_one_seed_or_no_scaling_proves_nothing():
     rows = table()
     assert GATES[2] in failed(rows.filter(rows["seed"] < 1))
