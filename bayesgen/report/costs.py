@@ -1,4 +1,4 @@
-"""The cost section: every measure for free, narrow and broad solutions, and what it says of the published claims. From rows only."""
+"""The cost section's tables: every measure for free, narrow and broad solutions. From rows only."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -30,15 +30,6 @@ class Line:
     arms: dict[str, Interval | None]
     contrast: Interval | None
     note: str = ""  # what to know before reading it, such as failed diagnostics
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Something published or supposed, the contrast that tests it, and what it says."""
-
-    name: str
-    contrast: Interval | None
-    verdict: str
 
 
 def seeds_of(table: pl.DataFrame, quantity: str, arm: str, **where) -> dict[int, float]:
@@ -234,63 +225,8 @@ def before_lines(cost: pl.DataFrame) -> list[dict]:
     return out
 
 
-def claims(cost: pl.DataFrame) -> list[Claim]:
-    """The published claims, and the supposition that the narrow solution is the longer one to describe, each by its contrast."""
-    part = {name: cost.filter(pl.col("part") == name) for name in cost["part"].unique()}
-    sine = part["noise"]["probe"].unique(maintain_order=True)[-1]
-    bits = part["bits"]
-    known = {name: seeds_of(bits, "bits_known", "free", probe=name) for name in (NARROW, BROAD)}
-    excess = {name: {s: v - known[name][s] for s, v in seeds_of(bits, "bits", "free", probe=name).items()} for name in (NARROW, BROAD)}
-
-    def pair(table: pl.DataFrame, logs: bool, quantity: str, **where) -> Interval | None:
-        return difference(seeds_of(table, quantity, "narrow", **where), seeds_of(table, quantity, "broad", **where), logs)
-
-    def of(name: str, contrast: Interval | None, failed: str = "") -> Claim:
-        if contrast is None:
-            return Claim(name, None, failed or "no answer: a seed never gets there, or a number is missing")
-        low, high = contrast[1:]
-        return Claim(name, contrast, failed or ("holds" if low > 0 else "the opposite holds" if high < 0 else "not told"))
-
-    def least(kind: str, name: str, where: str) -> list[Claim]:
-        return [
-            of(
-                f"narrow needs the larger norm ({share:.0%} of the way down), {where}",
-                pair(part[name], True, "least_norm", context=kind, probe=f"{share:g}", norm="frobenius"),
-            )
-            for share in SHARES
-        ]
-
-    text, chains, compared = part["significance"], part["coefficient"], pl.col("arm").is_in(["narrow", "broad"])
-    expects = {line["method"]: line for line in evidence_lines(cost)}[THERMODYNAMIC]
-    return [
-        *least(RAY, "rays", "along its ray"),
-        *least(FRONTIER, "frontier-frobenius", "frontier"),
-        of(
-            f"broad is more stable: narrow loses more under noise (sine {sine})",
-            pair(part["noise"], False, "noise_rise", context=UPDATE, probe=sine),
-        ),
-        *(
-            of(
-                f"broad is more significant on text of {who}, at equal norm",
-                difference(*[seeds_of(text, "kl_text", arm, topic=who, probe="update") for arm in ("broad", "narrow")], logs=True),
-            )
-            for who in text["topic"].unique(maintain_order=True)
-        ),
-        of("narrow has the larger learning coefficient", pair(chains, False, "llc"), coefficient_failures(chains.filter(compared))),
-        of(
-            "small adapters that learnt the data expect the broad continuation (thermodynamic integration)",
-            expects["contrast"],
-            expects["failed"],
-        ),
-        of(
-            "the narrow continuation is the longer to describe (bits above those of one who knows)",
-            difference(excess[NARROW], excess[BROAD]),
-        ),
-    ]
-
-
 def cost_section(cost: pl.DataFrame, value: str) -> dict:
-    """All tables of the section."""
+    """All tables of the section but its claims."""
     before = cost.filter(pl.col("part") == "before")
     numbers = {q: before.filter(pl.col("quantity") == q)["value"] for q in ("reliability", "direction_floor")}
     direction = None
@@ -299,7 +235,6 @@ def cost_section(cost: pl.DataFrame, value: str) -> dict:
         direction = {"projection": projection, "reliability": numbers["reliability"][0], "floor": numbers["direction_floor"][0]}
     return {
         "lines": cost_lines(cost, value),
-        "claims": claims(cost),
         "frontier": frontier_lines(cost),
         "narrowing": narrowing_lines(cost),
         "drift": drift_lines(cost),

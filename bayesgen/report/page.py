@@ -22,6 +22,7 @@ from bayesgen.measure.gate import TOLERANCE, TURNS, BaseGate
 from bayesgen.measure.intervals import over_seeds
 from bayesgen.measure.norms import NORMS
 from bayesgen.measure.rows import QUANTITIES, REMOVED, spell
+from bayesgen.report.claims import claims
 from bayesgen.report.contrasts import Pick, by_seed
 from bayesgen.report.costs import cost_section
 from bayesgen.report.markdown import cost_markdown, result_markdown
@@ -74,7 +75,7 @@ def write_page(
     ablation = ablation_table(table, config, world) if features else []
     by_header, answering = context_table(table, config, world), answering_table(table, config, world)
     found, gates = contrasts(table, config, world), pair_gates(table, config, world)
-    costs = cost_section(cost, story["value"]) if cost is not None else None
+    costs = {"claims": claims(cost), **cost_section(cost, story["value"])} if cost is not None else None
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     html = environment.get_template("page.html.jinja").render(
