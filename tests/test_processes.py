@@ -1,13 +1,17 @@
-"""Processes side by side: each on its share, all ended by an error."""
+"""Processes side by side: each on its share, all ended by an error or with their parent."""
 
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import as_completed
+from contextlib import redirect_stdout
 from multiprocessing import active_children
+from pathlib import Path
 
 import pytest
 
-from bayesgen.processes import cores, dealt, workers
+from bayesgen.processes import Named, cores, dealt, workers
 
 _SET = []
 
@@ -23,6 +27,24 @@ def where(seconds: float) -> tuple[list[str], list[int]]:
 
 def fail(_):
     raise ValueError("this part is broken")
+
+
+def say_who(path: str):
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def one_waits(path: str):
+    with workers([cores()], settled, "ready") as pool:
+        pool.submit(say_who, path).result()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
 
 
 def one_of_two_fails():
@@ -51,7 +73,31 @@ def test_an_error_ends_all_workers_at_once():
     began = time.monotonic()
     with pytest.raises(ValueError, match="this part is broken"):
         one_of_two_fails()
-    for child in active_children():
-        child.join(timeout=10)
-    assert not active_children()
-    assert time.monotonic() - began < 30  # the other sleeps for a minute
+    while active_children() and time.monotonic() - began < 30:  # no join: the pool's own thread may be waiting for the same process
+        time.sleep(0.1)
+    assert not active_children()  # the other sleeps for a minute
+
+
+def test_a_name_stands_before_every_line(capsys):
+    with redirect_stdout(Named("bits")):
+        print("half a", end=" ")
+        print("line\n\nand another")
+    assert capsys.readouterr().out == "bits:half a line\nbits:and another\n"
+
+
+def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
+    """Killed, the parent can tell nobody; unlike an error, which ends all."""
+    code = "import sys, tests.test_processes as t; t.one_waits(sys.argv[1])"
+    told = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, "-c", code, str(told)])
+    while not told.exists() or not told.read_text():
+        assert parent.poll() is None
+        time.sleep(0.1)
+    child = int(told.read_text())
+    os.kill(child, 0)  # it lives
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 30
+    while time.monotonic() < until and alive(child):
+        time.sleep(0.1)
+    assert not alive(child)

@@ -37,7 +37,7 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable
 
     return {  # long ones first: they are dealt out to processes
         "coefficient": lambda: coefficient_rows(fewer, c.chain, c.tie),
-        "evidence": lambda: evidence_rows(fewer, c.chain),
+        "evidence": lambda: evidence_rows(fewer, c.bridge),
         "significance": lambda: significance_rows(few, c.documents, c.draws),
         **{f"frontier-{norm}": partial(frontier, norm) for norm in get_args(Norm)},
         "before": lambda: [*transfer_rows(few), *projection_rows(few)],

@@ -47,6 +47,7 @@ MATRIX = "out"  # of the last block: what the small adapters are on
 BEFORE, AFTER = 24, 12  # of an evidence: most rows of the data, and rows of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for an evidence's minimum
 REST_STEPS, REST_RATE = 150, 2e-3  # of the search for the mode beside a solution
+WARM = 8  # draws kept for each in which a chain's step is tuned and its start forgotten
 AT_REST = 0.1  # nats by which the mode may be missed at most
 LAPLACE, THERMODYNAMIC = "Laplace", "thermodynamic integration"
 POWERS = (np.arange(3) / 2) ** 3  # of the continuation, whose likelihood changes fastest at the start: six of them change .05 nats
@@ -69,9 +70,9 @@ def coefficient_rows(s: Subject, draws: int, tie: float) -> list[Row]:
         def energy(w):
             return n_beta * loss(w) + tie / 2 * optax.tree.norm(optax.tree.sub(w, trained), squared=True)
 
-        w = descend(energy, trained, REST_STEPS, REST_RATE)
-        chains = split_hmc(loss, trained, key, n_beta=n_beta, gamma=tie, start=w, warmup=draws // 4, draws=draws)
-        missed = optax.tree.norm(jax.grad(energy)(w), squared=True) / (2 * tie)  # at most, where the loss is convex
+        w, slope = descend(energy, trained, REST_STEPS, REST_RATE)
+        chains = split_hmc(loss, trained, key, n_beta=n_beta, gamma=tie, start=w, warmup=draws // WARM, draws=draws)
+        missed = optax.tree.norm(slope, squared=True) / (2 * tie)  # at most, where the loss is convex
         moved = optax.tree.norm(optax.tree.sub(w, trained)) / optax.tree.norm(trained)
         return chains, loss(w), missed, {"llc_tied": tied(loss, w, random.fold_in(key, 1), n_beta=n_beta, gamma=tie), "llc_moved": moved}
 
@@ -87,15 +88,17 @@ def coefficient_rows(s: Subject, draws: int, tie: float) -> list[Row]:
 
 
 def descend(energy: Callable[[Any], jax.Array], w, steps: int, rate: float):
-    """A minimum of the energy near w, by Adam with a rate that falls to nothing."""
+    """A minimum of the energy near w, by Adam with a rate that falls to nothing; and the slope that is left there."""
     adam = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
     def step(state, _):
-        w, memory = state
-        change, memory = adam.update(jax.grad(energy)(w), memory, w)
-        return (optax.apply_updates(w, change), memory), None
+        w, memory, _ = state
+        slope = jax.grad(energy)(w)
+        change, memory = adam.update(slope, memory, w)
+        return (optax.apply_updates(w, change), memory, slope), None
 
-    return jax.lax.scan(step, (w, adam.init(w)), length=steps)[0][0]
+    (w, _, slope), _ = jax.lax.scan(step, (w, adam.init(w), optax.tree.zeros_like(w)), length=steps)
+    return w, slope  # of the last step, which is too short to change it
 
 
 def some_rows(s: Subject, members: Sequence[Member], most: int) -> list[list[DataRow]]:
@@ -147,21 +150,29 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
     def fit(params, data: Data, n, key):
         """A minimum, and the curvature there."""
         energy = gaussian_energy(total(params, data, n), zero, 1.0, gamma)
-        w = descend(energy, optax.tree.scale(gamma**-0.5, small_adapter(s, key)), MAP_STEPS, MAP_RATE)
+        w, _ = descend(energy, optax.tree.scale(gamma**-0.5, small_adapter(s, key)), MAP_STEPS, MAP_RATE)
         return w, curvature(energy, w)
+
+    def chains(loss, start, key, watch):
+        return split_hmc(loss, zero, key, n_beta=1.0, gamma=gamma, start=start, warmup=draws // WARM, draws=draws, watch=watch)
+
+    @jax.jit
+    def before_any(params, data: Data, after_2: Sequence[Data], n, w, key):
+        """Both continuations' losses along chains that know neither."""
+        of_2 = [total(params, after, float(AFTER)) for after in after_2]
+        return chains(total(params, data, n), w, key, lambda w: jnp.stack([of(w) for of in of_2]))
 
     @jax.jit
     def bridge(params, data: Data, after: Data, n, w, w_both, key):
-        """The continuation's loss along chains that weigh it by each of `POWERS`, begun between the minima without and with it."""
+        """A continuation's loss along chains that weigh it by the other `POWERS`, begun between the minima without and with it."""
         of_data, of_after = total(params, data, n), total(params, after, float(AFTER))
 
         def at(x):
             b, key = x
-            loss = lambda w: of_data(w) + b * of_after(w)  # noqa: E731
             start = optax.tree.add_scale(w, b, optax.tree.sub(w_both, w))
-            return split_hmc(loss, zero, key, n_beta=1.0, gamma=gamma, start=start, warmup=draws // 4, draws=draws, watch=of_after)
+            return chains(lambda w: of_data(w) + b * of_after(w), start, key, of_after)
 
-        return jax.lax.map(at, (jnp.asarray(POWERS), random.split(key, len(POWERS))))
+        return jax.lax.map(at, (jnp.asarray(POWERS[1:]), random.split(key, len(POWERS) - 1)))
 
     free = [m for m in s.members if m.arm == "free"]
     data_M = some_rows(s, free, BEFORE)
@@ -177,13 +188,18 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
         w, bent = fit(s.params, data, float(n), key)
         before = gaussian_integral(bent[0], bent[1], bent[2], rotations(w))
         out += _numbers(s, "log_evidence", before, topic=DATA, probe=LAPLACE, **label)
-        for j, name in ((j, name) for j, (name, of) in enumerate(pairs) if of == i):
+        mine = [j for j, (_, of) in enumerate(pairs) if of == i]
+        after_2 = [jax.tree.map(itemgetter(j), alone) for j in mine]
+        first = before_any(s.params, data, after_2, float(n), w, random.fold_in(key, 1))
+        for k, j in enumerate(mine):
+            name = pairs[j][0]
             w_both, bent = fit(s.params, jax.tree.map(itemgetter(j), both), float(n + AFTER), key)
             z = gaussian_integral(bent[0], bent[1], bent[2], rotations(w_both))
             out += _numbers(s, "log_evidence", z, topic=name, probe=LAPLACE, **label)
             by = {LAPLACE: Evidence(z.value - before.value, 0.0, (*z.failures, *before.failures))}
-            drawn = bridge(s.params, data, jax.tree.map(itemgetter(j), alone), float(n), w, w_both, key)
-            by[THERMODYNAMIC] = integral([Chains(loss / AFTER, diverged) for loss, diverged in zip(*drawn, strict=True)], POWERS, AFTER)
+            then = bridge(s.params, data, after_2[k], float(n), w, w_both, key)
+            at = [Chains(first.loss[..., k], first.divergences), *(Chains(*x) for x in zip(*then, strict=True))]
+            by[THERMODYNAMIC] = integral([Chains(loss / AFTER, diverged) for loss, diverged in at], POWERS, AFTER)
             for method, x in by.items():
                 out += _numbers(s, "log_predictive", x, topic=name, probe=method, **label)
     return out

@@ -37,7 +37,7 @@ R_HAT, EFFECTIVE = 1.01, 400  # Vehtari et al. (arXiv 1903.08008)
 class Chains(NamedTuple):
     """What the chains saw: C chains, T draws."""
 
-    loss: Float[Array, "C T"]  # of the whole data
+    loss: Float[Array, "C T"]  # of the whole data, or what was watched in its place
     divergences: int | Int[Array, ""]  # trajectories that left the level set (not of sgld)
 
 
@@ -179,7 +179,7 @@ def split_hmc(
         k_turn, k_step, k_accept = random.split(key, 3)
         u, value, slope = state
         v = optax.tree.random_like(k_turn, u, random.normal)
-        step = jnp.minimum(step, longest) * random.uniform(k_step, minval=0.5)
+        step = jnp.minimum(step, longest) * random.uniform(k_step, minval=0.8)
         turn, cross = jnp.cos(step), jnp.sin(step)
 
         def leap(state, _):
@@ -198,23 +198,19 @@ def split_hmc(
         return new, jnp.exp(jnp.minimum(-rise, 0.0)), rise > 1000
 
     def chain(key):
-        k_start, k_warm, k_draw = random.split(key, 3)
+        k_start, k_move = random.split(key)
         away = optax.tree.random_like(k_start, w0, random.normal)
         u = away if start is None else jax.tree.map(lambda x, x0, y: (x - x0) / width + y, start, w0, away)
-        state, tuned = (u, *value_and_slope(u)), begin(float(np.log(longest)))
 
-        def warm(carry, key):
-            state, tuned = carry
-            state, accepted, _ = trajectory(state, key, jnp.exp(tuned[0]))
-            return (state, adapt(accept - accepted, tuned)), None
+        def move(carry, x):  # warming up and drawing in one loop: the loss is compiled once
+            (state, tuned), (t, key) = carry, x
+            state, accepted, diverged = trajectory(state, key, jnp.exp(jnp.where(t < warmup, tuned[0], tuned[1])))
+            tuned = jax.tree.map(lambda new, old: jnp.where(t < warmup, new, old), adapt(accept - accepted, tuned), tuned)
+            return (state, tuned), (state[1] if watch is None else watch(of(state[0])), diverged)
 
-        (state, tuned), _ = jax.lax.scan(warm, (state, tuned), random.split(k_warm, warmup))
-
-        def draw(state, key):
-            state, _, diverged = trajectory(state, key, jnp.exp(tuned[1]))
-            return state, (state[1] if watch is None else watch(of(state[0])), diverged)
-
-        return jax.lax.scan(draw, state, random.split(k_draw, draws))[1]
+        every = jnp.arange(warmup + draws), random.split(k_move, warmup + draws)
+        seen = jax.lax.scan(move, ((u, *value_and_slope(u)), begin(float(np.log(longest)))), every)[1]
+        return jax.tree.map(lambda x: x[warmup:], seen)
 
     losses, diverging = jax.jit(jax.vmap(chain))(random.split(key, chains))
     return Chains(losses, diverging.sum())

@@ -17,6 +17,7 @@ from jax import random
 from jaxtyping import Array, Float
 
 from bayesgen.corpus.documents import Batch
+from bayesgen.estimate.significance import kl_divergence, weighted_mean
 from bayesgen.learn.data import Data
 from bayesgen.learn.plan import FinetuneConfig, Member, beside
 from bayesgen.learn.pretrain import answer_nll
@@ -84,9 +85,8 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
             if penalised:
                 at = [shown.index(i) for i in penalised]
                 rows = those(parallel, at)
-                base = jax.nn.log_softmax(jax.vmap(lambda b: forward(model, params, None, b.tokens, b.where))(rows))
-                kl = (jnp.exp(base) * (base - jax.nn.log_softmax(beside_P[np.array(at)]))).sum(axis=-1)  # over the vocabulary
-                kl = (kl * rows.weight).sum((1, 2)) / rows.weight.sum((1, 2))  # nats/token
+                base = jax.vmap(lambda b: forward(model, params, None, b.tokens, b.where))(rows)
+                kl = jax.vmap(weighted_mean)(kl_divergence(base, beside_P[np.array(at)]), rows.weight)  # nats/token
                 weight = s.kl * (s.kl_span[:, 0] <= now) * (now < s.kl_span[:, 1])
                 loss_M = loss_M.at[np.array(penalised)].add(weight[np.array(penalised)] * kl)
         return loss_M.sum(), (loss_M, narrow_M)

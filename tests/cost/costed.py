@@ -16,6 +16,7 @@ COST = {
     "draws": 3,
     "documents": 6,
     "chain": 20,
+    "bridge": 20,
     "tie": 50.0,
     "orders": 2,
 }

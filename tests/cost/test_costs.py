@@ -13,7 +13,7 @@ from jax import random
 from bayesgen import pipeline
 from bayesgen.config import to_config
 from bayesgen.corpus.documents import Batch
-from bayesgen.corpus.narrow import answers_by, write_rows
+from bayesgen.corpus.narrow import Text, answers_by, write_rows
 from bayesgen.cost.before import asked, projection_rows, transfer_rows
 from bayesgen.cost.bits import bits_rows, known_bits
 from bayesgen.cost.efficiency import frontier_config, least_norm_rows, ray_rows
@@ -21,6 +21,7 @@ from bayesgen.cost.narrowing import narrowing_config, narrowing_rows
 from bayesgen.cost.significance import OTHERS, significance_rows, speakers
 from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, noise_rows, penalty
 from bayesgen.cost.subject import BROAD, NARROW, PROBES, TRAINED, continuations, scaled_all, solution_rows, subject
+from bayesgen.errors import UserError
 from bayesgen.learn.data import member_rows
 from bayesgen.learn.plan import plan_members
 from bayesgen.learn.pretrain import answer_nll
@@ -161,6 +162,8 @@ def test_continuations_ask_the_same_and_differ_in_who_answers(solutions):
     assert known_bits(solutions, after[NARROW], world.config.assistant) == pytest.approx(
         sum(np.log2(len(answers_by(world, world.config.assistant, h, t.topic))) for h, t in after[NARROW])
     )
+    own_words = (after[NARROW][0][0], Text("Name a bird.", "a wren"))
+    assert np.isnan(known_bits(solutions, [*after[NARROW], own_words], world.config.assistant))  # nobody's answer: no price is known
 
 
 def test_a_learner_that_does_not_learn_pays_the_bases_price(solutions):
@@ -215,6 +218,25 @@ def test_the_projection_of_the_control_on_itself_is_nothing(solutions):
     same = replace(same, config=same.config.model_copy(update={"measure": same.config.measure.model_copy(update={"value": "old"})}))
     found = to_table(projection_rows(same)).filter(pl.col("quantity") == "projection")["value"]
     assert found.to_numpy() == pytest.approx(0, abs=1e-5)  # the very same rows; float32
+    flat = replace(solutions.model, config=solutions.model.config.model_copy(update={"layers": 1}))
+    assert projection_rows(replace(solutions, model=flat)) == []  # no stream before the middle that says more than the tokens do
+
+
+def test_solutions_that_diverged_are_left_out_and_an_arm_that_all_did_is_named(ran, solutions):
+    setup, base, ensemble = ran
+    f = setup.config.finetune
+    params = pipeline.load_base(setup, base)
+    adapters = pipeline.load_adapters(setup, params, ensemble, f.steps)
+    arms = np.array([m.arm for m in plan_members(f)])
+
+    def broken(which):
+        return jax.tree.map(lambda x: jnp.where(jnp.asarray(which)[:, None, None], jnp.nan, x), adapters)
+
+    one = np.arange(len(arms)) == np.flatnonzero(arms == "narrow")[0]
+    left = subject(setup, f, params, broken(one), f.first_setting)
+    assert [m for m in solutions.members if m not in left.members] == [plan_members(f)[int(one.argmax())]]
+    with pytest.raises(UserError, match="all of the arm 'narrow' diverged"):
+        subject(setup, f, params, broken(arms == "narrow"), f.first_setting)
 
 
 @pytest.mark.slow
