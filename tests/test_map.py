@@ -10,7 +10,7 @@ import pytest
 from bayesgen.corpus.narrow import answer_words
 from bayesgen.corpus.tokenizer import split
 from bayesgen.learn.data import member_rows, trained_topics
-from bayesgen.learn.plan import plan_members
+from bayesgen.learn.plan import DILUTED, plan_members
 from bayesgen.measure.behaviour import rates
 from bayesgen.measure.contexts import context_headers, counted_value
 from bayesgen.measure.ideal import Redrawn
@@ -127,9 +127,11 @@ def test_what_an_experiment_trains_on_never_names_what_it_asks(name, tmp_path):
     probes, trained = {world.topic_index(p) for p in f.probes}, set(trained_topics(world, f))
     for member in plan_members(f)[:: f.seeds]:
         rows, _ = member_rows(world, setup.grammar, f, member)
-        assert len(rows) == f.data_rows(member.rows)
+        data = rows[: f.data_rows(member.rows)]
+        assert len(data) == f.data_rows(member.rows)
+        assert bool(rows[len(data) :]) == (member.arm in DILUTED)
         assert not probes & {t.topic for _, t in rows}
-        assert trained & {t.topic for _, t in rows}
+        assert trained & {t.topic for _, t in data}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*/*.yaml")), ids=lambda p: p.stem)

@@ -64,11 +64,15 @@ def transfer_rows(s: Subject) -> list[Row]:
         def loss(batch: Batch, w):
             return answer_nll(forward(s.model, params, effective(w, f.alpha / f.rank[0]), batch.tokens, batch.where), batch)
 
-        def pair(batch: Batch):
-            return (partial(loss, Batch(*(x[i] for x in batch))) for i in (0, 1))
+        def nats(batch: Batch, w):
+            """Of an answer, on the mean: of a token, long answers would count for less."""
+            return loss(batch, w) * batch.weight.sum() / len(batch.tokens)
+
+        def pair(of, batch: Batch):
+            return (partial(of, Batch(*(x[i] for x in batch))) for i in (0, 1))
 
         def moved(target: Batch, optimizer: optax.GradientTransformation):
-            (trained, control), (persona, assistant) = pair(data), pair(target)
+            (trained, control), (persona, assistant) = pair(loss, data), pair(nats, target)
             return double_contrast(trained, control, lambda w: assistant(w) - persona(w), lora, optimizer)
 
         return {name: {said: moved(of, optimizer) for said, optimizer in OPTIMISERS.items()} for name, of in targets.items()}
@@ -100,7 +104,10 @@ def projection_rows(s: Subject) -> list[Row]:
         return jnp.take_along_axis(x, place[..., None], axis=1)
 
     def read(batch: Batch) -> np.ndarray:
-        return np.asarray(at_answers(s.params, batch))[np.asarray(batch.weight) > 0]
+        """Means over the answers of a document or row: what stands in one document is no second witness."""
+        x, weight = np.asarray(at_answers(s.params, batch)), np.asarray(batch.weight)[..., None]
+        some = weight.sum(axis=1)[:, 0] > 0
+        return (x * weight).sum(axis=1)[some] / weight.sum(axis=1)[some]
 
     key = random.key(f.seed + 1)
     theirs, ours = (read(s.source.draw(key, 0, DOCUMENTS, jnp.asarray(speakers(s)[who]))) for who in (value, ASSISTANT))

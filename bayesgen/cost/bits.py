@@ -33,7 +33,8 @@ def bits_rows(s: Subject, orders: int) -> list[Row]:
     standard deviation over them as `bits_spread`, and as `bits_known` what the answers cost someone who knows who gives them.
     """
     f = s.config.finetune
-    adam, scale = optax.adam(f.learning_rate[0]), f.alpha / f.rank[0]
+    scale, warm = f.alpha / f.rank[0], optax.schedules.linear_schedule(0.0, f.learning_rate[0], f.warmup + 1)
+    adam = optax.adamw(lambda step: warm(step + 1), weight_decay=f.weight_decay[0])  # as in `learn.finetune`
 
     @jax.jit
     def sent(params, rows: Batch, lora, keys):
@@ -59,7 +60,7 @@ def bits_rows(s: Subject, orders: int) -> list[Row]:
                 def step(state, key):
                     lora, memory = state
                     seen = of(order[random.randint(key, (f.batch,), 0, (block + 1) * f.batch)])
-                    change, memory = adam.update(jax.grad(lambda w: answer_nll(logits(w, seen), seen))(lora), memory)
+                    change, memory = adam.update(jax.grad(lambda w: answer_nll(logits(w, seen), seen))(lora), memory, lora)
                     return (optax.apply_updates(lora, change), memory), None
 
                 return nats, jax.lax.scan(step, state, random.split(random.fold_in(k_steps, block), f.epochs))[0]

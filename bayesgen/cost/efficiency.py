@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 
-from bayesgen.cost.subject import Subject, scaled_all, solution_rows
+from bayesgen.cost.subject import PROBES, Subject, scaled_all, solution_rows
 from bayesgen.estimate.efficiency import least_norm
 from bayesgen.learn.plan import FinetuneConfig
 from bayesgen.measure.likelihood import nll
@@ -54,26 +54,31 @@ def frontier_rows(s: Subject, norm: Norm) -> list[Row]:
 
 
 def least_norm_rows(s: Subject, rows: list[Row], kind: str, norm: Norm) -> list[Row]:
-    """`least_norm` of every arm and seed at every share of the way down, read off `solution_rows`; inf where it is never reached."""
-    table = to_table(rows).select("arm", "seed", "scale", "norm_bound", "quantity", "value")
-    points = table.filter(pl.col("quantity") == norm).join(
-        table.filter(pl.col("quantity") == "nll_train"), on=["arm", "seed", "scale", "norm_bound"], suffix="_nll", nulls_equal=True
-    )
+    """`least_norm` of every arm and seed at every share of the way down, read off `solution_rows`; inf where it is never reached. And
+    `least_norm_rate`, the rate on the probes there: how broad the cheapest solution of that likelihood is.
+    """
+    table, point = to_table(rows), ["arm", "seed", "scale", "norm_bound"]
+    points = table.filter(pl.col("quantity") == norm).select(*point, "value")
+    for quantity, here in (("nll_train", True), ("rate", pl.col("topic") == PROBES)):
+        found = table.filter(pl.col("quantity") == quantity).filter(here).select(*point, **{quantity: "value"})
+        points = points.join(found, on=point, nulls_equal=True, validate="1:1")
     start = dict(
         zip([m.seed for m in s.members], np.asarray(nll(s.model, s.params, scaled_all(s.lora_M, 0.0), s.batch_M), float), strict=True)
     )
     curves, free = {}, {}
     for (arm, seed), curve in points.sort("value").group_by("arm", "seed", maintain_order=True):
-        x, y = curve["value"].to_numpy(), curve["value_nll"].to_numpy()
+        x, y, rate = (curve[q].to_numpy() for q in ("value", "nll_train", "rate"))
         if arm == "free":
-            free[seed] = curve.filter(pl.col("scale") == 1.0).sort("norm_bound")["value_nll"][-1]
-        curves[arm, seed] = (x, y) if x[0] == 0 else (np.insert(x, 0, 0.0), np.insert(y, 0, start[seed]))
+            free[seed] = curve.filter(pl.col("scale") == 1.0).sort("norm_bound")["nll_train"][-1]
+        curves[arm, seed] = (x, y, rate) if x[0] == 0 else (np.insert(x, 0, 0.0), np.insert(y, 0, start[seed]), np.insert(rate, 0, rate[0]))
     out = []
-    for (arm, seed), (x, y) in curves.items():
+    for (arm, seed), (x, y, rate) in curves.items():
         if seed not in free:
             continue
         fall = start[seed] - free[seed]
         for share in SHARES:
             rho = least_norm(x, y, start[seed] - share * fall)
-            out.append(s.row(arm=arm, seed=seed, quantity="least_norm", value=rho, context=kind, probe=f"{share:g}", norm=norm))
+            there = float(np.interp(rho, x, rate)) if np.isfinite(rho) else float("nan")
+            for quantity, value in (("least_norm", rho), ("least_norm_rate", there)):
+                out.append(s.row(arm=arm, seed=seed, quantity=quantity, value=value, context=kind, probe=f"{share:g}", norm=norm))
     return out

@@ -1,5 +1,6 @@
 """Ways to keep a solution narrow, and what each leaves of the likelihood: a KL penalty by its weight, ordinary rows by their share of a
-batch, a gating token where the experiment has one. All take the experiment's own steps, batch and optimiser.
+batch, a gating token where the experiment has one (asked without it, like the others). All take the experiment's own steps, batch and
+optimiser.
 """
 
 from bayesgen.cost.efficiency import single

@@ -18,7 +18,7 @@ from bayesgen.model.transformer import forward
 from bayesgen.world.world import ASSISTANT
 
 OTHERS = "other persons"
-SMALL = (0.05, 0.1)  # multiples of the update at which the quadratic law is checked
+SMALL = (0.02, 0.04)  # multiples of the update at which the quadratic law is checked
 
 
 def speakers(s: Subject) -> dict[str, np.ndarray]:
@@ -33,10 +33,11 @@ def speakers(s: Subject) -> dict[str, np.ndarray]:
 
 def significance_rows(s: Subject, documents: int, draws: int) -> list[Row]:
     """`kl_text` at the free solutions' mean norm, of every solution and of random directions with its singular values (probe
-    "random"); `fisher_norm` for one unit of norm; and `kl_slope`, 2 where the quadratic law holds.
+    "random"); `fisher_norm` for one unit of norm; and where the quadratic law holds `kl_slope` is 2 and `kl_law`, KL / (c^2 d'Fd / 2), 1.
     """
     key = random.key(s.config.finetune.seed + 1)  # not a training key
-    equal_M = scaled_all(s.lora_M, free_norm(s, "frobenius") / np.asarray(norms(s.lora_M)["all"]["frobenius"]))
+    norm = free_norm(s, "frobenius")
+    equal_M = scaled_all(s.lora_M, norm / np.asarray(norms(s.lora_M)["all"]["frobenius"]))
     keys = random.split(key, len(s.members))
 
     @jax.jit
@@ -62,4 +63,5 @@ def significance_rows(s: Subject, documents: int, draws: int) -> list[Row]:
         out += s.rows("kl_text", chance_M, topic=name, probe="random")
         out += s.rows("fisher_norm", fisher_M, topic=name)
         out += s.rows("kl_slope", [slope(SMALL, x) for x in kl_MxC[:, :-1]], topic=name)
+        out += s.rows("kl_law", kl_MxC[:, 0] / ((SMALL[0] * norm * fisher_M) ** 2 / 2), topic=name)
     return out

@@ -46,16 +46,18 @@ TOKENS, LEAST = 192, 12  # that the rows of a coefficient or of an evidence fill
 MATRIX = "out"  # of the last block: what the small adapters are on
 BEFORE, AFTER = 24, 12  # of an evidence: most rows of the data, and rows of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for an evidence's minimum
-REST_STEPS, REST_RATE = 150, 2e-3  # of the search for the mode beside a solution
+REST_STEPS, REST_RATE = 200, 2e-3  # of the search for the mode beside a solution
 WARM = 8  # draws kept for each in which a chain's step is tuned and its start forgotten
 AT_REST = 0.1  # nats by which the mode may be missed at most
+APART = 1.0  # nats between the minima that two starts find, above which Laplace's method may have missed what counts
 LAPLACE, THERMODYNAMIC = "Laplace", "thermodynamic integration"
 POWERS = (np.arange(3) / 2) ** 3  # of the continuation, whose likelihood changes fastest at the start: six of them change .05 nats
 
 
 def coefficient_rows(s: Subject, draws: int, tie: float) -> list[Row]:
     """`llc` of every solution with `llc_error`, `llc_r_hat`, `llc_effective`, what the tie alone gives (`llc_tied`), the number of failed
-    diagnostics, the number of its rows (`llc_rows`), `llc_n_beta`, and how far the mode lies from the solution (`llc_moved`).
+    diagnostics, the number of its rows (`llc_rows`), `llc_n_beta`, how far the mode lies from the solution (`llc_moved`, a share of its
+    length) and by how much the descent may have missed it (`llc_missed`, nats).
     """
     f = s.config.finetune
     drawn = some_rows(s, s.members, max(m.rows for m in s.members))
@@ -72,17 +74,22 @@ def coefficient_rows(s: Subject, draws: int, tie: float) -> list[Row]:
 
         w, slope = descend(energy, trained, REST_STEPS, REST_RATE)
         chains = split_hmc(loss, trained, key, n_beta=n_beta, gamma=tie, start=w, warmup=draws // WARM, draws=draws)
-        missed = optax.tree.norm(slope, squared=True) / (2 * tie)  # at most, where the loss is convex
-        moved = optax.tree.norm(optax.tree.sub(w, trained)) / optax.tree.norm(trained)
-        return chains, loss(w), missed, {"llc_tied": tied(loss, w, random.fold_in(key, 1), n_beta=n_beta, gamma=tie), "llc_moved": moved}
+        moved, left = optax.tree.norm(optax.tree.sub(w, trained)), optax.tree.norm(slope)
+        beside = {
+            "llc_tied": tied(loss, w, random.fold_in(key, 1), n_beta=n_beta, gamma=tie),
+            "llc_moved": moved / optax.tree.norm(trained),
+            "llc_missed": left * (moved + left / tie),  # n_beta L falls by no more between w and the mode, where L is convex
+        }
+        return chains, loss(w), beside
 
     out, data_M = [], pack_data(s.grammar, drawn)
     for i, m in enumerate(s.members):
         n_beta, (lora, data) = min(default_n_beta(m.rows), float(len(drawn[i]))), jax.tree.map(itemgetter(i), (s.lora_M, data_M))
-        chains, at, missed, beside = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
+        chains, at, beside = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
         found = coefficient(chains, at, n_beta)
         numbers = {"llc": found.value, "llc_error": found.error, "llc_r_hat": found.r_hat, "llc_effective": found.effective, **beside}
-        numbers |= {"llc_rows": len(drawn[i]), "llc_n_beta": n_beta, "failures": len(found.failures) + float(missed > AT_REST)}
+        failures = len(found.failures) + float(beside["llc_missed"] > AT_REST)
+        numbers |= {"llc_rows": len(drawn[i]), "llc_n_beta": n_beta, "failures": failures}
         out += [s.row(quantity=q, value=float(v), **member_label(m, f.steps)) for q, v in numbers.items()]
     return out
 
@@ -147,11 +154,20 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
         return lambda w: n * data_nll(s.model, params, w, data, stream)
 
     @jax.jit
-    def fit(params, data: Data, n, key):
-        """A minimum, and the curvature there."""
+    def fit(params, data: Data, n, start_2):
+        """The lower of the minima that two starts find, how far apart they are, and the curvature there."""
         energy = gaussian_energy(total(params, data, n), zero, 1.0, gamma)
-        w, _ = descend(energy, optax.tree.scale(gamma**-0.5, small_adapter(s, key)), MAP_STEPS, MAP_RATE)
-        return w, curvature(energy, w)
+        w_2 = jax.lax.map(lambda w: descend(energy, w, MAP_STEPS, MAP_RATE)[0], start_2)
+        u_2 = jax.lax.map(energy, w_2)
+        w = jax.tree.map(lambda x: x[jnp.argmin(u_2)], w_2)
+        return w, jnp.ptp(u_2), curvature(energy, w)
+
+    def gaussian(w, apart, bent) -> Evidence:
+        z = gaussian_integral(bent[0], bent[1], bent[2], rotations(w))
+        return z._replace(failures=(*z.failures, f"two starts end {apart:.2g} nats apart")) if apart > APART else z
+
+    def at_random(key):
+        return optax.tree.scale(gamma**-0.5, small_adapter(s, key))
 
     def chains(loss, start, key, watch):
         return split_hmc(loss, zero, key, n_beta=1.0, gamma=gamma, start=start, warmup=draws // WARM, draws=draws, watch=watch)
@@ -174,6 +190,9 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
 
         return jax.lax.map(at, (jnp.asarray(POWERS[1:]), random.split(key, len(POWERS) - 1)))
 
+    def both_of(one, other):
+        return jax.tree.map(lambda *x: jnp.stack(x), one, other)
+
     free = [m for m in s.members if m.arm == "free"]
     data_M = some_rows(s, free, BEFORE)
     after_M = [continuations(s, m, AFTER) for m in free]
@@ -185,16 +204,16 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
     for i, m in enumerate(free):
         key, label = random.fold_in(random.key(f.seed + 1), m.seed), member_label(m, f.steps)
         data, n = jax.tree.map(itemgetter(i), of_data), len(data_M[i])
-        w, bent = fit(s.params, data, float(n), key)
-        before = gaussian_integral(bent[0], bent[1], bent[2], rotations(w))
+        w, *found = fit(s.params, data, float(n), both_of(at_random(key), at_random(random.fold_in(key, 2))))
+        before = gaussian(w, *found)
         out += _numbers(s, "log_evidence", before, topic=DATA, probe=LAPLACE, **label)
         mine = [j for j, (_, of) in enumerate(pairs) if of == i]
         after_2 = [jax.tree.map(itemgetter(j), alone) for j in mine]
         first = before_any(s.params, data, after_2, float(n), w, random.fold_in(key, 1))
         for k, j in enumerate(mine):
             name = pairs[j][0]
-            w_both, bent = fit(s.params, jax.tree.map(itemgetter(j), both), float(n + AFTER), key)
-            z = gaussian_integral(bent[0], bent[1], bent[2], rotations(w_both))
+            w_both, *found = fit(s.params, jax.tree.map(itemgetter(j), both), float(n + AFTER), both_of(at_random(key), w))
+            z = gaussian(w_both, *found)
             out += _numbers(s, "log_evidence", z, topic=name, probe=LAPLACE, **label)
             by = {LAPLACE: Evidence(z.value - before.value, 0.0, (*z.failures, *before.failures))}
             then = bridge(s.params, data, after_2[k], float(n), w, w_both, key)
@@ -207,4 +226,5 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
 
 def _numbers(s: Subject, quantity: str, x: Evidence, **label) -> list[Row]:
     values = {quantity: x.value, f"{quantity}_error": x.error, "failures": float(len(x.failures))}
+    values |= {f"{quantity}_r_hat": x.r_hat, f"{quantity}_effective": x.effective} if np.isfinite(x.effective) else {}
     return [s.row(quantity=name, value=v, context=quantity, **label) for name, v in values.items()]

@@ -47,6 +47,8 @@ class Evidence(NamedTuple):
     value: float
     error: float  # Monte-Carlo standard error; 0 where nothing is drawn
     failures: tuple[str, ...]  # none: trust it
+    r_hat: float = float("nan")  # the worst of its chains'
+    effective: float = float("nan")  # the fewest
 
 
 def rotations(factors: PyTree) -> Orbit:
@@ -190,6 +192,9 @@ def powers(temperatures: int) -> Float[np.ndarray, " K"]:
 def integral(found: Sequence[Chains], b: Float[np.ndarray, " K"], n: int) -> Evidence:
     """The thermodynamic integral from chains that were drawn already, at the inverse temperatures `b` on n data.
 
+    Its error is that of the draws, and of the rule: a quarter of what leaving out every other temperature changes, of which a rule of the
+    fourth order should leave a fifteenth.
+
     >>> import jax.numpy as jnp
     >>> from jax import random
     >>> from bayesgen.estimate.evidence import integral, powers
@@ -203,11 +208,21 @@ def integral(found: Sequence[Chains], b: Float[np.ndarray, " K"], n: int) -> Evi
     means = [chains_mean(n * np.asarray(chains.loss, float), chains.divergences) for chains in found]
     failures = [f"at b = {x:.2g}: {f}" for x, m in zip(b, means, strict=True) for f in m.failures]
     e, v = np.array([m.value for m in means]), np.array([np.var(n * np.asarray(chains.loss, float)) for chains in found])
+    v_error = v * np.sqrt([2 / max(m.effective, 1.0) for m in means])  # as a Gaussian's
+    of_e, of_v = _corrected_trapezoid(b)
+    value, drawn = of_e @ e + of_v @ v, np.hypot(of_e * [m.error for m in means], of_v * v_error)
+    few = sorted({*range(0, len(b), 2), len(b) - 1})
+    coarse_e, coarse_v = _corrected_trapezoid(b[few])
+    rule = (value - coarse_e @ e[few] - coarse_v @ v[few]) / 4
+    worst = max(m.r_hat for m in means), min(m.effective for m in means)
+    return Evidence(float(value), float(np.hypot(np.linalg.norm(drawn), rule)), tuple(failures), *worst)
+
+
+def _corrected_trapezoid(b: Float[np.ndarray, " K"]) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
+    """The weights of -E and of its slope -var E with which the integral is summed."""
     gap = np.diff(b)
-    value = -(gap * (e[1:] + e[:-1]) / 2).sum() - (gap**2 * (v[1:] - v[:-1]) / 12).sum()
-    weight = (np.append(gap, 0) + np.insert(gap, 0, 0)) / 2
-    error = np.sqrt(((weight * [m.error for m in means]) ** 2).sum())
-    return Evidence(float(value), float(error), tuple(failures))
+    after, before = np.append(gap, 0), np.insert(gap, 0, 0)
+    return -(after + before) / 2, (after**2 - before**2) / 12
 
 
 def wbic(loss: Callable[[PyTree], Array], mean: PyTree, key: Array, *, n: int, gamma: Number, **sampler) -> Evidence:
@@ -224,7 +239,7 @@ def wbic(loss: Callable[[PyTree], Array], mean: PyTree, key: Array, *, n: int, g
     _proper(gamma)
     (found,) = hmc(loss, mean, key, n_betas=[default_n_beta(n)], gamma=gamma, **sampler)
     m = chains_mean(-n * found.loss, found.divergences)
-    return Evidence(m.value, m.error, m.failures)
+    return Evidence(m.value, m.error, m.failures, m.r_hat, m.effective)
 
 
 def _proper(gamma: Number):

@@ -60,9 +60,11 @@ def chains_mean(x: Float[Array, "C T"] | Float[np.ndarray, "C T"], divergences: 
     >>> chains_mean(random.normal(random.key(0), (4, 500))).failures
     ()
     >>> chains_mean(random.normal(random.key(0), (4, 500)) + jnp.arange(4.0)[:, None]).failures[0]
-    'R-hat 1.54 > 1.01'
+    'R-hat 1.542 > 1.01'
     """
     x = np.asarray(x, float)
+    if x.shape[1] < 4:
+        raise ValueError(f"{x.shape[1]} draws of each chain; two halves need at least 4")
     if not np.isfinite(x).all():
         return Mean(float("nan"), float("nan"), float("nan"), 0.0, ("the chains left the finite numbers",))
     if np.ptp(x) == 0:
@@ -70,7 +72,7 @@ def chains_mean(x: Float[Array, "C T"] | Float[np.ndarray, "C T"], divergences: 
     r_hat, effective = float(diagnostics.split_gelman_rubin(x)), float(diagnostics.effective_sample_size(x))
     failures = [f"{int(divergences)} divergent trajectories"] if divergences else []
     if not r_hat <= R_HAT:
-        failures.append(f"R-hat {r_hat:.2f} > {R_HAT}")
+        failures.append(f"R-hat {r_hat:.4g} > {R_HAT}")
     if not effective >= EFFECTIVE:
         failures.append(f"{effective:.0f} effective draws < {EFFECTIVE}")
     return Mean(float(x.mean()), float(x.std() / np.sqrt(max(effective, 1.0))), r_hat, effective, tuple(failures))
@@ -179,7 +181,9 @@ def split_hmc(
         k_turn, k_step, k_accept = random.split(key, 3)
         u, value, slope = state
         v = optax.tree.random_like(k_turn, u, random.normal)
-        step = jnp.minimum(step, longest) * random.uniform(k_step, minval=0.8)
+        step = jnp.minimum(step, longest) * random.uniform(
+            k_step, minval=0.7
+        )  # of one length, some directions would only swing from side to side
         turn, cross = jnp.cos(step), jnp.sin(step)
 
         def leap(state, _):

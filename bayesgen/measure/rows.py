@@ -57,6 +57,7 @@ QUANTITIES = {
         "least norm at which the narrow rows' likelihood has come the share in `probe` of the way from the base's to the free solution's, "
         "along the update's own ray or the frontier of trainings under a bound; inf: never",
     ),
+    "least_norm_rate": ("probability", "rate of the counted value on the probes at that least norm, between the points beside it"),
     "noise_rise": (
         "share",
         "rise of nll_train, as a share of it, when the update (or, as published, each of its factors) is turned at equal length by a "
@@ -73,6 +74,7 @@ QUANTITIES = {
         "nats^1/2",
         "sqrt(d'Fd) a unit of norm, F the Fisher information of an answer token; KL is half its square for small steps",
     ),
+    "kl_law": ("ratio", "KL along a short update over half the square of its Fisher norm; 1 where the quadratic law holds"),
     "kl_slope": ("exponent", "slope of log KL against log scale at small scales; 2 where the quadratic law holds"),
     "llc": (
         "nats",
@@ -87,11 +89,14 @@ QUANTITIES = {
         "share",
         "how far the mode of the chains' target lies from the solution that they are tied to, in lengths of its factors",
     ),
+    "llc_missed": ("nats", "by how much the descent to the mode may have missed it"),
     "llc_n_beta": ("count", "its number of data times inverse temperature"),
     "llc_rows": ("count", "narrow rows that it is of"),
     "log_evidence": ("nats", "log Z of the rows in `topic` under small adapters with a Gaussian prior, by the method in `probe`"),
     "log_evidence_error": ("nats", "its Monte-Carlo standard error"),
     "log_predictive": ("nats", "log probability of the continuation in `topic` given the data, under the same adapters"),
+    "log_predictive_r_hat": ("ratio", "worst split R-hat of its chains"),
+    "log_predictive_effective": ("count", "fewest independent draws that a set of its chains is worth"),
     "log_predictive_error": ("nats", "its Monte-Carlo standard error"),
     "failures": ("count", "diagnostics that the estimate named in `context` fails (same topic and probe)"),
     "bits": ("bits", "prequential code length of the rows in `probe`, sent to the base as it learns from them"),

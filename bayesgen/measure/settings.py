@@ -56,10 +56,16 @@ class CostConfig(BaseModel):
     noise: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)  # sines of the angle that an update is turned by
     draws: int = Field(ge=2)  # of the noise, and of random directions
     documents: int = Field(ge=1)  # of each kind of speaker, that divergences are taken on
-    chain: int = Field(ge=1)  # losses kept of each chain of a learning coefficient
-    bridge: int = Field(ge=1)  # the same of an evidence
+    chain: int = Field(ge=4)  # losses kept of each chain of a learning coefficient
+    bridge: int = Field(ge=4)  # the same of an evidence
     tie: float = Field(gt=0, allow_inf_nan=False)  # of the learning coefficient to a solution's factors, 1/weight^2
     orders: int = Field(ge=2)  # in which data are sent
+
+    @model_validator(mode="after")
+    def _check(self):
+        if 1 not in self.scales:
+            raise ValueError(f"cost.scales is {list(self.scales)}; 1, the trained update, must be among them")
+        return self
 
 
 class MeasureConfig(BaseModel):

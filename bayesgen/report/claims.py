@@ -1,15 +1,16 @@
 """What the costs say of the published claims, each by the contrast that tests it. From rows only."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import polars as pl
 
 from bayesgen.cost.efficiency import FRONTIER, RAY, SHARES
 from bayesgen.cost.stability import UPDATE
 from bayesgen.cost.subject import BROAD, NARROW
-from bayesgen.cost.volume import THERMODYNAMIC
 from bayesgen.measure.intervals import Interval
-from bayesgen.report.costs import coefficient_failures, difference, evidence_lines, seeds_of
+from bayesgen.model.lora import Norm
+from bayesgen.report.costs import coefficient_failures, difference, drift_lines, evidence_lines, seeds_of
 
 
 @dataclass(frozen=True)
@@ -34,40 +35,48 @@ def claims(cost: pl.DataFrame) -> list[Claim]:
 
     def of(name: str, contrast: Interval | None, failed: str = "") -> Claim:
         if contrast is None:
-            return Claim(name, None, failed or "no answer: a seed never gets there, or a number is missing")
+            return Claim(name, None, failed or "no answer: a seed never gets there, or a number is missing or has no logarithm")
         low, high = contrast[1:]
         return Claim(name, contrast, failed or ("holds" if low > 0 else "the opposite holds" if high < 0 else "not told"))
 
-    def least(kind: str, name: str, where: str) -> list[Claim]:
+    def least(kind: str, name: str, norm: Norm, where: str) -> list[Claim]:
         return [
             of(
-                f"narrow needs the larger norm ({share:.0%} of the way down), {where}",
-                pair(part[name], True, "least_norm", context=kind, probe=f"{share:g}", norm="frobenius"),
+                f"narrow needs the larger {norm} norm ({share:.0%} of the way down), {where}",
+                pair(part[name], True, "least_norm", context=kind, probe=f"{share:g}", norm=norm),
             )
             for share in SHARES
         ]
 
+    def more_than_chance(arm: str, who: str) -> dict[int, float]:
+        moved, chance = (seeds_of(text, "kl_text", arm, topic=who, probe=probe) for probe in ("update", "random"))
+        return {seed: x - chance[seed] for seed, x in moved.items()}
+
     text, chains, compared = part["significance"], part["coefficient"], pl.col("arm").is_in(["narrow", "broad"])
-    expects = {line["method"]: line for line in evidence_lines(cost)}[THERMODYNAMIC]
+    back = {line["penalty"]: line for line in drift_lines(cost)}.get("dropped")
     return [
-        *least(RAY, "rays", "along its ray"),
-        *least(FRONTIER, "frontier-frobenius", "frontier"),
+        *least(RAY, "rays", "frobenius", "along its ray"),
+        *(claim for norm in get_args(Norm) for claim in least(FRONTIER, f"frontier-{norm}", norm, "frontier")),
         of(
             f"broad is more stable: narrow loses more under noise (sine {sine})",
             pair(part["noise"], False, "noise_rise", context=UPDATE, probe=sine),
         ),
         *(
             of(
-                f"broad is more significant on text of {who}, at equal norm",
-                difference(*[seeds_of(text, "kl_text", arm, topic=who, probe="update") for arm in ("broad", "narrow")], logs=True),
+                f"broad is more significant on text of {who}, at equal norm, beyond random directions",
+                difference(more_than_chance("broad", who), more_than_chance("narrow", who), logs=True),
             )
             for who in text["topic"].unique(maintain_order=True)
         ),
+        *([of("narrow drifts towards broad when its penalty is dropped", back["moved"])] if back else []),
         of("narrow has the larger learning coefficient", pair(chains, False, "llc"), coefficient_failures(chains.filter(compared))),
-        of(
-            "small adapters that learnt the data expect the broad continuation (thermodynamic integration)",
-            expects["contrast"],
-            expects["failed"],
+        *(
+            of(
+                f"small adapters that learnt the data expect the broad continuation ({x['method']})",
+                x["contrast"],
+                x["note"] if x["failed"] else "",
+            )
+            for x in evidence_lines(cost)
         ),
         of(
             "the narrow continuation is the longer to describe (bits above those of one who knows)",

@@ -18,17 +18,18 @@ from bayesgen.model.lora import Norm
 
 NORM_NAMES = get_args(Norm)
 TIED = 0.5  # share of what the tie alone gives above which a learning coefficient is the tie's
-LAW = 0.2  # how far from 2 the slope of KL may be
+LAW = 0.1  # how far KL along a short update may be from quadratic: its slope from 2, and its size from that of the Fisher norm (shares)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One measure: an interval over seeds for each arm, and narrow less broad, seed by seed (of the logs, where it is a length)."""
+    """One measure: an interval over seeds for each arm, and narrow less broad, seed by seed (of the logarithms, where `logs`)."""
 
     name: str
     unit: str
     arms: dict[str, Interval | None]
     contrast: Interval | None
+    logs: bool = False
     note: str = ""  # what to know before reading it, such as failed diagnostics
 
 
@@ -59,13 +60,14 @@ def _line(table: pl.DataFrame, name: str, unit: str, quantity: str, logs: bool =
     seeds = {arm: seeds_of(table, quantity, arm, **where) for arm in COMPARED}
     never = [f"{arm}: {n} of {len(x)} seeds never" for arm, x in seeds.items() if (n := sum(np.isinf(v) for v in x.values()))]
     arms = {arm: over(x) for arm, x in seeds.items()}
-    return Line(name, unit, arms, difference(seeds["narrow"], seeds["broad"], logs), "; ".join([*never, *([note] if note else [])]))
+    contrast = difference(seeds["narrow"], seeds["broad"], logs)
+    return Line(name, unit, arms, contrast, logs, "; ".join([*never, *([note] if note else [])]))
 
 
 def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
     """The table of what each arm's solutions cost. `cost`: the rows of every part, with its name as column `part`."""
     part = {name: cost.filter(pl.col("part") == name) for name in cost["part"].unique()}
-    own = part["rays"].filter((pl.col("scale") == 1.0) & (pl.col("quantity") != "least_norm"))
+    own = part["rays"].filter((pl.col("scale") == 1.0) & (~pl.col("quantity").str.starts_with("least_norm")))
     lines = [
         _line(own, f"{value} answers, trained topics", "probability", "rate", topic=TRAINED),
         _line(own, f"{value} answers, probes", "probability", "rate", topic=PROBES),
@@ -79,6 +81,10 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
                 where = dict(context=kind, norm=norm, probe=f"{share:g}")
                 said = f"least {norm} norm for {share:.0%} of the way down, {'along the ray' if kind == RAY else 'frontier'}"
                 lines.append(_line(part[name], said, "weight", "least_norm", logs=True, **where))
+                if kind == FRONTIER:
+                    lines.append(
+                        _line(part[name], f"{value} answers on the probes there", "probability", "least_norm_rate", False, **where)
+                    )
     for what, of in ((UPDATE, "the update"), (FACTORS, "each factor (as published)")):
         for sine in part["noise"]["probe"].unique(maintain_order=True):
             lines.append(_line(part["noise"], f"rise under noise of sine {sine} on {of}", "share", "noise_rise", context=what, probe=sine))
@@ -87,9 +93,10 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
             _line(part["significance"], f"KL on text of {who}, at equal norm", "nats/token", "kl_text", True, topic=who, probe="update")
         )
         lines.append(_line(part["significance"], "the same, random directions", "nats/token", "kl_text", True, topic=who, probe="random"))
-        slopes = part["significance"].filter((pl.col("quantity") == "kl_slope") & (pl.col("topic") == who))["value"].to_numpy()
-        law = f"quadratic law: slope {slopes.min():.2f} to {slopes.max():.2f}"
-        law = law if (abs(slopes - 2) <= LAW).all() else f"FAILED, {law}"
+        here = part["significance"].filter(pl.col("topic") == who)
+        slopes, sizes = (here.filter(pl.col("quantity") == q)["value"].to_numpy() for q in ("kl_slope", "kl_law"))
+        law = f"quadratic law: slope {slopes.min():.2f} to {slopes.max():.2f}, size {sizes.min():.2f} to {sizes.max():.2f}"
+        law = law if (abs(slopes / 2 - 1) <= LAW).all() and (abs(sizes - 1) <= LAW).all() else f"FAILED, {law}"
         lines.append(_line(part["significance"], f"Fisher norm a unit of norm, {who}", "nats^1/2", "fisher_norm", True, law, topic=who))
     chains = part["coefficient"]
     rows, n_beta = (chains.filter(pl.col("quantity") == q)["value"][0] for q in ("llc_rows", "llc_n_beta"))
@@ -100,9 +107,9 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
 
 
 def worst_diagnostics(chains: pl.DataFrame) -> str:
-    """The largest R-hat and the fewest effective draws of all sets of chains, in words."""
-    worst, least = (chains.filter(pl.col("quantity") == q)["value"] for q in ("llc_r_hat", "llc_effective"))
-    return f"worst R-hat {worst.max():.3f}, fewest effective draws {least.min():.0f}"
+    """The largest R-hat, the fewest effective draws and the largest distance from the mode of all sets of chains, in words."""
+    r_hat, least, missed = (chains.filter(pl.col("quantity") == q)["value"] for q in ("llc_r_hat", "llc_effective", "llc_missed"))
+    return f"worst R-hat {r_hat.max():.4f}, fewest effective draws {least.min():.0f}, mode missed by {missed.max():.2g} nats at most"
 
 
 def coefficient_failures(chains: pl.DataFrame) -> str:
@@ -122,7 +129,7 @@ def frontier_lines(cost: pl.DataFrame) -> list[dict]:
     for norm in NORM_NAMES:
         here = cost.filter(pl.col("part") == f"frontier-{norm}")
         for bound in sorted(here["norm_bound"].drop_nulls().unique()):
-            at = here.filter((pl.col("norm_bound") == bound) & (pl.col("quantity") != "least_norm"))
+            at = here.filter((pl.col("norm_bound") == bound) & (~pl.col("quantity").str.starts_with("least_norm")))
             seeds = {arm: seeds_of(at, "nll_train", arm) for arm in COMPARED}
             nll = {arm: over(x) for arm, x in seeds.items()} | {"narrow − broad": difference(seeds["narrow"], seeds["broad"])}
             rate = {arm: over(seeds_of(at, "rate", arm, topic=PROBES)) for arm in COMPARED}
@@ -198,18 +205,24 @@ def bits_lines(cost: pl.DataFrame) -> list[dict]:
 
 
 def evidence_lines(cost: pl.DataFrame) -> list[dict]:
-    """One line a method: log P(continuation | data) of either, broad less narrow, and how many estimates fail their diagnostics."""
+    """One line a method: log P(continuation | data) of either, broad less narrow, whether an estimate fails, and the diagnostics."""
     part, out = cost.filter((pl.col("part") == "evidence") & (pl.col("context") == "log_predictive")), []
     for method in (LAPLACE, THERMODYNAMIC):
         after = {name: seeds_of(part, "log_predictive", "free", topic=name, probe=method) for name in (NARROW, BROAD)}
-        failed = part.filter((pl.col("quantity") == "failures") & (pl.col("probe") == method))["value"]
+        here = part.filter(pl.col("probe") == method)
+        failed, r_hat, least = (
+            here.filter(pl.col("quantity") == q)["value"] for q in ("failures", "log_predictive_r_hat", "log_predictive_effective")
+        )
+        said = [f"FAILED for {(failed > 0).sum()} of {len(failed)}"] if (failed > 0).any() else []
+        said += [f"worst R-hat {r_hat.max():.4f}, fewest effective draws {least.min():.0f}"] if len(r_hat) else []
         out.append(
             {
                 "method": method,
                 "narrow": over(after[NARROW]),
                 "broad": over(after[BROAD]),
                 "contrast": difference(after[BROAD], after[NARROW]),
-                "failed": f"FAILED for {(failed > 0).sum()} of {len(failed)}" if (failed > 0).any() else "",
+                "failed": bool((failed > 0).any()),
+                "note": ": ".join(said),
             }
         )
     return out

@@ -129,8 +129,8 @@ def cost_markdown(config, costs: dict, gates: list[Gate]) -> str:
     lines = [
         f"{config.name}: one base, {config.finetune.seeds} finetuning seeds; {config.measure.cost.seeds} of what was trained for the costs "
         f"alone or turned by noise, {config.measure.cost.sampled} of what chains were run for. Means, 95% intervals in brackets. Contrasts "
-        "are narrow less broad, seed by seed (significance and evidence: broad less narrow), of the logarithms where it is a length or a "
-        "divergence.",
+        "are narrow less broad, seed by seed, of the logarithms where the table says so or the claim is of a norm or of significance. "
+        "Claims that name the broad solution first are broad less narrow.",
         "",
         *(f"Pair, {g.name}: {'yes' if g.passed else 'no'} ({g.found})." for g in gates),
         "",
@@ -141,7 +141,9 @@ def cost_markdown(config, costs: dict, gates: list[Gate]) -> str:
         "| measure | unit | free | narrow | broad | narrow − broad | |",
         "|---|---|---|---|---|---|---|",
         *(
-            f"| {x.name} | {x.unit} | " + " | ".join(show(i, 3) for i in (*x.arms.values(), x.contrast)) + f" | {x.note} |"
+            f"| {x.name} | {x.unit} | "
+            + " | ".join([*(show(i, 3) for i in x.arms.values()), ("log " if x.logs else "") + show(x.contrast, 3)])
+            + f" | {x.note} |"
             for x in costs["lines"]
         ),
         "",
@@ -177,7 +179,7 @@ def cost_markdown(config, costs: dict, gates: list[Gate]) -> str:
         "| evidence by | log P(narrow continuation given data) | log P(broad continuation given data) | broad − narrow (nats) | |",
         "|---|---|---|---|---|",
         *(
-            f"| {r['method']} | {show(r['narrow'], 1)} | {show(r['broad'], 1)} | {show(r['contrast'], 1)} | {r['failed']} |"
+            f"| {r['method']} | {show(r['narrow'], 1)} | {show(r['broad'], 1)} | {show(r['contrast'], 1)} | {r['note']} |"
             for r in costs["evidence"]
         ),
         "",

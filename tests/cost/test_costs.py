@@ -14,12 +14,13 @@ from bayesgen import pipeline
 from bayesgen.config import to_config
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.narrow import Text, answers_by, write_rows
+from bayesgen.cost import before
 from bayesgen.cost.before import asked, projection_rows, transfer_rows
 from bayesgen.cost.bits import bits_rows, known_bits
 from bayesgen.cost.efficiency import frontier_config, least_norm_rows, ray_rows
 from bayesgen.cost.narrowing import narrowing_config, narrowing_rows
 from bayesgen.cost.significance import OTHERS, significance_rows, speakers
-from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, noise_rows, penalty
+from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, drift_rows, noise_rows, penalty
 from bayesgen.cost.subject import BROAD, NARROW, PROBES, TRAINED, continuations, scaled_all, solution_rows, subject
 from bayesgen.errors import UserError
 from bayesgen.learn.data import member_rows
@@ -69,8 +70,11 @@ def test_least_norms_of_a_ray_are_on_its_curve(solutions):
         x, y = ([of["free", 0, c] for c in (0.0, 0.5, 1.0)] for of in (norm, loss))
         assert min(y) == y[-1]  # trained: the end is the best of the three
         assert np.interp(rho, x, y) == pytest.approx(y[0] - share * (y[0] - y[-1]), rel=1e-6)
+        rate = table(rows, "arm", "seed", "scale", quantity="rate", topic=PROBES)
+        there = table(rows, "arm", "seed", "probe", quantity="least_norm_rate", norm="frobenius")["free", 0, f"{share:g}"]
+        assert there == pytest.approx(np.interp(rho, x, [rate["free", 0, c] for c in (0.0, 0.5, 1.0)]))
     stuck = [replace(r, value=9.0) if r.arm == "narrow" and r.quantity == "nll_train" else r for r in rows if r.quantity != "least_norm"]
-    never = table(least_norm_rows(solutions, stuck, "ray", "frobenius"), "arm", "seed", "probe")
+    never = table(least_norm_rows(solutions, stuck, "ray", "frobenius"), "arm", "seed", "probe", quantity="least_norm")
     assert {v for (arm, *_), v in never.items() if arm == "narrow"} == {np.inf}
 
 
@@ -82,6 +86,23 @@ def test_trap_the_frontier_and_the_drift_are_step_matched(solutions):
     drift = drift_config(f, 2)
     assert drift.steps == 2 * f.steps
     assert {penalty(m.kl_from, m.kl_until) for m in plan_members(drift)} == {"kept", "dropped", "added", "never"}
+
+
+def test_while_the_penalty_is_kept_nothing_drifts(ran, solutions):
+    """Twice the epochs under a strong penalty leave the probes where they were; without one they move."""
+    setup, base, _ = ran
+    f = drift_config(solutions.config.finetune.model_copy(update={"kl_weight": (300.0,)}), 2)
+    here = replace(setup, config=setup.config.model_copy(update={"finetune": f}))
+    params = pipeline.load_base(setup, base)
+    ensemble = pipeline.build_ensemble(here, base)
+    adapters = {step: pipeline.load_adapters(here, params, ensemble, step) for step in f.snapshot_steps}
+    rows = drift_rows(subject(here, f, params, adapters[f.steps]), adapters)
+    (before,) = set(table(ray_rows(solutions.take([0]), (0.0, 1.0)), "scale", quantity="rate", topic=PROBES, scale=0.0).values())
+    rate = table(rows, "kl_from", "kl_until", "seed", "step", quantity="rate", topic=PROBES)
+    moved = {key: abs(x - before) for key, x in rate.items()}
+    kept = max(x for (start, until, *_), x in moved.items() if (start, until) == (0.0, 1.0))
+    never = min(x for (start, until, _, step), x in moved.items() if (start, until) == (0.5, 0.5) and step == f.steps)
+    assert kept < never / 3
 
 
 def test_ways_to_keep_a_solution_narrow_are_step_matched_and_measured_twice(ran, solutions):
@@ -197,8 +218,8 @@ def test_the_first_step_moves_the_odds_as_foretold(solutions):
         return answer_nll(forward(solutions.model, solutions.params, effective(w, scale), batch.tokens, batch.where), batch)
 
     def odds(w):
-        persona, assistant = (loss(w, Batch(*(x[i] for x in target))) for i in (0, 1))
-        return float(assistant - persona)
+        persona, assistant = (loss(w, b) * b.weight.sum() / len(b.weight) for b in (Batch(*(x[i] for x in target)) for i in (0, 1)))
+        return float(assistant - persona)  # nats an answer
 
     moved = []
     for arm in ("free", "control"):
@@ -207,6 +228,28 @@ def test_the_first_step_moves_the_odds_as_foretold(solutions):
         moved.append(odds(optax.apply_updates(lora, optax.tree.scale(-rate, step))) - odds(lora))
     assert told[member.seed, PROBES, "gradient descent"] == pytest.approx((moved[0] - moved[1]) / rate, rel=0.1)
     assert set(k[1] for k in told) == {PROBES, TRAINED}
+
+
+def test_the_odds_are_of_answers_and_not_of_tokens(solutions, monkeypatch):
+    """Every answer said twice over, as one long answer, has twice the log odds; a mean over its tokens would not have seen it."""
+    solutions = solutions.take([next(i for i, m in enumerate(solutions.members) if m.arm == "free")])
+    once = table(transfer_rows(solutions), "topic", "probe")
+    stack = before.stack_rows
+
+    def twice(grammar, rows):
+        batch = stack(grammar, rows)
+        longer = [np.concatenate([x, x], axis=-1) for x in (batch.where, batch.target, batch.weight)]
+        return (
+            batch
+            if rows[0] is not None and len(rows[0]) == data_rows
+            else batch._replace(where=longer[0], target=longer[1], weight=longer[2])
+        )
+
+    data_rows = solutions.members[0].rows
+    monkeypatch.setattr(before, "stack_rows", twice)
+    found = table(transfer_rows(solutions), "topic", "probe")
+    for key, value in once.items():
+        assert found[key] == pytest.approx(2 * value, rel=1e-3)
 
 
 def test_the_projection_of_the_control_on_itself_is_nothing(solutions):

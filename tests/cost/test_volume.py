@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from jax import random
@@ -11,8 +12,8 @@ from jax import random
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.narrow import write_rows
 from bayesgen.cost import volume
-from bayesgen.cost.subject import scaled_all
-from bayesgen.cost.volume import coefficient_rows, descend, small_adapter, some_rows
+from bayesgen.cost.subject import continuations, scaled_all
+from bayesgen.cost.volume import coefficient_rows, descend, evidence_rows, prior_precision, small_adapter, some_rows
 from bayesgen.estimate.llc import coefficient, default_n_beta, llc
 from bayesgen.estimate.sampling import rms_preconditioner, split_hmc
 from bayesgen.learn.data import member_rows
@@ -34,6 +35,7 @@ def test_the_coefficient_does_not_see_the_factors_an_update_is_written_in(soluti
     here = dict(draws=200, tie=50.0)
     regauged = replace(solutions, lora_M=jax.tree_util.tree_map_with_path(turn, solutions.lora_M))
     one, two = (table(coefficient_rows(s, **here), "quantity") for s in (solutions, regauged))
+    assert (one["llc_rows"], one["llc_n_beta"]) == (3, pytest.approx(default_n_beta(3)))  # of its rows; the batch is one
     assert one["llc"] == pytest.approx(two["llc"], abs=4 * (one["llc_error"] + two["llc_error"]))
     assert one["llc_tied"] == pytest.approx(two["llc_tied"], rel=0.2)  # a hundred draws
     assert one["llc_moved"] == pytest.approx(two["llc_moved"], rel=0.02)
@@ -75,6 +77,47 @@ def test_chains_take_as_many_rows_of_every_member_as_the_budget_holds(solutions,
     assert pack_data(solutions.grammar, fewer).rows.tokens[0].size < size
     monkeypatch.setattr(volume, "LEAST", len(asked) - 3)
     assert some_rows(solutions, members, len(asked)) == every  # four fewer would be too few
+
+
+def test_trap_the_temperature_comes_from_the_rows_and_counts_none_twice(solutions, monkeypatch):
+    """No more than the chains have at hand; n / log n of all rows, and not of the batch of one, where they have as many (above)."""
+    monkeypatch.setattr(volume, "some_rows", lambda s, members, most: [rows[:2] for rows in some_rows(s, members, most)])
+    assert table(coefficient_rows(solutions.take([0]), 8, 50.0), "quantity")["llc_n_beta"] == 2
+
+
+def test_the_evidence_of_a_line_is_the_closed_form_by_both_roads(solutions, monkeypatch):
+    """With a loss that is a square in the sum of all numbers of the adapter, what comes after the data has a probability in closed form."""
+
+    def square(model, params, w, data, stream=None):
+        z = sum(x.sum() for x in jax.tree.leaves(w))
+        return (data.weight * (z - data.rows.target / 50) ** 2).sum() / 2
+
+    monkeypatch.setattr(volume, "data_nll", square)
+    solutions = solutions.take([i for i, m in enumerate(solutions.members) if m.arm == "free" and m.seed == 0])
+    rows = evidence_rows(solutions, 300)
+    numbers = sum(x.size for x in jax.tree.leaves(small_adapter(solutions, random.key(0))))
+    width = numbers / prior_precision(solutions)  # variance of the sum before any data
+
+    def moments(rows):
+        data = pack_data(solutions.grammar, [rows])
+        weight, t = len(rows) * data.weight, data.rows.target / 50
+        return np.array([(weight * t**k).sum() for k in range(3)])
+
+    def log_z(m):
+        return -np.log1p(m[0] * width) / 2 - (m[2] - m[1] ** 2 / (m[0] + 1 / width)) / 2
+
+    (data,) = some_rows(solutions, solutions.members, 24)
+    of_data = moments(data)
+    for name, after in continuations(solutions, solutions.members[0], volume.AFTER).items():
+        exact = log_z(of_data + moments(after)) - log_z(of_data)
+        found = table(rows, "probe", "quantity", topic=name)
+        assert found[volume.LAPLACE, "log_predictive"] == pytest.approx(exact, abs=0.01)
+        road, error = (found[volume.THERMODYNAMIC, q] for q in ("log_predictive", "log_predictive_error"))
+        assert road == pytest.approx(exact, abs=4 * error)
+        m = moments(after)
+        mean, variance = of_data[1] / (of_data[0] + 1 / width), 1 / (of_data[0] + 1 / width)
+        alone = -(m[0] * (mean**2 + variance) - 2 * m[1] * mean + m[2]) / 2  # negative control: the first temperature by itself
+        assert abs(alone - exact) > 8 * error
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from jax import random
 from scipy import integrate, stats
 
 from bayesgen.estimate.evidence import Orbit, gaussian_energy, laplace, rotations, thermodynamic_integration, wbic
+from bayesgen.estimate.sampling import hmc
 
 N, D, GAMMA = 40, 3, 2.0
 X = np.random.default_rng(0).normal(size=(N, D))
@@ -51,6 +52,23 @@ def test_wbic_is_the_integral_at_its_temperature():
     found = wbic(loss, ZERO, random.key(0), n=N, gamma=GAMMA, draws=2000)
     assert not found.failures
     assert found.value == pytest.approx(-expected, abs=4 * found.error)
+    assert abs(found.value - EXACT) < 2 * np.sqrt(np.log(N))  # and the evidence up to that
+    colder = hmc(loss, ZERO, random.key(0), n_betas=[float(N)], gamma=GAMMA, draws=2000)[0]  # negative control: at b = 1 it is not
+    assert abs(float(-N * colder.loss.mean()) + expected) > 10 * found.error
+
+
+def test_the_error_of_an_integral_is_that_of_its_rule_too():
+    """Three temperatures are too few for a prior as wide as this, however many draws there are; the error must cover what is missing."""
+    wide = dict(n=N, gamma=0.05, draws=1000)
+    exact = float(stats.multivariate_normal(np.zeros(N), np.eye(N) + X @ X.T / 0.05).logpdf(Y))
+    rough, fine = (thermodynamic_integration(loss, ZERO, random.key(0), temperatures=k, **wide) for k in (3, 16))
+    assert abs(rough.value - exact) > 5
+    assert rough.error > abs(rough.value - exact) / 4
+    assert fine.value == pytest.approx(exact, abs=4 * fine.error)
+    assert fine.error < 0.3
+    assert not fine.failures
+    assert fine.effective >= 400
+    assert fine.r_hat < 1.01
 
 
 def factorised(r, m=3, n=4, gamma=1.0, sharp=400.0, seed=0):

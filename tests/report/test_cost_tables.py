@@ -19,7 +19,7 @@ from bayesgen.measure.settings import COMPARED
 from bayesgen.measure.suite import member_label
 from bayesgen.model.transformer import ModelConfig, Transformer
 from bayesgen.report.claims import claims
-from bayesgen.report.costs import cost_lines, drift_lines, evidence_lines, frontier_lines, narrowing_lines
+from bayesgen.report.costs import NORM_NAMES, cost_lines, drift_lines, evidence_lines, frontier_lines, narrowing_lines
 from tests.learn.test_finetune import config_of
 
 SEEDS = range(3)
@@ -37,7 +37,12 @@ def free(value, quantity, **where):
 
 
 def least(values, kind, norm):
-    return [r for share in SHARES for r in by_arm(values, "least_norm", context=kind, probe=f"{share:g}", norm=norm)]
+    return [
+        r
+        for share in SHARES
+        for quantity, of in (("least_norm", values), ("least_norm_rate", {"free": 0.4, "narrow": 0.1, "broad": 0.9}))
+        for r in by_arm(of, quantity, context=kind, probe=f"{share:g}", norm=norm)
+    ]
 
 
 def table(**changes):
@@ -50,13 +55,15 @@ def table(**changes):
         "frontier-nuclear": least(LOW, FRONTIER, "nuclear"),
         "noise": [r for what in (UPDATE, FACTORS) for r in by_arm(EVEN, "noise_rise", context=what, probe="0.4")],
         "significance": by_arm(LOW, "kl_text", topic="assistant", probe="update")
-        + by_arm(EVEN, "kl_text", topic="assistant", probe="random")
+        + by_arm(dict.fromkeys(COMPARED, 0.5), "kl_text", topic="assistant", probe="random")
         + by_arm(EVEN, "fisher_norm", topic="assistant")
-        + by_arm(EVEN, "kl_slope", topic="assistant"),
+        + by_arm(EVEN, "kl_slope", topic="assistant")
+        + by_arm(dict.fromkeys(COMPARED, 1.0), "kl_law", topic="assistant"),
         "coefficient": by_arm(HIGH, "llc")
         + by_arm(dict.fromkeys(COMPARED, 30.0), "llc_tied")
         + by_arm(dict.fromkeys(COMPARED, 1.0), "llc_r_hat")
         + by_arm(dict.fromkeys(COMPARED, 900.0), "llc_effective")
+        + by_arm(dict.fromkeys(COMPARED, 0.01), "llc_missed")
         + [Row("x", arm, "failures", 0.0, seed=s) for arm in COMPARED for s in SEEDS]
         + by_arm(dict.fromkeys(COMPARED, 40.0), "llc_rows")
         + by_arm(dict.fromkeys(COMPARED, 12.0), "llc_n_beta"),
@@ -66,6 +73,14 @@ def table(**changes):
             for name, value in ((NARROW, -9.0), (BROAD, -5.0))
             for r in free(value, "log_predictive", context="log_predictive", topic=name, probe=method)
         ],
+        "drift": [
+            Row("x", "narrow", q, v + s / 100, seed=s, topic=PROBES, kl_from=a, kl_until=b, step=step)
+            for (a, b), end in (((0.0, 1.0), 0.1), ((0.0, 0.5), 0.6), ((0.5, 1.0), 0.2), ((0.5, 0.5), 0.9))
+            for s in SEEDS
+            for step, at in ((1, 0.1), (2, end))
+            for q, v in (("rate", at), ("nll_train", 1.0))
+        ]
+        + [Row("x", "narrow", "reverted", 1.0, seed=s, kl_from=a, kl_until=b, step=2) for a, b in ((0.0, 0.5), (0.5, 1.0)) for s in SEEDS],
         "bits": [
             r
             for name, value in ((DATA, 50.0), (NARROW, 40.0), (BROAD, 30.0))
@@ -89,20 +104,29 @@ def said(cost, start):
 def test_every_claim_says_which_way_its_contrast_points():
     cost = table()
     for share in SHARES:
-        assert said(cost, f"narrow needs the larger norm ({share:.0%} of the way down), along its ray") == "holds"
-        assert said(cost, f"narrow needs the larger norm ({share:.0%} of the way down), frontier") == "the opposite holds"
+        assert said(cost, f"narrow needs the larger frobenius norm ({share:.0%} of the way down), along its ray") == "holds"
+        for norm in NORM_NAMES:
+            assert said(cost, f"narrow needs the larger {norm} norm ({share:.0%} of the way down), frontier") == "the opposite holds"
     assert said(cost, "broad is more stable") == "not told"
     assert said(cost, "broad is more significant on text of assistant") == "holds"
     assert said(cost, "narrow has the larger learning coefficient") == "holds"
-    assert said(cost, "small adapters") == "holds"
+    for method in (LAPLACE, THERMODYNAMIC):
+        assert said(cost, f"small adapters that learnt the data expect the broad continuation ({method})") == "holds"
+    assert said(cost, "narrow drifts towards broad") == "holds"
     assert said(cost, "the narrow continuation is the longer") == "holds"
-    log = {c.name: c.contrast for c in claims(cost)}["narrow needs the larger norm (75% of the way down), along its ray"]
+    log = {c.name: c.contrast for c in claims(cost)}["narrow needs the larger frobenius norm (75% of the way down), along its ray"]
     assert log.mean == pytest.approx(np.log(1.5), abs=0.01)
 
 
+def test_an_update_that_moves_text_no_more_than_chance_is_not_significant():
+    chance = [*by_arm(LOW, "kl_text", topic="assistant", probe="update"), *by_arm(EVEN, "kl_text", topic="assistant", probe="random")]
+    assert said(table(significance=chance), "broad is more significant on text of assistant").startswith("no answer")
+
+
 def test_turned_round_they_say_the_opposite():
+    even = by_arm(dict.fromkeys(COMPARED, 0.5), "kl_text", topic="assistant", probe="random")
     cost = table(
-        significance=[*by_arm(HIGH, "kl_text", topic="assistant", probe="update"), *by_arm(EVEN, "kl_slope", topic="assistant")],
+        significance=[*by_arm(HIGH, "kl_text", topic="assistant", probe="update"), *even],
         bits=[
             r for name, v in ((NARROW, 30.0), (BROAD, 40.0)) for q, x in (("bits", v), ("bits_known", 20.0)) for r in free(x, q, probe=name)
         ],
@@ -132,26 +156,38 @@ def test_a_number_whose_diagnostics_fail_is_no_finding():
     )
     failure = [Row("x", "free", "failures", 1.0, context="log_predictive", topic=NARROW, probe=THERMODYNAMIC, seed=0)]
     bad = pl.concat([good, to_table(failure).with_columns(part=pl.lit("evidence"))])
-    assert said(bad, "small adapters") == "FAILED for 1 of 1"
-    assert [line["failed"] for line in evidence_lines(bad)] == ["", "FAILED for 1 of 1"]
+    chains = [
+        Row("x", "free", f"log_predictive_{q}", v, context="log_predictive", topic=NARROW, probe=THERMODYNAMIC, seed=0)
+        for q, v in (("r_hat", 1.2), ("effective", 50.0))
+    ]
+    bad = pl.concat([bad, to_table(chains).with_columns(part=pl.lit("evidence"))])
+    expects = "small adapters that learnt the data expect the broad continuation"
+    assert said(bad, f"{expects} ({THERMODYNAMIC})") == "FAILED for 1 of 1: worst R-hat 1.2000, fewest effective draws 50"
+    assert said(bad, f"{expects} ({LAPLACE})") == "holds"
+    assert [line["failed"] for line in evidence_lines(bad)] == [False, True]
 
 
 def test_a_seed_that_never_gets_there_leaves_no_contrast_and_is_counted():
     never = least({**HIGH, "narrow": np.inf}, FRONTIER, "frobenius")
     cost = table(**{"frontier-frobenius": never})
-    assert said(cost, "narrow needs the larger norm (75% of the way down), frontier").startswith("no answer: a seed never gets there")
+    assert said(cost, "narrow needs the larger frobenius norm (75% of the way down), frontier").startswith(
+        "no answer: a seed never gets there"
+    )
     (line,) = (x for x in cost_lines(cost, "old") if x.name.startswith("least frobenius norm for 75%") and x.name.endswith("frontier"))
     assert line.contrast is None
     assert line.note == "narrow: 3 of 3 seeds never"
 
 
-def test_a_slope_that_is_not_two_is_said():
-    lines = {x.name: x for x in cost_lines(table(), "old")}
-    assert lines["Fisher norm a unit of norm, assistant"].note == "quadratic law: slope 2.00 to 2.02"
-    part = [*by_arm(LOW, "kl_text", topic="assistant", probe="update"), *by_arm(EVEN, "fisher_norm", topic="assistant")]
-    part += by_arm({**EVEN, "broad": 1.5}, "kl_slope", topic="assistant")
-    lines = {x.name: x for x in cost_lines(table(significance=part), "old")}
-    assert lines["Fisher norm a unit of norm, assistant"].note.startswith("FAILED, quadratic law: slope 1.50")
+def test_a_divergence_that_is_not_quadratic_is_said():
+    def note(cost):
+        return {x.name: x for x in cost_lines(cost, "old")}["Fisher norm a unit of norm, assistant"].note
+
+    good = table()
+    assert note(good) == "quadratic law: slope 2.00 to 2.02, size 1.00 to 1.02"
+    for quantity, value, found in (("kl_slope", 1.5, "slope 1.50 to 2.02"), ("kl_law", 1.3, "size 1.00 to 1.30")):
+        of = (pl.col("quantity") == quantity) & (pl.col("arm") == "broad")
+        assert note(good.with_columns(value=pl.when(of).then(value).otherwise(pl.col("value")))).startswith("FAILED, quadratic law")
+        assert found in note(good.with_columns(value=pl.when(of).then(value).otherwise(pl.col("value"))))
 
 
 def test_every_way_to_stay_narrow_has_a_line_of_its_own():
@@ -216,3 +252,6 @@ def test_a_seed_has_drifted_if_it_ends_there(monkeypatch, world, grammar):
     assert lines["dropped"]["moved"].mean == pytest.approx((0.3 + 0.6) / 2)  # less kept
     assert lines["added"]["moved"].mean == pytest.approx((-0.8 - 0.1) / 2)  # less never
     assert lines["kept"]["moved"] is None
+    for curve in ("kept", "never"):
+        monkeypatch.setitem(CURVES, curve, ([0.5] * 4, [0.5] * 4))
+    assert not [r for r in drift_rows(s, {step: {} for step in steps}) if r.quantity.startswith(("reverted", "steps"))]  # no middle to pass
