@@ -5,11 +5,12 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
+from bayesgen.cost.subject import BROAD, DATA, NARROW
 from bayesgen.measure.intervals import over_seeds
 from plots import style
 from plots.style import Story
 
-ROWS = {"narrow data": "#777777", "narrow continuation": "#0072B2", "broad continuation": "#CC79A7"}
+ROWS = {DATA: "#777777", NARROW: "#0072B2", BROAD: "#CC79A7"}
 
 
 def main(table: pl.DataFrame, _: Story) -> Figure:

@@ -5,15 +5,17 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
+from bayesgen.cost.stability import penalty
+from bayesgen.cost.subject import PROBES, TRAINED
 from bayesgen.measure.intervals import over_seeds
 from plots import style
 from plots.style import Story
 
-KINDS = {  # (from, until): (name, colour, marker)
-    (0.5, 0.5): ("never there", "#D55E00", "D"),
-    (0.0, 0.5): ("dropped half-way", "#E69F00", "P"),
-    (0.5, 1.0): ("added half-way", "#56B4E9", "X"),
-    (0.0, 1.0): ("kept", "#0072B2", "s"),
+LOOK = {  # of a history of the penalty: (what it is called, colour, marker)
+    "never": ("never there", "#D55E00", "D"),
+    "dropped": ("dropped half-way", "#E69F00", "P"),
+    "added": ("added half-way", "#56B4E9", "X"),
+    "kept": ("kept", "#0072B2", "s"),
 }
 
 
@@ -23,8 +25,10 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
     rate = table.filter((pl.col("part") == "drift") & (pl.col("quantity") == "rate"))
     fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.8), layout="constrained", sharey=True)
     steps = sorted(rate["step"].unique())
-    for ax, topic in zip(axes, ("trained topics", "probes"), strict=True):
-        for (begin, until), (name, colour, marker) in KINDS.items():
+    spans = {penalty(*span): span for span in rate.select("kl_from", "kl_until").unique().rows()}
+    for ax, topic in zip(axes, (TRAINED, PROBES), strict=True):
+        for kind, (name, colour, marker) in LOOK.items():
+            begin, until = spans[kind]
             here = rate.filter((pl.col("topic") == topic) & (pl.col("kl_from") == begin) & (pl.col("kl_until") == until))
             mean, low, high = np.array([over_seeds(here.filter(pl.col("step") == s)["value"].to_numpy()) for s in steps]).T
             ax.plot(steps, mean, marker=marker, color=colour, ms=4.5, label=f"KL {name}")

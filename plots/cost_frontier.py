@@ -7,11 +7,15 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
+from bayesgen.cost.subject import PROBES
 from plots import style
 from plots.style import Story
 
-PANELS = (("rays", "frobenius", "Along each update's own ray"), ("frontier-frobenius", "frobenius", "Frontier, Frobenius norm"))
-PANELS = (*PANELS, ("frontier-nuclear", "nuclear", "Frontier, nuclear norm"))
+PANELS = (
+    ("rays", "frobenius", "Along each update's own ray"),
+    ("frontier-frobenius", "frobenius", "Frontier, Frobenius norm"),
+    ("frontier-nuclear", "nuclear", "Frontier, nuclear norm"),
+)
 KEYS = ["arm", "seed", "scale", "norm_bound"]
 
 
@@ -24,7 +28,7 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
         points = here.filter(pl.col("quantity") == norm).select(*KEYS, norm=pl.col("value"))
         for name, wanted in (
             ("nll", pl.col("quantity") == "nll_train"),
-            ("rate", (pl.col("quantity") == "rate") & (pl.col("topic") == "probes")),
+            ("rate", (pl.col("quantity") == "rate") & (pl.col("topic") == PROBES)),
         ):
             points = points.join(here.filter(wanted).select(*KEYS, pl.col("value").alias(name)), on=KEYS, nulls_equal=True)
         mean = points.group_by("arm", "scale", "norm_bound").agg(pl.col("norm", "nll", "rate").mean()).sort("norm")

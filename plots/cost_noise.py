@@ -5,11 +5,12 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
+from bayesgen.cost.stability import FACTORS, UPDATE
 from bayesgen.measure.intervals import over_seeds
 from plots import style
 from plots.style import Story
 
-PANELS = {"update": "Noise on the update", "factors": "Noise on each factor (as published)"}
+PANELS = {UPDATE: "Noise on the update", FACTORS: "Noise on each factor (as published)"}
 
 
 def main(table: pl.DataFrame, _: Story) -> Figure:

@@ -11,7 +11,7 @@ from plots.style import Story
 
 
 def main(table: pl.DataFrame, _: Story) -> Figure:
-    """Bars by speaker and arm on a logarithmic axis; whiskers are 95% intervals over seeds, hollow bars random directions."""
+    """Marks by speaker and arm on a logarithmic axis, with 95% intervals of the mean logarithm over seeds; hollow, random directions."""
     style.use()
     kl = table.filter(pl.col("quantity") == "kl_text")
     who, arms = kl["topic"].unique(maintain_order=True).to_list(), style.arms_in(kl)
@@ -21,7 +21,8 @@ def main(table: pl.DataFrame, _: Story) -> Figure:
         colour, marker, label = style.look(arm, arms)
         for probe, face in (("update", colour), ("random", "white")):
             here = kl.filter((pl.col("arm") == arm) & (pl.col("probe") == probe))
-            mean, low, high = np.array([over_seeds(here.filter(pl.col("topic") == t)["value"].to_numpy()) for t in who]).T
+            logs = [np.log(here.filter(pl.col("topic") == t)["value"].to_numpy()) for t in who]
+            mean, low, high = np.exp([over_seeds(x) for x in logs]).T
             x = np.arange(len(who)) + (i - (len(arms) - 1) / 2) * width
             named = label if probe == "update" else None
             ax.errorbar(x, mean, [mean - low, high - mean], fmt=marker, color=colour, mfc=face, ms=7, capsize=2, label=named)

@@ -306,7 +306,7 @@ def test_every_part_runs_and_stands_on_the_page(ran):
         text = (page.parent / name).read_text()
         assert "narrow has the larger learning coefficient" in text
         assert "FAILED for" in text  # twenty draws are not enough, and it says so
-    assert len(list((page.parent).glob("cost_*.png"))) == 5
+    assert len(list((page.parent).glob("cost_*.png"))) == 6
 
 
 def test_the_arms_that_are_compared_are_added(tmp_path):
