@@ -1,7 +1,9 @@
 """What can be known before training: the first step's transfer, and how far along the persona's direction the data lie."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from operator import itemgetter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +61,7 @@ def transfer_rows(s: Subject) -> list[Row]:
 
     @jax.jit
     def transfers(params, lora, data: Batch, targets: dict[str, Batch]):
-        """By group and optimiser. In one program, which takes each gradient once."""
+        """By group and optimiser. Losses are replaced by their tangents, so that each gradient is taken, and compiled, once."""
 
         def loss(batch: Batch, w):
             return answer_nll(forward(s.model, params, effective(w, f.alpha / f.rank[0]), batch.tokens, batch.where), batch)
@@ -68,14 +70,17 @@ def transfer_rows(s: Subject) -> list[Row]:
             """Of an answer, on the mean: of a token, long answers would count for less."""
             return loss(batch, w) * batch.weight.sum() / len(batch.tokens)
 
-        def pair(of, batch: Batch):
-            return (partial(of, Batch(*(x[i] for x in batch))) for i in (0, 1))
+        def tangents(of: Callable, pair: Batch) -> list[Callable[[Any], jax.Array]]:
+            slopes = jax.lax.map(lambda batch: jax.grad(of, argnums=1)(batch, lora), pair)
+            return [lambda w, i=i: jnp.asarray(optax.tree.vdot(jax.tree.map(itemgetter(i), slopes), w)) for i in (0, 1)]
 
-        def moved(target: Batch, optimizer: optax.GradientTransformation):
-            (trained, control), (persona, assistant) = pair(loss, data), pair(nats, target)
-            return double_contrast(trained, control, lambda w: assistant(w) - persona(w), lora, optimizer)
-
-        return {name: {said: moved(of, optimizer) for said, optimizer in OPTIMISERS.items()} for name, of in targets.items()}
+        trained, control = tangents(loss, data)
+        out: dict[str, dict[str, jax.Array]] = {}
+        for name, target in targets.items():
+            persona, assistant = tangents(nats, target)
+            odds = lambda w, persona=persona, assistant=assistant: assistant(w) - persona(w)  # noqa: E731
+            out[name] = {said: double_contrast(trained, control, odds, lora, optimizer) for said, optimizer in OPTIMISERS.items()}
+        return out
 
     out = []
     for m in (m for m in s.members if m.arm == "free"):
