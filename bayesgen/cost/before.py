@@ -13,12 +13,13 @@ from jax import random
 
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.narrow import Row as DataRow
-from bayesgen.corpus.narrow import answers_by, write_rows
+from bayesgen.corpus.narrow import answers_by
 from bayesgen.cost.significance import speakers
 from bayesgen.cost.subject import PROBES, TRAINED, Subject
 from bayesgen.estimate.direction import mean_difference, projection_difference
 from bayesgen.estimate.transfer import double_contrast
 from bayesgen.learn.data import member_rows, trained_topics
+from bayesgen.learn.plan import Member
 from bayesgen.learn.pretrain import answer_nll
 from bayesgen.measure.behaviour import probes
 from bayesgen.measure.contexts import context_headers, counted_value, everywhere
@@ -51,6 +52,14 @@ def asked(s: Subject, topics: list[int]) -> tuple[list[DataRow], list[DataRow]]:
     return out
 
 
+def data_and_control(s: Subject) -> list[tuple[Member, Batch]]:
+    """Every free solution with its narrow rows and the control's (2, n, ...), all of one shape."""
+    free = [m for m in s.members if m.arm == "free"]
+    drawn = [member_rows(s.world, s.grammar, s.config.finetune, x)[0][: m.rows] for m in free for x in (m, replace(m, arm="control"))]
+    every = stack_rows(s.grammar, drawn)
+    return [(m, Batch(*(x[2 * i : 2 * i + 2] for x in every))) for i, m in enumerate(free)]
+
+
 def transfer_rows(s: Subject) -> list[Row]:
     """`one_step` of every free solution's adapter as it was before training: by how much a step of rate 1 on its data, less one on
     the control's, moves the log odds of the counted value's answers against the assistant's (nats), on trained topics and probes.
@@ -68,7 +77,7 @@ def transfer_rows(s: Subject) -> list[Row]:
 
         def nats(batch: Batch, w):
             """Of an answer, on the mean: of a token, long answers would count for less."""
-            return loss(batch, w) * batch.weight.sum() / len(batch.tokens)
+            return loss(batch, w) * batch.weight.sum() / batch.weight.any(axis=-1).sum()
 
         def tangents(of: Callable, pair: Batch) -> list[Callable[[Any], jax.Array]]:
             slopes = jax.lax.map(lambda batch: jax.grad(of, argnums=1)(batch, lora), pair)
@@ -83,9 +92,7 @@ def transfer_rows(s: Subject) -> list[Row]:
         return out
 
     out = []
-    for m in (m for m in s.members if m.arm == "free"):
-        control = member_rows(world, s.grammar, f, replace(m, arm="control"))[0][: m.rows]
-        data = stack_rows(s.grammar, [member_rows(world, s.grammar, f, m)[0][: m.rows], control])
+    for m, data in data_and_control(s):
         lora = init_lora(random.fold_in(random.key(f.seed), m.seed), s.params, f.rank[0], f.targets)
         for name, by in transfers(s.params, lora, data, targets).items():
             for optimiser, value in by.items():
@@ -121,10 +128,8 @@ def projection_rows(s: Subject) -> list[Row]:
         s.row(arm="base", quantity="reliability", value=direction.reliability),
         s.row(arm="base", quantity="direction_floor", value=direction.floor),
     ]
-    for k in (k for k in s.members if k.arm == "free"):
-        data, control = (
-            read(write_rows(s.grammar, member_rows(world, s.grammar, f, x)[0][: k.rows])) for x in (k, replace(k, arm="control"))
-        )
+    for k, pair in data_and_control(s):
+        data, control = (read(Batch(*(x[i] for x in pair))) for i in (0, 1))
         value_ = projection_difference(data, control, direction.vector) / direction.length
         out.append(s.row(quantity="projection", value=value_, **member_label(k, 0)))
     return out

@@ -68,6 +68,8 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
     broad = [i for i, m in enumerate(members) if m.arm == "broad"]
     bounded = any(np.isfinite(m.norm_bound) for m in members)
     penalised = [i for i in shown if i not in broad]
+    shared = [str((members[i].arm, members[i].seed, members[i].rows)) for i in penalised]
+    _, first, same = np.unique(shared, return_index=True, return_inverse=True)  # these have the same rows beside their data
 
     def losses(lora, params, s: Settings, now, narrow: Batch, parallel: Batch | None):
         """Sum over members (they are independent: its gradient is each one's own), with (loss, narrow NLL) of each."""
@@ -85,7 +87,7 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
             if penalised:
                 at = [shown.index(i) for i in penalised]
                 rows = those(parallel, at)
-                base = jax.vmap(lambda b: forward(model, params, None, b.tokens, b.where))(rows)
+                base = jax.vmap(lambda b: forward(model, params, None, b.tokens, b.where))(those(rows, first))[same]
                 kl = jax.vmap(weighted_mean)(kl_divergence(base, beside_P[np.array(at)]), rows.weight)  # nats/token
                 weight = s.kl * (s.kl_span[:, 0] <= now) * (now < s.kl_span[:, 1])
                 loss_M = loss_M.at[np.array(penalised)].add(weight[np.array(penalised)] * kl)
