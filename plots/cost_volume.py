@@ -30,7 +30,7 @@ def main(table: pl.DataFrame, _: Story) -> Figure:
     left.plot([], [], "_", color="#555555", ms=12, label="the tie alone")
     left.plot([], [], "o", color="#555555", mfc="white", label="hollow: a diagnostic fails")
     left.set_xticks(range(len(arms)), arms)
-    left.set_ylim(bottom=0)
+    left.axhline(0, color="#333333", lw=0.8)  # a coefficient below it is a failure to be seen
     left.set_ylabel("learning coefficient (nats)")
     left.set_title("Volume of the solutions")
     evidence = table.filter((pl.col("part") == "evidence") & (pl.col("context") == "log_predictive"))
