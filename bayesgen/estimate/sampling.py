@@ -60,7 +60,7 @@ def chains_mean(x: Float[Array, "C T"] | Float[np.ndarray, "C T"], divergences: 
     >>> chains_mean(random.normal(random.key(0), (4, 500))).failures
     ()
     >>> chains_mean(random.normal(random.key(0), (4, 500)) + jnp.arange(4.0)[:, None]).failures[0]
-    'R-hat 1.542 > 1.01'
+    'R-hat 1.538 > 1.01'
     """
     x = np.asarray(x, float)
     if x.shape[1] < 4:
