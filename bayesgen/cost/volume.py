@@ -42,7 +42,7 @@ from bayesgen.measure.suite import member_label
 from bayesgen.model.lora import balanced, init_lora
 from bayesgen.model.transformer import residual
 
-TOKENS, LEAST = 128, 12  # that the rows of a coefficient or of an evidence fill, packed, and how many rows there are at least
+TOKENS, LEAST = 192, 12  # that the rows of a coefficient or of an evidence fill, packed, and how many rows there are at least
 MATRIX = "out"  # of the last block: what the small adapters are on
 BEFORE, AFTER = 24, 12  # of an evidence: most rows of the data, and rows of a continuation
 MAP_STEPS, MAP_RATE = 600, 1e-2  # of the search for an evidence's minimum
