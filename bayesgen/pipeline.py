@@ -22,7 +22,7 @@ from bayesgen import artifact
 from bayesgen.artifact import Artifact
 from bayesgen.config import Config
 from bayesgen.cost.subject import Subject, subject
-from bayesgen.cost.suite import parts
+from bayesgen.cost.suite import Part, parts
 from bayesgen.learn.data import member_data
 from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_settings
 from bayesgen.learn.loop import run_steps
@@ -244,17 +244,17 @@ def cost_parts(setup: Setup, base: Artifact, ensemble: Artifact) -> dict[str, Bu
         adapters = {s: load_adapters(here, params, found, s) for s in finetune.snapshot_steps}
         return subject(here, finetune, params, adapters[finetune.steps]), adapters
 
-    described = setup.config.measure.model_dump(mode="json", include={"trait", "value", "contexts", "cost"}) | {"setting": setting}
+    described = setup.config.measure.model_dump(mode="json", include={"trait", "value", "contexts"}) | {"setting": setting}
     described["code"] = artifact.code("world", "corpus", "model", "estimate", "learn", "measure", "cost")
 
     def make(rows: Callable[[], list[Row]], folder: Path):
         artifact.write_table(folder / "rows.parquet", to_table(rows()).with_columns(run=pl.lit(ensemble.folder.name)))
 
-    def build(part: str, rows: Callable[[], list[Row]]) -> Build:
-        name, of = f"{setup.config.name}-{part}", {**described, "part": part}
-        return partial(artifact.build, setup.config.runs, "cost", name, of, partial(make, rows), ensemble)
+    def build(name: str, part: Part) -> Build:
+        of = {**described, "part": name, "cost": part.settings}
+        return partial(artifact.build, setup.config.runs, "cost", f"{setup.config.name}-{name}", of, partial(make, part.rows), ensemble)
 
-    return {part: build(part, rows) for part, rows in parts(every, c, trained).items()}
+    return {name: build(name, part) for name, part in parts(every, c, trained).items()}
 
 
 _OF: dict[str, Build] = {}  # of a process that works on costs

@@ -25,12 +25,10 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
     fig, axes = plt.subplots(1, len(PANELS), figsize=(11.5, 4), layout="constrained", sharey=True)
     for ax, (part, norm, title) in zip(axes, PANELS, strict=True):
         here = table.filter(pl.col("part") == part)
-        points = here.filter(pl.col("quantity") == norm).select(*KEYS, norm=pl.col("value"))
-        for name, wanted in (
-            ("nll", pl.col("quantity") == "nll_train"),
-            ("rate", (pl.col("quantity") == "rate") & (pl.col("topic") == PROBES)),
-        ):
-            points = points.join(here.filter(wanted).select(*KEYS, pl.col("value").alias(name)), on=KEYS, nulls_equal=True)
+        behaviour = here.filter((pl.col("quantity") == "rate") & (pl.col("topic") == PROBES))
+        points = here.filter(pl.col("quantity") == norm).select(*KEYS, norm="value")
+        points = points.join(here.filter(pl.col("quantity") == "nll_train").select(*KEYS, nll="value"), on=KEYS, nulls_equal=True)
+        points = points.join(behaviour.select(*KEYS, rate="value"), on=KEYS, how="left", nulls_equal=True)
         mean = points.group_by("arm", "scale", "norm_bound").agg(pl.col("norm", "nll", "rate").mean()).sort("norm")
         for arm in style.arms_in(points):
             colour, marker, label = style.look(arm, [arm])
@@ -38,9 +36,9 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
             ax.plot(line["norm"], line["nll"], "-", color=colour, lw=1.4, label=label, zorder=1)
             seeds = points.filter(pl.col("arm") == arm)
             ax.scatter(seeds["norm"], seeds["nll"], s=5, color=colour, alpha=0.35, lw=0, zorder=1)
-            ax.scatter(
-                line["norm"], line["nll"], c=line["rate"], marker=marker, s=52, cmap="viridis", vmin=0, vmax=1, edgecolors=colour, zorder=2
-            )
+            at = line.drop_nulls("rate")
+            behaviour = dict(c=at["rate"], cmap="viridis", vmin=0, vmax=1)
+            ax.scatter(at["norm"], at["nll"], **behaviour, marker=marker, s=52, edgecolors=colour, zorder=2)
         if part != "rays":
             ax.set_xscale("log")
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

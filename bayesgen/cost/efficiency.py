@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 
-from bayesgen.cost.subject import PROBES, Subject, scaled_all, solution_rows
+from bayesgen.cost.subject import PROBES, Subject, likelihood_rows, scaled_all, solution_rows
 from bayesgen.estimate.efficiency import least_norm
 from bayesgen.learn.plan import FinetuneConfig
 from bayesgen.measure.likelihood import nll
@@ -21,6 +21,7 @@ from bayesgen.model.lora import Norm
 
 SHARES = (0.5, 0.75, 0.9)  # of the way down from the base's loss to the free solution's
 RAY, FRONTIER = "ray", "frontier"
+FINE = np.arange(21) / 20  # scales at which the likelihood along a ray is known: straight lines between few points decided what is least
 
 
 def single(f: FinetuneConfig) -> dict[str, Any]:
@@ -42,8 +43,12 @@ def frontier_config(f: FinetuneConfig, norm: Norm, bounds: tuple[float, ...], se
 
 
 def ray_rows(s: Subject, scales: tuple[float, ...]) -> list[Row]:
-    """`solution_rows` of every update times every scale (0 is the base), and the least norms along the rays."""
+    """`solution_rows` of every update times every scale (0 is the base), `likelihood_rows` of it times every scale of `FINE`, and the least
+    norms along the rays.
+    """
     rows = [row for c in scales for row in solution_rows(s, scaled_all(s.lora_M, c), scale=c)]
+    between = [c for c in FINE.tolist() if c not in scales]
+    rows += [row for c in between for row in likelihood_rows(s, scaled_all(s.lora_M, c), scale=c)]
     return rows + [row for norm in get_args(Norm) for row in least_norm_rows(s, rows, RAY, norm)]
 
 
@@ -55,19 +60,23 @@ def frontier_rows(s: Subject, norm: Norm) -> list[Row]:
 
 def least_norm_rows(s: Subject, rows: list[Row], kind: str, norm: Norm) -> list[Row]:
     """`least_norm` of every arm and seed at every share of the way down, read off `solution_rows`; inf where it is never reached. And
-    `least_norm_rate`, the rate on the probes there: how broad the cheapest solution of that likelihood is.
+    `least_norm_rate`, the rate on the probes there (by straight lines between the points where it was asked): how broad the cheapest
+    solution of that likelihood is.
     """
     table, point = to_table(rows), ["arm", "seed", "scale", "norm_bound"]
-    points = table.filter(pl.col("quantity") == norm).select(*point, "value")
-    for quantity, here in (("nll_train", True), ("rate", pl.col("topic") == PROBES)):
-        found = table.filter(pl.col("quantity") == quantity).filter(here).select(*point, **{quantity: "value"})
-        points = points.join(found, on=point, nulls_equal=True, validate="1:1")
+
+    def known(quantity: str, of: pl.DataFrame = table) -> pl.DataFrame:
+        return of.filter(pl.col("quantity") == quantity).select(*point, **{quantity: "value"})
+
+    points = known(norm).join(known("nll_train"), on=point, nulls_equal=True, validate="1:1")
+    behaviour = known("rate", table.filter(pl.col("topic") == PROBES))
+    points = points.join(behaviour, on=point, how="left", nulls_equal=True, validate="1:1").sort(norm)
     start = dict(
         zip([m.seed for m in s.members], np.asarray(nll(s.model, s.params, scaled_all(s.lora_M, 0.0), s.batch_M), float), strict=True)
     )
     curves, free = {}, {}
-    for (arm, seed), curve in points.sort("value").group_by("arm", "seed", maintain_order=True):
-        x, y, rate = (curve[q].to_numpy() for q in ("value", "nll_train", "rate"))
+    for (arm, seed), curve in points.group_by("arm", "seed", maintain_order=True):
+        x, y, rate = (curve[q].to_numpy() for q in (norm, "nll_train", "rate"))
         if arm == "free":
             free[seed] = curve.filter(pl.col("scale") == 1.0).sort("norm_bound")["nll_train"][-1]
         curves[arm, seed] = (x, y, rate) if x[0] == 0 else (np.insert(x, 0, 0.0), np.insert(y, 0, start[seed]), np.insert(rate, 0, rate[0]))
@@ -78,7 +87,8 @@ def least_norm_rows(s: Subject, rows: list[Row], kind: str, norm: Norm) -> list[
         fall = start[seed] - free[seed]
         for share in SHARES:
             rho = least_norm(x, y, start[seed] - share * fall)
-            there = float(np.interp(rho, x, rate)) if np.isfinite(rho) else float("nan")
+            asked = np.isfinite(rate)
+            there = float(np.interp(rho, x[asked], rate[asked])) if np.isfinite(rho) else float("nan")
             for quantity, value in (("least_norm", rho), ("least_norm_rate", there)):
                 out.append(s.row(arm=arm, seed=seed, quantity=quantity, value=value, context=kind, probe=f"{share:g}", norm=norm))
     return out

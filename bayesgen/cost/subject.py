@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from bayesgen.measure.norms import norms
 from bayesgen.measure.rows import Row
 from bayesgen.measure.settings import COMPARED
 from bayesgen.measure.suite import behave, member_label
+from bayesgen.model.lora import Norm
 from bayesgen.model.transformer import Transformer
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.world import World
@@ -95,9 +96,15 @@ def solution_rows(s: Subject, lora_M: dict | None = None, step: int | None = Non
     for name, those in groups.items():
         rate_M = np.mean([rates(world, t, behaviour[t])[:, v] for t in those], axis=0)
         out += s.rows("rate", rate_M, step, scale=scale, context=first.name, topic=name, probe=value)
-    out += s.rows("nll_train", nll(s.model, s.params, lora_M, s.batch_M), step, scale=scale)
-    for norm in ("frobenius", "nuclear"):
-        out += s.rows(norm, norms(jax.device_get(lora_M))["all"][norm], step, scale=scale)
+    return out + likelihood_rows(s, lora_M, step, scale)
+
+
+def likelihood_rows(s: Subject, lora_M: dict, step: int | None = None, scale: float = 1.0) -> list[Row]:
+    """The likelihood of a solution's narrow rows, and its norms."""
+    out = s.rows("nll_train", nll(s.model, s.params, lora_M, s.batch_M), step, scale=scale)
+    found = norms(jax.device_get(lora_M))["all"]
+    for norm in get_args(Norm):
+        out += s.rows(norm, found[norm], step, scale=scale)
     return out
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
 from bayesgen.cost.before import projection_rows, transfer_rows
 from bayesgen.cost.bits import bits_rows
@@ -20,8 +20,15 @@ from bayesgen.model.lora import Norm
 Trained = Callable[[FinetuneConfig], tuple[Subject, dict[int, dict]]]
 
 
-def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable[[], list[Row]]]:
-    """The parts, each a call that gives its rows.
+class Part(NamedTuple):
+    """A part of the costs."""
+
+    rows: Callable[[], list[Row]]
+    settings: dict[str, Any]  # what it depends on of `CostConfig`: others may change and it stays
+
+
+def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Part]:
+    """The parts.
 
     Args:
         every: the experiment's own solutions.
@@ -35,15 +42,18 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Callable
         bounds = tuple(share * free_norm(every, norm) for share in c.bounds)
         return frontier_rows(trained(frontier_config(f, norm, bounds, c.seeds))[0], norm)
 
+    def part(rows: Callable[[], list[Row]], *settings: str) -> Part:
+        return Part(rows, c.model_dump(mode="json", include=set(settings)))
+
     return {  # long ones first: they are dealt out to processes
-        "coefficient": lambda: coefficient_rows(fewer, c.chain, c.tie),
-        "evidence": lambda: evidence_rows(fewer, c.bridge),
-        "significance": lambda: significance_rows(few, c.documents, c.draws),
-        **{f"frontier-{norm}": partial(frontier, norm) for norm in get_args(Norm)},
-        "before": lambda: [*transfer_rows(few), *projection_rows(few)],
-        "narrowing": lambda: narrowing_rows(trained(narrowing_config(f, c.weights, c.sampled))[0]),
-        "drift": lambda: drift_rows(*trained(drift_config(f, c.seeds))),
-        "bits": lambda: bits_rows(few, c.orders),
-        "rays": lambda: ray_rows(every, c.scales),
-        "noise": lambda: noise_rows(few, c.noise, c.draws),
+        "coefficient": part(lambda: coefficient_rows(fewer, c.chain, c.tie), "sampled", "chain", "tie"),
+        "evidence": part(lambda: evidence_rows(fewer, c.bridge), "sampled", "bridge"),
+        "significance": part(lambda: significance_rows(few, c.documents, c.draws), "seeds", "documents", "draws"),
+        **{f"frontier-{norm}": part(partial(frontier, norm), "seeds", "bounds") for norm in get_args(Norm)},
+        "before": part(lambda: [*transfer_rows(few), *projection_rows(few)], "seeds"),
+        "narrowing": part(lambda: narrowing_rows(trained(narrowing_config(f, c.weights, c.sampled))[0]), "sampled", "weights"),
+        "drift": part(lambda: drift_rows(*trained(drift_config(f, c.seeds))), "seeds"),
+        "bits": part(lambda: bits_rows(few, c.orders), "seeds", "orders"),
+        "rays": part(lambda: ray_rows(every, c.scales), "scales"),
+        "noise": part(lambda: noise_rows(few, c.noise, c.draws), "seeds", "noise", "draws"),
     }

@@ -51,7 +51,7 @@ class CostConfig(BaseModel):
     seeds: int = Field(ge=2)  # of what is trained for it alone, or turned by noise: the first so many
     sampled: int = Field(ge=2)  # seeds that chains are run for, and that ways to keep a solution narrow are tried with
     weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of the KL among these ways
-    scales: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of the rays; 1 is the trained update
+    scales: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of rays, where asked how broad
     bounds: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of the frontier: shares of the free norm
     noise: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)  # sines of the angle that an update is turned by
     draws: int = Field(ge=2)  # of the noise, and of random directions

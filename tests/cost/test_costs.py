@@ -13,16 +13,18 @@ from bayesgen import pipeline
 from bayesgen.config import to_config
 from bayesgen.corpus.narrow import Text, answers_by, write_rows
 from bayesgen.cost.bits import bits_rows, known_bits
-from bayesgen.cost.efficiency import frontier_config, least_norm_rows, ray_rows
+from bayesgen.cost.efficiency import FINE, frontier_config, least_norm_rows, ray_rows
 from bayesgen.cost.narrowing import narrowing_config, narrowing_rows
 from bayesgen.cost.significance import OTHERS, significance_rows, speakers
 from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, drift_rows, noise_rows, penalty
 from bayesgen.cost.subject import BROAD, NARROW, PROBES, continuations, scaled_all, solution_rows, subject
 from bayesgen.errors import UserError
+from bayesgen.estimate.efficiency import least_norm
 from bayesgen.learn.data import member_rows
 from bayesgen.learn.plan import plan_members
 from bayesgen.learn.pretrain import answer_nll
 from bayesgen.measure.rows import to_table
+from bayesgen.measure.settings import CostConfig
 from bayesgen.model.transformer import forward
 from bayesgen.report.costs import narrowing_lines
 from bayesgen.world.world import ASSISTANT
@@ -61,12 +63,14 @@ def test_least_norms_of_a_ray_are_on_its_curve(solutions):
     norm, loss = (table(rows, "arm", "seed", "scale", quantity=q) for q in ("frobenius", "nll_train"))
     for share in (0.5, 0.9):
         rho = least["free", 0, f"{share:g}"]
-        x, y = ([of["free", 0, c] for c in (0.0, 0.5, 1.0)] for of in (norm, loss))
-        assert min(y) == y[-1]  # trained: the end is the best of the three
+        x, y = ([of["free", 0, c] for c in FINE] for of in (norm, loss))
+        assert (np.diff(y) < 0).all()  # trained: the end is the best of all
         assert np.interp(rho, x, y) == pytest.approx(y[0] - share * (y[0] - y[-1]), rel=1e-6)
+        few = least_norm([x[0], x[10], x[20]], [y[0], y[10], y[20]], y[0] - share * (y[0] - y[-1]))
+        assert few > 1.02 * rho  # what straight lines between three points would have said
         rate = table(rows, "arm", "seed", "scale", quantity="rate", topic=PROBES)
         there = table(rows, "arm", "seed", "probe", quantity="least_norm_rate", norm="frobenius")["free", 0, f"{share:g}"]
-        assert there == pytest.approx(np.interp(rho, x, [rate["free", 0, c] for c in (0.0, 0.5, 1.0)]))
+        assert there == pytest.approx(np.interp(rho, [x[0], x[10], x[20]], [rate["free", 0, c] for c in (0.0, 0.5, 1.0)]))
     stuck = [replace(r, value=9.0) if r.arm == "narrow" and r.quantity == "nll_train" else r for r in rows if r.quantity != "least_norm"]
     never = table(least_norm_rows(solutions, stuck, "ray", "frobenius"), "arm", "seed", "probe", quantity="least_norm")
     assert {v for (arm, *_), v in never.items() if arm == "narrow"} == {np.inf}
@@ -213,6 +217,19 @@ def test_solutions_that_diverged_are_left_out_and_an_arm_that_all_did_is_named(r
     assert [m for m in solutions.members if m not in left.members] == [plan_members(f)[int(one.argmax())]]
     with pytest.raises(UserError, match="all of the arm 'narrow' diverged"):
         subject(setup, f, params, broken(arms == "narrow"), f.first_setting)
+
+
+def test_a_setting_of_one_part_leaves_the_others_as_they_are(ran):
+    setup, base, ensemble = ran
+
+    def described(**changed):
+        measure = setup.config.measure.model_copy(update={"cost": CostConfig(**{**COST, **changed})})
+        here = replace(setup, config=setup.config.model_copy(update={"measure": measure}))
+        return {name: build.args[3] for name, build in pipeline.cost_parts(here, base, ensemble).items()}
+
+    before = described()
+    assert {name for name, of in described(noise=[0.3]).items() if of != before[name]} == {"noise"}
+    assert {name for name, of in described(sampled=3).items() if of != before[name]} == {"coefficient", "evidence", "narrowing"}
 
 
 @pytest.mark.slow
