@@ -55,9 +55,9 @@ POWERS = (np.arange(3) / 2) ** 3  # of the continuation, whose likelihood change
 
 
 def coefficient_rows(s: Subject, draws: int, tie: float) -> list[Row]:
-    """`llc` of every solution with `llc_error`, `llc_r_hat`, `llc_effective`, what the tie alone gives (`llc_tied`), the number of failed
-    diagnostics, the number of its rows (`llc_rows`), `llc_n_beta`, how far the mode lies from the solution (`llc_moved`, a share of its
-    length) and by how much the descent may have missed it (`llc_missed`, nats).
+    """`llc` of every solution with `llc_error`, `llc_r_hat`, `llc_effective`, `llc_diverged`, what the tie alone gives (`llc_tied`), the
+    number of failed diagnostics, the number of its rows (`llc_rows`), `llc_n_beta`, how far the mode lies from the solution (`llc_moved`,
+    a share of its length) and by how much the descent may have missed it (`llc_missed`, nats).
     """
     f = s.config.finetune
     drawn = some_rows(s, s.members, max(m.rows for m in s.members))
@@ -87,7 +87,8 @@ def coefficient_rows(s: Subject, draws: int, tie: float) -> list[Row]:
         n_beta, (lora, data) = min(default_n_beta(m.rows), float(len(drawn[i]))), jax.tree.map(itemgetter(i), (s.lora_M, data_M))
         chains, at, beside = chains_of(s.params, lora, data, n_beta, random.fold_in(random.key(f.seed + 1), m.seed))
         found = coefficient(chains, at, n_beta)
-        numbers = {"llc": found.value, "llc_error": found.error, "llc_r_hat": found.r_hat, "llc_effective": found.effective, **beside}
+        numbers = {"llc": found.value, "llc_error": found.error, "llc_r_hat": found.r_hat, "llc_effective": found.effective}
+        numbers |= {"llc_diverged": chains.divergences, **beside}
         failures = len(found.failures) + float(beside["llc_missed"] > AT_REST)
         numbers |= {"llc_rows": len(drawn[i]), "llc_n_beta": n_beta, "failures": failures}
         out += [s.row(quantity=q, value=float(v), **member_label(m, f.steps)) for q, v in numbers.items()]

@@ -84,6 +84,7 @@ QUANTITIES = {
     "llc_error": ("nats", "its Monte-Carlo standard error"),
     "llc_r_hat": ("ratio", "split R-hat of its chains"),
     "llc_effective": ("count", "independent draws that its chains are worth"),
+    "llc_diverged": ("count", "trajectories of its chains that left the level set"),
     "llc_tied": ("nats", "the same with draws of the tie alone: where the coefficient is near it, the data decide nothing"),
     "llc_moved": (
         "share",

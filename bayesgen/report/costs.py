@@ -107,9 +107,12 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
 
 
 def worst_diagnostics(chains: pl.DataFrame) -> str:
-    """The largest R-hat, the fewest effective draws and the largest distance from the mode of all sets of chains, in words."""
-    r_hat, least, missed = (chains.filter(pl.col("quantity") == q)["value"] for q in ("llc_r_hat", "llc_effective", "llc_missed"))
-    return f"worst R-hat {r_hat.max():.4f}, fewest effective draws {least.min():.0f}, mode missed by {missed.max():.2g} nats at most"
+    """The largest R-hat, the fewest effective draws, how many trajectories diverged and the largest distance from the mode of all sets
+    of chains, in words.
+    """
+    of = {q: chains.filter(pl.col("quantity") == f"llc_{q}")["value"] for q in ("r_hat", "effective", "diverged", "missed")}
+    said = f"worst R-hat {of['r_hat'].max():.4f}, fewest effective draws {of['effective'].min():.0f}"
+    return f"{said}, {of['diverged'].sum():.0f} divergent trajectories, mode missed by {of['missed'].max():.2g} nats at most"
 
 
 def coefficient_failures(chains: pl.DataFrame) -> str:

@@ -63,6 +63,7 @@ def table(**changes):
         + by_arm(dict.fromkeys(COMPARED, 30.0), "llc_tied")
         + by_arm(dict.fromkeys(COMPARED, 1.0), "llc_r_hat")
         + by_arm(dict.fromkeys(COMPARED, 900.0), "llc_effective")
+        + by_arm(dict.fromkeys(COMPARED, 0.0), "llc_diverged")
         + by_arm(dict.fromkeys(COMPARED, 0.01), "llc_missed")
         + [Row("x", arm, "failures", 0.0, seed=s) for arm in COMPARED for s in SEEDS]
         + by_arm(dict.fromkeys(COMPARED, 40.0), "llc_rows")
@@ -150,6 +151,8 @@ def test_a_number_whose_diagnostics_fail_is_no_finding():
     assert said(one, "narrow has the larger") == "holds"
     notes = {x.name: x.note for x in cost_lines(one, "old")}
     assert notes["learning coefficient, of 40 rows at n_beta 12"].startswith("FAILED for 3 of 9")
+    diverged = {x.name: x.note for x in cost_lines(with_chains("llc_diverged", 2.0), "old")}
+    assert ", 18 divergent trajectories, " in diverged["learning coefficient, of 40 rows at n_beta 12"]
     assert (
         said(with_chains("llc_tied", 3.5), "narrow has the larger")
         == "FAILED: the tie decides, which alone gives no more than 1.16 times as much"
