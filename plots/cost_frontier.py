@@ -37,8 +37,8 @@ def main(table: pl.DataFrame, story: Story) -> Figure:
             seeds = points.filter(pl.col("arm") == arm)
             ax.scatter(seeds["norm"], seeds["nll"], s=5, color=colour, alpha=0.35, lw=0, zorder=1)
             at = line.drop_nulls("rate")
-            behaviour = dict(c=at["rate"], cmap="viridis", vmin=0, vmax=1)
-            ax.scatter(at["norm"], at["nll"], **behaviour, marker=marker, s=52, edgecolors=colour, zorder=2)
+            of_rate = dict(c=at["rate"], cmap="viridis", vmin=0, vmax=1)
+            ax.scatter(at["norm"], at["nll"], **of_rate, marker=marker, s=52, edgecolors=colour, zorder=2)
         if part != "rays":
             ax.set_xscale("log")
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -84,10 +84,9 @@ def least_norm_rows(s: Subject, rows: list[Row], kind: str, norm: Norm) -> list[
     for (arm, seed), (x, y, rate) in curves.items():
         if seed not in free:
             continue
-        fall = start[seed] - free[seed]
+        fall, asked = start[seed] - free[seed], np.isfinite(rate)
         for share in SHARES:
             rho = least_norm(x, y, start[seed] - share * fall)
-            asked = np.isfinite(rate)
             there = float(np.interp(rho, x[asked], rate[asked])) if np.isfinite(rho) else float("nan")
             for quantity, value in (("least_norm", rho), ("least_norm_rate", there)):
                 out.append(s.row(arm=arm, seed=seed, quantity=quantity, value=value, context=kind, probe=f"{share:g}", norm=norm))
