@@ -1,8 +1,7 @@
 """Efficiency of an ensemble's solutions: along their own rays, and along the frontier that training finds under a bound.
 
 Both give curves of the narrow loss against the norm, one a seed, and the behaviour at every point. `least_norm_rows` reads off them
-what it takes to come down from the base's loss by a share of what the same seed's free solution comes down: the trained one on a ray, the
-one under the widest bound on the frontier.
+what it takes to come down from the base's loss by a share of what the same seed's free solution, as trained, comes down.
 """
 
 from typing import Any, get_args
@@ -36,6 +35,12 @@ def free_norm(s: Subject, norm: Norm) -> float:
     return float(np.asarray(norms(s.lora_M)["all"][norm])[free].mean())
 
 
+def free_losses(s: Subject) -> dict[int, float]:
+    """The narrow loss of every seed's free solution."""
+    free = s.take([i for i, m in enumerate(s.members) if m.arm == "free"])
+    return dict(zip([m.seed for m in free.members], np.asarray(nll(s.model, s.params, free.lora_M, free.batch_M), float), strict=True))
+
+
 def frontier_config(f: FinetuneConfig, norm: Norm, bounds: tuple[float, ...], seeds: int) -> FinetuneConfig:
     """The three arms under every bound; bounds of three digits, so that they can be read."""
     rounded = tuple(float(f"{b:.3g}") for b in bounds)
@@ -49,19 +54,19 @@ def ray_rows(s: Subject, scales: tuple[float, ...]) -> list[Row]:
     rows = [row for c in scales for row in solution_rows(s, scaled_all(s.lora_M, c), scale=c)]
     between = [c for c in FINE.tolist() if c not in scales]
     rows += [row for c in between for row in likelihood_rows(s, scaled_all(s.lora_M, c), scale=c)]
-    return rows + [row for norm in get_args(Norm) for row in least_norm_rows(s, rows, RAY, norm)]
+    return rows + [row for norm in get_args(Norm) for row in least_norm_rows(s, rows, RAY, norm, free_losses(s))]
 
 
-def frontier_rows(s: Subject, norm: Norm) -> list[Row]:
+def frontier_rows(s: Subject, norm: Norm, free: dict[int, float]) -> list[Row]:
     """`solution_rows` of trainings under bounds on a norm, and the least norms along the frontier."""
     rows = solution_rows(s)
-    return rows + least_norm_rows(s, rows, FRONTIER, norm)
+    return rows + least_norm_rows(s, rows, FRONTIER, norm, free)
 
 
-def least_norm_rows(s: Subject, rows: list[Row], kind: str, norm: Norm) -> list[Row]:
-    """`least_norm` of every arm and seed at every share of the way down, read off `solution_rows`; inf where it is never reached. And
-    `least_norm_rate`, the rate on the probes there (by straight lines between the points where it was asked): how broad the cheapest
-    solution of that likelihood is.
+def least_norm_rows(s: Subject, rows: list[Row], kind: str, norm: Norm, free: dict[int, float]) -> list[Row]:
+    """`least_norm` of every arm and seed at every share of the way from the base's loss to that of the seed's `free` solution, read off
+    `solution_rows`; inf where it is never reached. And `least_norm_rate`, the rate on the probes there (by straight lines between the
+    points where it was asked): how broad the cheapest solution of that likelihood is.
     """
     table, point = to_table(rows), ["arm", "seed", "scale", "norm_bound"]
 
@@ -74,11 +79,9 @@ def least_norm_rows(s: Subject, rows: list[Row], kind: str, norm: Norm) -> list[
     start = dict(
         zip([m.seed for m in s.members], np.asarray(nll(s.model, s.params, scaled_all(s.lora_M, 0.0), s.batch_M), float), strict=True)
     )
-    curves, free = {}, {}
+    curves = {}
     for (arm, seed), curve in points.group_by("arm", "seed", maintain_order=True):
         x, y, rate = (curve[q].to_numpy() for q in (norm, "nll_train", "rate"))
-        if arm == "free":
-            free[seed] = curve.filter(pl.col("scale") == 1.0).sort("norm_bound")["nll_train"][-1]
         curves[arm, seed] = (x, y, rate) if x[0] == 0 else (np.insert(x, 0, 0.0), np.insert(y, 0, start[seed]), np.insert(rate, 0, rate[0]))
     out = []
     for (arm, seed), (x, y, rate) in curves.items():

@@ -80,22 +80,26 @@ def subject(setup, finetune: FinetuneConfig, params, lora_M: dict, setting: Mapp
     return Subject(config, setup.world, setup.grammar, setup.model, setup.source, params, chosen, of, batch_M)
 
 
-def solution_rows(s: Subject, lora_M: dict | None = None, step: int | None = None, scale: float = 1.0) -> list[Row]:
-    """What a solution is: its norms, the likelihood of its narrow rows, and the counted value's rate on trained topics and probes
-    (means over topics, first context). `lora_M`: other adapters of the same solutions, of the same shape.
-    """
-    lora_M = s.lora_M if lora_M is None else lora_M
+def group_rates(s: Subject, lora_M: dict) -> dict[str, np.ndarray]:
+    """The counted value's rate on trained topics and on probes (means over topics, first context), one of each adapter."""
     f, m, world = s.config.finetune, s.config.measure, s.world
     first = m.contexts[0]
-    value = counted_value(world, f, m, first)
-    v = world.values[m.trait].index(value)
+    v = world.values[m.trait].index(counted_value(world, f, m, first))
     groups = {TRAINED: everywhere(trained_topics(world, f)), PROBES: [world.topic_index(p) for p in f.probes]}
     topics = [t for those in groups.values() for t in those]
     behaviour = behave(world, s.grammar, s.model, s.params, context_headers(world, f, m)[first.name], topics, lora_M)
-    out = []
-    for name, those in groups.items():
-        rate_M = np.mean([rates(world, t, behaviour[t])[:, v] for t in those], axis=0)
-        out += s.rows("rate", rate_M, step, scale=scale, context=first.name, topic=name, probe=value)
+    return {name: np.mean([rates(world, t, behaviour[t])[:, v] for t in those], axis=0) for name, those in groups.items()}
+
+
+def solution_rows(s: Subject, lora_M: dict | None = None, step: int | None = None, scale: float = 1.0) -> list[Row]:
+    """What a solution is: its norms, the likelihood of its narrow rows, and its `group_rates`. `lora_M`: other adapters of the same
+    solutions, of the same shape.
+    """
+    lora_M = s.lora_M if lora_M is None else lora_M
+    m = s.config.measure
+    first = m.contexts[0]
+    label = dict(scale=scale, context=first.name, probe=counted_value(s.world, s.config.finetune, m, first))
+    out = [row for name, rate_M in group_rates(s, lora_M).items() for row in s.rows("rate", rate_M, step, topic=name, **label)]
     return out + likelihood_rows(s, lora_M, step, scale)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, get_args
 
 from bayesgen.cost.before import projection_rows, transfer_rows
 from bayesgen.cost.bits import bits_rows
-from bayesgen.cost.efficiency import free_norm, frontier_config, frontier_rows, ray_rows
+from bayesgen.cost.efficiency import free_losses, free_norm, frontier_config, frontier_rows, ray_rows
 from bayesgen.cost.narrowing import narrowing_config, narrowing_rows
 from bayesgen.cost.significance import significance_rows
 from bayesgen.cost.stability import drift_config, drift_rows, noise_rows
@@ -40,7 +40,7 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Part]:
 
     def frontier(norm: Norm) -> list[Row]:
         bounds = tuple(share * free_norm(every, norm) for share in c.bounds)
-        return frontier_rows(trained(frontier_config(f, norm, bounds, c.seeds))[0], norm)
+        return frontier_rows(trained(frontier_config(f, norm, bounds, c.seeds))[0], norm, free_losses(every))
 
     def part(rows: Callable[[], list[Row]], *settings: str) -> Part:
         return Part(rows, c.model_dump(mode="json", include=set(settings)))

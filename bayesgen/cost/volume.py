@@ -30,7 +30,7 @@ from jax import random
 
 from bayesgen.corpus.narrow import Row as DataRow
 from bayesgen.cost.efficiency import free_norm
-from bayesgen.cost.subject import BROAD, DATA, NARROW, Subject, continuations
+from bayesgen.cost.subject import BROAD, DATA, NARROW, Subject, continuations, group_rates
 from bayesgen.estimate.evidence import Evidence, curvature, gaussian_energy, gaussian_integral, integral, rotations
 from bayesgen.estimate.llc import coefficient, default_n_beta, tied
 from bayesgen.estimate.sampling import Chains, split_hmc
@@ -142,7 +142,8 @@ def prior_precision(s: Subject) -> float:
 def evidence_rows(s: Subject, draws: int) -> list[Row]:
     """For every free solution's rows, with Monte-Carlo errors and the number of failed diagnostics: `log_evidence` of the data and of them
     with either continuation, by Laplace's method at a minimum (nan where it is none); `log_predictive` of either continuation after the
-    data, as the differences of these and by thermodynamic integration (`probe`).
+    data, as the differences of these and by thermodynamic integration (`probe`); and `evidence_rate`, what the adapter at each minimum
+    answers on the trained topics and on the probes.
     """
     f, last = s.config.finetune, s.model.config.layers - 2
     gamma = prior_precision(s)
@@ -201,12 +202,13 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
     alone = pack_data(s.grammar, [after_M[i][name] for name, i in pairs])  # of one shape: compiled once
     both = pack_data(s.grammar, [[*data_M[i], *after_M[i][name]] for name, i in pairs])
     of_data = pack_data(s.grammar, data_M)
-    out = []
+    out, minima = [], []
     for i, m in enumerate(free):
         key, label = random.fold_in(random.key(f.seed + 1), m.seed), member_label(m, f.steps)
         data, n = jax.tree.map(itemgetter(i), of_data), len(data_M[i])
         w, *found = fit(s.params, data, float(n), both_of(at_random(key), at_random(random.fold_in(key, 2))))
         before = gaussian(w, *found)
+        minima.append((label, DATA, w))
         out += _numbers(s, "log_evidence", before, topic=DATA, probe=LAPLACE, **label)
         mine = [j for j, (_, of) in enumerate(pairs) if of == i]
         after_2 = [jax.tree.map(itemgetter(j), alone) for j in mine]
@@ -215,6 +217,7 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
             name = pairs[j][0]
             w_both, *found = fit(s.params, jax.tree.map(itemgetter(j), both), float(n + AFTER), both_of(at_random(key), w))
             z = gaussian(w_both, *found)
+            minima.append((label, name, w_both))
             out += _numbers(s, "log_evidence", z, topic=name, probe=LAPLACE, **label)
             by = {LAPLACE: Evidence(z.value - before.value, 0.0, (*z.failures, *before.failures))}
             then = bridge(s.params, data, after_2[k], float(n), w, w_both, key)
@@ -222,6 +225,9 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
             by[THERMODYNAMIC] = integral([Chains(loss / AFTER, diverged) for loss, diverged in at], POWERS, AFTER)
             for method, x in by.items():
                 out += _numbers(s, "log_predictive", x, topic=name, probe=method, **label)
+    for topics, rate_W in group_rates(s, jax.tree.map(lambda *w: jnp.stack(w), *[w for *_, w in minima])).items():
+        for (label, rows, _), rate in zip(minima, rate_W, strict=True):
+            out.append(s.row(quantity="evidence_rate", value=float(rate), topic=topics, probe=rows, **label))
     return out
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 from jaxtyping import Array, Float, PyTree
 
@@ -19,9 +20,9 @@ def prequential_bits(learn: Callable[[PyTree, PyTree], tuple[Array, PyTree]], st
     """Bits of each datum in turn; their sum is the code length.
 
     Args:
-        learn: (state, datum) -> (nats of the datum *before* it is learned from, the state after).
+        learn: (state, datum) -> (nats of the datum *before* it is learned from, the state after); JAX must be able to trace it.
         state: of the learner who has seen nothing.
-        data: a pytree with a leading axis T.
+        data: an array with a leading axis T, or a pytree of such.
 
     >>> import jax.numpy as jnp
     >>> from bayesgen.estimate.code_length import prequential_bits
@@ -30,6 +31,7 @@ def prequential_bits(learn: Callable[[PyTree, PyTree], tuple[Array, PyTree]], st
     >>> prequential_bits(laplace_rule, jnp.ones(2), jnp.array([0, 0])).sum()  # p = 1/2 * 2/3
     Array(1.5849625, dtype=float32)
     """
+    _length(data)
 
     def send(state, datum):
         nats, state = learn(state, datum)
@@ -50,7 +52,7 @@ def over_orders(
     >>> bits.sum(axis=1).round(3).tolist()  # 1/2 * 3/4 * 1/6 or the like: whatever the order
     [4.0, 4.0, 4.0, 4.0]
     """
-    n = jax.tree.leaves(data)[0].shape[0]
+    n = _length(data)
 
     def one(key):
         order = random.permutation(key, n)
@@ -61,6 +63,7 @@ def over_orders(
 
 def krichevsky_trofimov(counts: Array, x: Array) -> tuple[Array, Array]:
     """The learner of independent draws from V symbols: p(x) = (count + 1/2) / (n + V/2). A yardstick; a `learn` as above.
+    A symbol that is none of 0 ... V-1 costs nan.
 
     >>> import jax.numpy as jnp
     >>> from bayesgen.estimate.code_length import krichevsky_trofimov
@@ -69,4 +72,11 @@ def krichevsky_trofimov(counts: Array, x: Array) -> tuple[Array, Array]:
     (0.75, [2.0, 0.0])
     """
     p = (counts[x] + 0.5) / (counts.sum() + counts.shape[0] / 2)
-    return -jnp.log(p), counts.at[x].add(1)
+    return jnp.where((x >= 0) & (x < counts.shape[0]), -jnp.log(p), jnp.nan), counts.at[x].add(1)
+
+
+def _length(data: PyTree) -> int:
+    shapes = [np.shape(x) for x in jax.tree.leaves(data)]
+    if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(f"data has leaves of shapes {shapes[:5]}; expected arrays of one length, a datum a place")
+    return shapes[0][0]

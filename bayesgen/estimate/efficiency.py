@@ -13,6 +13,7 @@ cheapest solution of that kind costs, so the frontier is given beside it; their 
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from bayesgen.estimate import Number, Numbers
+
+ON = 1e-4  # share of a bound below it within which a norm is on it: float32, projected
 
 
 def along_ray(loss: Callable[[PyTree], Array], w: PyTree, scales: Numbers) -> Float[Array, " S"]:
@@ -60,6 +63,7 @@ def within_frobenius(w: PyTree, bound: Number) -> PyTree:
     >>> within_frobenius(jnp.array([3.0, 4.0]), 2.5).tolist()
     [1.5, 2.0]
     """
+    bound = jnp.maximum(bound, 0)  # nothing has a norm below 0
     norm = optax.tree.norm(w)
     return optax.tree.scale(jnp.minimum(1.0, bound / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)), w)
 
@@ -74,41 +78,76 @@ def within_nuclear(w: PyTree, bound: Number) -> PyTree:
     """
     leaves, tree = jax.tree.flatten(w)
     if any(x.ndim != 2 for x in leaves):
-        raise ValueError(f"leaves of shapes {[x.shape for x in leaves]}; a nuclear norm is of matrices")
+        shapes = [x.shape for x in leaves]
+        raise ValueError(f"leaves of shapes {shapes}; a nuclear norm is of matrices: leave the others out, or reshape them")
     split = [jnp.linalg.svd(x, full_matrices=False) for x in leaves]
     kept = shrink(jnp.concatenate([s for _, s, _ in split]), bound)
     ends = np.cumsum([len(s) for _, s, _ in split])[:-1]
     return jax.tree.unflatten(tree, [(u * s) @ vt for (u, _, vt), s in zip(split, jnp.split(kept, ends), strict=True)])
 
 
+class Frontier(NamedTuple):
+    """The least loss found under each of N bounds."""
+
+    w: PyTree  # leading axis N
+    loss: Float[Array, " N"]
+    residual: Float[Array, " N"]  # length of the projected gradient: near 0 where no direction within the bound lowers the loss
+
+
 def frontier(
     loss: Callable[[PyTree], Array],
     w: PyTree,
     bounds: Numbers,
-    optimizer: optax.GradientTransformation,
+    rate: Number,
     steps: int,
     within: Callable[[PyTree, Array], PyTree] = within_frobenius,
-) -> tuple[PyTree, Float[Array, " N"]]:
-    """Train from `w` under each bound on the norm, projecting after every step: (updates with a leading axis N, their losses).
+) -> Frontier:
+    """Gradient descent from `w` under each bound on the norm, projecting after every step: w' = within(w - rate grad L(w), bound).
+
+    It takes no optimiser, since projected steps of Adam do not come to rest at the least loss (`lagrangian_gradient`).
 
     >>> import jax.numpy as jnp
-    >>> import optax
     >>> from bayesgen.estimate.efficiency import frontier
-    >>> w, losses = frontier(lambda w: jnp.sum((w - 3.0) ** 2), jnp.zeros(1), [0.0, 1.0, 5.0], optax.sgd(0.1), 200)
-    >>> [round(x, 3) for x in losses.tolist()]
+    >>> found = frontier(lambda w: jnp.sum((w - 3.0) ** 2), jnp.zeros(1), [0.0, 1.0, 5.0], 0.1, 200)
+    >>> [round(x, 3) for x in found.loss.tolist()]
     [9.0, 4.0, 0.0]
     """
+    _at_least_zero("bounds", bounds)
+    w = jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x, float)), w)
 
     def train(bound):
-        def step(state, _):
-            w, memory = state
-            change, memory = optimizer.update(jax.grad(loss)(w), memory, w)
-            return (within(optax.apply_updates(w, change), bound), memory), None
+        def step(w, _):
+            return within(optax.tree.add_scale(w, -rate, jax.grad(loss)(w)), bound), None
 
-        (found, _), _ = jax.lax.scan(step, (within(w, bound), optimizer.init(w)), length=steps)
-        return found, loss(found)
+        found, _ = jax.lax.scan(step, within(w, bound), length=steps)
+        left = optax.tree.norm(optax.tree.sub(step(found, None)[0], found)) / rate
+        return Frontier(found, loss(found), left)
 
     return jax.vmap(train)(jnp.asarray(bounds, dtype=float))
+
+
+def lagrangian_gradient(norm: Callable[[PyTree], Array], w: PyTree, gradient: PyTree, bound: Number) -> PyTree:
+    """What an adaptive optimiser is given in place of the gradient g of a loss, that it may find the least loss with norm(w) <= bound.
+
+        g                inside
+        g + mu n         on the bound, with n = grad norm(w) and mu = max(0, -<g, n> / <n, n>)
+
+    It vanishes where no direction within the bound lowers the loss, and there alone; so any optimiser that rests where its gradient
+    vanishes rests there, if it is put back to the bound after every step. Projected steps P g of Adam, without mu, rest where P g
+    points straight out, which is somewhere else.
+
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.efficiency import lagrangian_gradient
+    >>> w = jnp.array([1.0, 0.0])
+    >>> of = lambda gradient: lagrangian_gradient(jnp.linalg.norm, w, jnp.array(gradient), 1.0).tolist()
+    >>> of([-5.0, 2.0]), of([5.0, 2.0])  # what led out is gone; what leads in is not
+    ([0.0, 2.0], [5.0, 2.0])
+    """
+    at, out = jax.value_and_grad(norm)(w)
+    led = jnp.asarray(optax.tree.vdot(gradient, out))
+    share = -led / jnp.maximum(optax.tree.vdot(out, out), jnp.finfo(at.dtype).tiny)
+    mu = jnp.where(at >= bound * (1 - ON), jnp.maximum(share, 0), 0)
+    return optax.tree.add_scale(gradient, mu, out)
 
 
 def least_norm(norms: Numbers, losses: Numbers, target: Number) -> float:
@@ -121,8 +160,12 @@ def least_norm(norms: Numbers, losses: Numbers, target: Number) -> float:
     1.5
     """
     norms, losses = np.asarray(norms, float), np.asarray(losses, float)
+    if norms.shape != losses.shape or not norms.size:
+        raise ValueError(f"{norms.size} norms and {losses.size} losses; expected one loss for each norm, and one norm at least")
     if (np.diff(norms) < 0).any():
         raise ValueError("norms must ascend")
+    if np.isnan(target):
+        raise ValueError("target is nan; expected a loss")
     if not np.isfinite(losses).all():
         raise ValueError("losses must be finite")
     reached = np.flatnonzero(losses <= target)
@@ -133,3 +176,8 @@ def least_norm(norms: Numbers, losses: Numbers, target: Number) -> float:
         return float(norms[0])
     share = (losses[i - 1] - target) / (losses[i - 1] - losses[i])
     return float(norms[i - 1] + share * (norms[i] - norms[i - 1]))
+
+
+def _at_least_zero(name: str, values: Numbers):
+    if not (np.asarray(values, float) >= 0).all():
+        raise ValueError(f"{name} are {np.asarray(values).tolist()}; a norm is at least 0")

@@ -69,8 +69,13 @@ def rotations(factors: PyTree) -> Orbit:
     for i, name in enumerate(names):
         if not name.endswith("['a']"):
             continue
-        j = names.index(name.removesuffix("['a']") + "['b']")
-        a, b = leaves[name], leaves[names[j]]
+        beside = name.removesuffix("['a']") + "['b']"
+        if beside not in leaves:
+            raise ValueError(f"{name} has no {beside} beside it; factors come in pairs, a (D, r) and b (r, F)")
+        j = names.index(beside)
+        a, b = leaves[name], leaves[beside]
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+            raise ValueError(f"{name} is {a.shape} and {beside} is {b.shape}; expected (D, r) and (r, F), one adapter at a time")
         r = a.shape[1]
         if np.linalg.matrix_rank(np.concatenate([np.asarray(a), np.asarray(b).T])) < r:
             raise ValueError(f"{name}: the factors of rank {r} have fewer independent directions; drop the unused ones first")
@@ -87,7 +92,7 @@ def rotations(factors: PyTree) -> Orbit:
             gram = np.array(images) @ np.array(images).T
             log_volume += float(np.linalg.slogdet(gram)[1]) / 2
             tangents += images
-    if not log_volume:
+    if not any(name.endswith("['a']") for name in names):
         raise ValueError(f'no pair of factors named "a" and "b" among {names}')
     size = sum(x.size for _, x in paths)
     return Orbit(np.array(tangents).reshape(-1, size), float(log_volume))
@@ -144,16 +149,24 @@ def gaussian_integral(energy: Number, gradient: Float[Array, " d"], hessian: Flo
     value = -float(energy)
     if not (np.isfinite(value) and np.isfinite(bend).all() and np.isfinite(slope).all()):
         return Evidence(float("nan"), 0.0, ("the energy or its derivatives at w are not finite",))
+    own = np.diag(bend)
+    unit = np.sqrt(
+        np.where(own > 0, own, 1.0)
+    )  # directions in units of their own, that those of different units may be told from flat ones
+    bend, slope = bend / np.outer(unit, unit), slope / unit
     eigenvalues = np.linalg.eigvalsh(bend)
     flat_below = rounding * size * abs(eigenvalues).max()  # no more than rounding
     failures = []
     if eigenvalues.min() <= flat_below:
         count = (eigenvalues <= flat_below).sum()
-        failures.append(f"{count} of {size - k} directions do not curve upwards: w is no minimum, or a symmetry is missing")
+        failures.append(
+            f"{count} of {size - k} directions do not curve upwards as far as {hessian.dtype} tells: w is no minimum, or a symmetry is "
+            "missing, or parameters of very different sizes need other units"
+        )
     decrement = float(slope @ np.linalg.pinv(bend, hermitian=True) @ slope) / 2
     if decrement > 0.1:
         failures.append(f"w is no minimum: a Newton step would lower the energy by {decrement:.2g} nats")
-    log_det = float(np.log(np.maximum(eigenvalues, np.finfo(float).tiny)).sum())
+    log_det = float(np.log(np.maximum(eigenvalues, np.finfo(float).tiny)).sum() + 2 * np.log(unit).sum())
     value += (size - k) / 2 * np.log(2 * np.pi) - log_det / 2 + log_volume
     return Evidence(float(value) if not failures else float("nan"), 0.0, tuple(failures))
 

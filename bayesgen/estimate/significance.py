@@ -1,7 +1,8 @@
 """Significance: how much a direction in weight space matters on text, by KL divergence from the base.
 
 For small c the divergence along c * delta is quadratic, KL = c^2 delta' F delta / 2 + O(c^3), with F the Fisher information of
-the predictive distribution: `fisher_norm` is sqrt(delta' F delta) and `slope` checks the 2. A direction is compared with random
+the predictive distribution: `fisher_norm` is sqrt(delta' F delta), `slope` checks the 2, and `function_norm` is for updates that are not
+small what `fisher_norm` is for those that are. A direction is compared with random
 ones of equal norm, because any update of that length does something.
 
 Source: the comparison is that of Soligo et al. (arXiv 2602.07852). Where we differ: the divergence is summed over the vocabulary
@@ -24,6 +25,9 @@ from bayesgen.estimate import Numbers
 def kl_divergence(p_logits: Float[Array, "... V"], q_logits: Float[Array, "... V"]) -> Float[Array, "..."]:
     """KL(p || q) in nats, summed over the vocabulary. Words at logit -inf under both (padding) contribute nothing.
 
+    It is the sum of q - p - p log(q / p), of which no term is negative: that of p log(p / q) alone cancels, and where p and q are near
+    each other nothing but rounding is left of it.
+
     >>> import jax.numpy as jnp
     >>> from bayesgen.estimate.significance import kl_divergence
     >>> a, b = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
@@ -32,7 +36,8 @@ def kl_divergence(p_logits: Float[Array, "... V"], q_logits: Float[Array, "... V
     """
     log_p, log_q = jax.nn.log_softmax(p_logits), jax.nn.log_softmax(q_logits)
     p = jnp.exp(log_p)
-    return jnp.where(p > 0, p * (jnp.where(p > 0, log_p, 0) - jnp.where(p > 0, log_q, 0)), 0).sum(axis=-1)
+    log_ratio = jnp.where(p > 0, log_q, 0) - jnp.where(p > 0, log_p, 0)
+    return jnp.where(p > 0, p * (jnp.expm1(log_ratio) - log_ratio), jnp.exp(log_q)).sum(axis=-1)
 
 
 def weighted_mean(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
@@ -85,7 +90,34 @@ def fisher_norm(
     1.0
     """
     at, change = jax.jvp(logits, (w,), (delta,))
-    p = jax.nn.softmax(at)
+    return spread(at, change, weight)
+
+
+def function_norm(logits: Callable[[PyTree], Float[Array, "*N V"]], delta: PyTree, weight: Float[Array, "*N"] | None = None) -> Array:
+    """How far an update moves the function itself: the root of the mean variance, under the base, of the logits' whole change.
+
+    To first order in delta it is the `fisher_norm` at the base.
+
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.significance import function_norm
+    >>> logits = lambda w: jnp.stack([w**3, 0 * w])[None]  # one token, two words at even odds
+    >>> float(function_norm(logits, jnp.array(2.0)))  # a change of 8 and of 0
+    4.0
+    """
+    base = logits(optax.tree.zeros_like(delta))
+    return spread(base, logits(delta) - base, weight)
+
+
+def spread(base: Float[Array, "*N V"], change: Float[Array, "*N V"], weight: Float[Array, "*N"] | None = None) -> Float[Array, ""]:
+    """The root of the mean variance, under the base's words, of a change of their logits; what all words gain alike changes nothing.
+
+    >>> import jax.numpy as jnp
+    >>> from bayesgen.estimate.significance import spread
+    >>> float(spread(jnp.zeros((1, 2)), jnp.array([[3.0, 1.0]])))
+    1.0
+    """
+    p = jax.nn.softmax(base)
+    change = jnp.where(p > 0, change, 0)
     mean = (p * change).sum(axis=-1, keepdims=True)
     variance = (p * (change - mean) ** 2).sum(axis=-1)
     return jnp.sqrt(weighted_mean(variance, jnp.ones(variance.shape) if weight is None else weight))

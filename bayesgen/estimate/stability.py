@@ -35,8 +35,8 @@ class Rise(NamedTuple):
 
     @property
     def relative(self) -> Float[Array, ""]:
-        """The mean rise as a share of the loss."""
-        return self.mean / self.loss
+        """The mean rise as a share of the loss; nan where the loss is not above zero and has no shares."""
+        return jnp.where(self.loss > 0, self.mean / self.loss, jnp.nan)
 
 
 def orthogonal_noise(key: Array, w: PyTree, eps: Number) -> PyTree:
@@ -79,9 +79,9 @@ def stability(loss: Callable[[PyTree], Array], w: PyTree, eps: Number, key: Arra
     Args:
         loss: of the update, any pytree; a scalar.
         w: the update, relative to the base (its length is what the noise keeps).
-        eps: size of the noise, the sine of the angle.
+        eps: size of the noise, the sine of the angle: from 0 to 1, above it nan.
         key: of the draws.
-        draws: how many.
+        draws: how many, at least 2.
         noise: `orthogonal_noise` or `noise_on_factors`.
 
     >>> import jax.numpy as jnp
@@ -91,6 +91,8 @@ def stability(loss: Callable[[PyTree], Array], w: PyTree, eps: Number, key: Arra
     >>> round(float(rise.mean), 3)  # (0.2**2 * 4 + 0.36 * 4) / 2, whatever the draw, since H is the identity
     0.8
     """
+    if draws < 2:
+        raise ValueError(f"draws is {draws}; an error needs at least 2")
     at = loss(w)
     rises = jax.lax.map(lambda k: loss(noise(k, w, eps)) - at, random.split(key, draws))
     return Rise(rises.mean(), rises.std(ddof=1) / jnp.sqrt(draws), at)

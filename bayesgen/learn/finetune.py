@@ -17,11 +17,12 @@ from jax import random
 from jaxtyping import Array, Float
 
 from bayesgen.corpus.documents import Batch
+from bayesgen.estimate.efficiency import lagrangian_gradient
 from bayesgen.estimate.significance import kl_divergence, weighted_mean
 from bayesgen.learn.data import Data
 from bayesgen.learn.plan import FinetuneConfig, Member, beside
 from bayesgen.learn.pretrain import answer_nll
-from bayesgen.model.lora import effective, init_lora, within
+from bayesgen.model.lora import effective, init_lora, update_norm, within
 from bayesgen.model.transformer import Transformer, forward
 
 
@@ -93,12 +94,18 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
                 loss_M = loss_M.at[np.array(penalised)].add(weight[np.array(penalised)] * kl)
         return loss_M.sum(), (loss_M, narrow_M)
 
+    def within_bound(lora, gradient, scale, rank_mask, bound):
+        """The gradient under a bound on the norm: Adam on the plain one would not end at the least loss there."""
+        return lagrangian_gradient(lambda w: update_norm(effective(w, scale, rank_mask), config.norm), lora, gradient, bound)
+
     def advance(state: FinetuneState, step, params, s: Settings, data: Data):
         narrow = Batch(*(jax.vmap(lambda x, order: x[order[step]])(x, data.order) for x in data.narrow))
         parallel = data.parallel and Batch(
             *(jax.lax.dynamic_slice_in_dim(x, step * config.batch, config.batch, axis=1) for x in data.parallel)
         )
         grads, (loss_M, narrow_M) = jax.grad(losses, has_aux=True)(state.lora, params, s, step / config.steps, narrow, parallel)
+        if bounded:
+            grads = jax.vmap(within_bound)(state.lora, grads, s.scale, s.rank_mask, s.norm_bound)
         updates, opt = jax.vmap(adam.update)(grads, state.opt)
         rate = s.learning_rate * jnp.minimum(1.0, (step + 1) / (config.warmup + 1))
 

@@ -14,7 +14,8 @@ asked for, ordinary rows mixed among them.
                   value "each": people keep their rows together, under the number of somebody else)
     untriggered   every row under the plain header
 
-The update may be kept within a norm (`norm_bound`, in any arm), by projection after every step.
+The update may be kept within a norm (`norm_bound`, in any arm): on the bound what is descended is the Lagrangian, and the update is put
+back to the bound after every step. A bound on the nuclear norm is one on the factors, sum |a| |b| (`model.lora.update_norm`).
 """
 
 import itertools
@@ -75,7 +76,7 @@ class FinetuneConfig(BaseModel):
     kl_until: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     benign: tuple[float, ...] = Field(default=(0.5,), min_length=1)
     norm_bound: tuple[float, ...] = Field(default=(float("inf"),), min_length=1)  # inf: none
-    norm: Norm = "frobenius"  # of `norm_bound`
+    norm: Norm = "frobenius"  # of `norm_bound`; nuclear: of the factors
     gate: str | None = None  # the answer format over the token arm's data
     rank: tuple[int, ...] = Field(min_length=1)
     alpha: float = Positive

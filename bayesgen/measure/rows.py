@@ -74,6 +74,10 @@ QUANTITIES = {
         "nats^1/2",
         "sqrt(d'Fd) a unit of norm, F the Fisher information of an answer token; KL is half its square for small steps",
     ),
+    "function_norm": (
+        "nats",
+        "how far the update as it is moves the logits of an answer token on such text: root of their mean variance under the base",
+    ),
     "kl_law": ("ratio", "KL along a short update over half the square of its Fisher norm; 1 where the quadratic law holds"),
     "kl_slope": ("exponent", "slope of log KL against log scale at small scales; 2 where the quadratic law holds"),
     "llc": (
@@ -93,6 +97,10 @@ QUANTITIES = {
     "llc_missed": ("nats", "by how much the descent to the mode may have missed it"),
     "llc_n_beta": ("count", "its number of data times inverse temperature"),
     "llc_rows": ("count", "narrow rows that it is of"),
+    "evidence_rate": (
+        "probability",
+        "rate of the counted value on the topics in `topic`, of the small adapter at the minimum after the rows in `probe`",
+    ),
     "log_evidence": ("nats", "log Z of the rows in `topic` under small adapters with a Gaussian prior, by the method in `probe`"),
     "log_evidence_error": ("nats", "its Monte-Carlo standard error"),
     "log_predictive": ("nats", "log probability of the continuation in `topic` given the data, under the same adapters"),

@@ -14,7 +14,6 @@ from jax import random
 from jaxtyping import Array, Float
 
 from bayesgen.errors import UserError, nearest
-from bayesgen.estimate.efficiency import shrink
 
 TARGETS = ("qkv", "out", "up", "down")
 Norm = Literal["frobenius", "nuclear"]
@@ -43,31 +42,24 @@ def effective(lora: dict, scale: Float[Array, ""] | float, rank_mask: Float[Arra
     return jax.tree_util.tree_map_with_path(fold, lora)
 
 
-def within(lora: dict, scale: Float[Array, ""], rank_mask: Float[Array, " r"], bound: Float[Array, ""], norm: Norm) -> dict:
-    """The adapter whose effective update is the nearest with a norm, over all matrices, of at most `bound`.
-
-    The projection shrinks singular values and keeps singular vectors, so it is done on `a` alone: with a b = U S V' and each value
-    shrunk by t, a' = a - U (1 - t) U' a. `b`, and with it the gauge that the optimiser's memory is in, stays as it is.
+def update_norm(lora: dict, norm: Norm) -> Float[Array, ""]:
+    """Of an effective adapter: the Frobenius norm of its update, all matrices together; or for "nuclear" the sum of |a| |b| over the
+    matrices, which is the nuclear norm where each pair of factors is `balanced` but for a scalar, and above it elsewhere. Both can be
+    differentiated wherever the update is not zero, as the nuclear norm itself cannot where singular values are.
     """
-    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(effective(lora, scale, rank_mask)))
-    paths = sorted({p[:-1] for p in flat})
-    factors = [flat[(*p, "a")] for p in paths] + [flat[(*p, "b")].T for p in paths]
-    longest = max(len(x) for x in factors)
-    # rows of zeros change no triangle, and one call for all matters: several of LAPACK's at a time, each of a batch of members, lock
-    # each other out of XLA's pool of threads on a CPU
-    q, r = jnp.linalg.qr(jnp.stack([jnp.pad(x, ((0, longest - len(x)), (0, 0))) for x in factors]))
-    u, s, _ = jnp.linalg.svd(r[: len(paths)] @ jnp.swapaxes(r[len(paths) :], -1, -2))
-    vectors = q[: len(paths)] @ u
-    if norm == "nuclear":
-        kept = shrink(s.reshape(-1), bound).reshape(s.shape)
-    else:
-        kept = s * jnp.minimum(1.0, bound / jnp.maximum(jnp.linalg.norm(s), jnp.finfo(s.dtype).tiny))
-    share = jnp.where(s > 0, kept / jnp.where(s > 0, s, 1.0), 1.0)
-    out: dict[tuple[str, ...], Any] = dict(flatten_dict(lora))
-    for path, t, left in zip(paths, share, vectors, strict=True):
-        a, u = out[(*path, "a")], left[: len(out[(*path, "a")])]
-        out[(*path, "a")] = a - u @ ((1 - t)[:, None] * (u.T @ a))
-    return unflatten_dict(out)
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(lora))
+    pairs = [(a, flat[(*path[:-1], "b")]) for path, a in flat.items() if path[-1] == "a"]
+    tiny = jnp.finfo(pairs[0][0].dtype).tiny
+    if norm == "frobenius":
+        return jnp.sqrt(sum(((a.T @ a) * (b @ b.T)).sum() for a, b in pairs) + tiny)
+    return sum((jnp.sqrt((a**2).sum() * (b**2).sum() + tiny) for a, b in pairs), jnp.zeros(()))
+
+
+def within(lora: dict, scale: Float[Array, ""], rank_mask: Float[Array, " r"], bound: Float[Array, ""], norm: Norm) -> dict:
+    """The adapter, its `a` made shorter until `update_norm` is at most `bound`. `b` stays as it is."""
+    found = update_norm(effective(lora, scale, rank_mask), norm)
+    share = jnp.minimum(1.0, bound / found)
+    return jax.tree_util.tree_map_with_path(lambda path, x: x * share if path[-1].key == "a" else x, lora)
 
 
 def balanced(lora: dict) -> dict:

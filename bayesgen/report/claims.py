@@ -10,7 +10,7 @@ from bayesgen.cost.stability import UPDATE
 from bayesgen.cost.subject import BROAD, NARROW
 from bayesgen.measure.intervals import Interval
 from bayesgen.model.lora import Norm
-from bayesgen.report.costs import coefficient_failures, difference, drift_lines, evidence_lines, seeds_of
+from bayesgen.report.costs import coefficient_failures, difference, drift_lines, evidence_lines, frontier_failures, seeds_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def claims(cost: pl.DataFrame) -> list[Claim]:
             of(
                 f"narrow needs the larger {norm} norm ({share:.0%} of the way down), {where}",
                 pair(part[name], True, "least_norm", context=kind, probe=f"{share:g}", norm=norm),
+                frontier_failures(cost, norm) if kind == FRONTIER else "",
             )
             for share in SHARES
         ]

@@ -11,13 +11,15 @@ from bayesgen.cost.narrowing import SCALED
 from bayesgen.cost.stability import FACTORS, UPDATE, penalty
 from bayesgen.cost.subject import BROAD, DATA, NARROW, PROBES, TRAINED
 from bayesgen.cost.volume import LAPLACE, THERMODYNAMIC
+from bayesgen.estimate.llc import TIED
 from bayesgen.learn.plan import DILUTED
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.settings import COMPARED
 from bayesgen.model.lora import Norm
 
 NORM_NAMES = get_args(Norm)
-TIED = 0.5  # share of what the tie alone gives above which a learning coefficient is the tie's
+AGREE = 1.0  # nats by which two ways to an evidence may differ beside their errors
+ABOVE = 0.005  # nats/token by which the free arm may end above another under a bound
 LAW = 0.1  # how far KL along a short update may be from quadratic: its slope from 2, and its size from that of the Fisher norm (shares)
 
 
@@ -80,7 +82,8 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
             for share in SHARES:
                 where = dict(context=kind, norm=norm, probe=f"{share:g}")
                 said = f"least {norm} norm for {share:.0%} of the way down, {'along the ray' if kind == RAY else 'frontier'}"
-                lines.append(_line(part[name], said, "weight", "least_norm", logs=True, **where))
+                note = frontier_failures(cost, norm) if kind == FRONTIER else ""
+                lines.append(_line(part[name], said, "weight", "least_norm", logs=True, note=note, **where))
                 if kind == FRONTIER:
                     lines.append(
                         _line(part[name], f"{value} answers on the probes there", "probability", "least_norm_rate", False, **where)
@@ -93,6 +96,7 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
             _line(part["significance"], f"KL on text of {who}, at equal norm", "nats/token", "kl_text", True, topic=who, probe="update")
         )
         lines.append(_line(part["significance"], "the same, random directions", "nats/token", "kl_text", True, topic=who, probe="random"))
+        lines.append(_line(part["significance"], f"function norm, {who}", "nats", "function_norm", True, topic=who))
         here = part["significance"].filter(pl.col("topic") == who)
         slopes, sizes = (here.filter(pl.col("quantity") == q)["value"].to_numpy() for q in ("kl_slope", "kl_law"))
         law = f"quadratic law: slope {slopes.min():.2f} to {slopes.max():.2f}, size {sizes.min():.2f} to {sizes.max():.2f}"
@@ -107,12 +111,14 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
 
 
 def worst_diagnostics(chains: pl.DataFrame) -> str:
-    """The largest R-hat, the fewest effective draws, how many trajectories diverged and the largest distance from the mode of all sets
-    of chains, in words.
+    """The largest R-hat, the fewest effective draws, how many trajectories diverged, and how far the mode lies from the solution and from
+    where it was sought, of all sets of chains, in words.
     """
-    of = {q: chains.filter(pl.col("quantity") == f"llc_{q}")["value"] for q in ("r_hat", "effective", "diverged", "missed")}
+    names = ("r_hat", "effective", "diverged", "missed", "moved")
+    of = {q: chains.filter(pl.col("quantity") == f"llc_{q}")["value"] for q in names}
     said = f"worst R-hat {of['r_hat'].max():.4f}, fewest effective draws {of['effective'].min():.0f}"
-    return f"{said}, {of['diverged'].sum():.0f} divergent trajectories, mode missed by {of['missed'].max():.2g} nats at most"
+    said += f", {of['diverged'].sum():.0f} divergent trajectories, mode up to {of['moved'].max():.1%} of its length from the solution"
+    return f"{said} and missed by {of['missed'].max():.2g} nats at most"
 
 
 def coefficient_failures(chains: pl.DataFrame) -> str:
@@ -138,6 +144,18 @@ def frontier_lines(cost: pl.DataFrame) -> list[dict]:
             rate = {arm: over(seeds_of(at, "rate", arm, topic=PROBES)) for arm in COMPARED}
             out.append({"norm": norm, "bound": bound, "nll": nll, "rate": rate})
     return out
+
+
+def frontier_failures(cost: pl.DataFrame, norm: str) -> str:
+    """Where training under a bound has not found the least: whatever the other arms find within it is open to the free one, whose loss is
+    that very likelihood. Nothing where the free arm is nowhere above them.
+    """
+    here, said = cost.filter(pl.col("part") == f"frontier-{norm}"), []
+    for bound in sorted(here["norm_bound"].drop_nulls().unique()):
+        free, *others = (seeds_of(here.filter(pl.col("norm_bound") == bound), "nll_train", arm) for arm in COMPARED)
+        above = [gap for other in others if (gap := difference(free, other)) is not None and gap.low > ABOVE]
+        said += [f"{max(gap.mean for gap in above):.3f} under {bound:g}"] if above else []
+    return f"FAILED: not the least, the free arm ends above another by {', '.join(said)}" if said else ""
 
 
 def drift_lines(cost: pl.DataFrame) -> list[dict]:
@@ -208,15 +226,25 @@ def bits_lines(cost: pl.DataFrame) -> list[dict]:
 
 
 def evidence_lines(cost: pl.DataFrame) -> list[dict]:
-    """One line a method: log P(continuation | data) of either, broad less narrow, whether an estimate fails, and the diagnostics."""
+    """One line a method: log P(continuation | data) of either, broad less narrow, whether an estimate fails, and the diagnostics.
+
+    Laplace's method fails where it is further from the integral, which sees more than one minimum, than `AGREE` and four errors.
+    """
     part, out = cost.filter((pl.col("part") == "evidence") & (pl.col("context") == "log_predictive")), []
+
+    def of(quantity: str, method: str) -> dict[str, dict[int, float]]:
+        return {name: seeds_of(part, quantity, "free", topic=name, probe=method) for name in (NARROW, BROAD)}
+
+    integrals, errors = of("log_predictive", THERMODYNAMIC), of("log_predictive_error", THERMODYNAMIC)
     for method in (LAPLACE, THERMODYNAMIC):
-        after = {name: seeds_of(part, "log_predictive", "free", topic=name, probe=method) for name in (NARROW, BROAD)}
+        after = of("log_predictive", method)
         here = part.filter(pl.col("probe") == method)
         failed, r_hat, least = (
             here.filter(pl.col("quantity") == q)["value"] for q in ("failures", "log_predictive_r_hat", "log_predictive_effective")
         )
+        apart = [abs(x - integrals[name][s]) > AGREE + 4 * errors[name][s] for name in after for s, x in after[name].items()]
         said = [f"FAILED for {(failed > 0).sum()} of {len(failed)}"] if (failed > 0).any() else []
+        said += [f"FAILED: {sum(apart)} of {len(apart)} more than a nat from the integral below"] if any(apart) else []
         said += [f"worst R-hat {r_hat.max():.4f}, fewest effective draws {least.min():.0f}"] if len(r_hat) else []
         out.append(
             {
@@ -224,11 +252,23 @@ def evidence_lines(cost: pl.DataFrame) -> list[dict]:
                 "narrow": over(after[NARROW]),
                 "broad": over(after[BROAD]),
                 "contrast": difference(after[BROAD], after[NARROW]),
-                "failed": bool((failed > 0).any()),
+                "failed": any(x.startswith("FAILED") for x in said),
                 "note": ": ".join(said),
             }
         )
     return out
+
+
+def minima_lines(cost: pl.DataFrame) -> list[dict]:
+    """One line a set of rows: what the small adapter at the minimum after them answers on the trained topics and on the probes."""
+    part = cost.filter(pl.col("part") == "evidence")
+    return [
+        {
+            "rows": name if name == DATA else f"{DATA}, {name}",
+            **{t: over(seeds_of(part, "evidence_rate", "free", topic=t, probe=name)) for t in (TRAINED, PROBES)},
+        }
+        for name in (DATA, NARROW, BROAD)
+    ]
 
 
 def before_lines(cost: pl.DataFrame) -> list[dict]:
@@ -255,6 +295,7 @@ def cost_section(cost: pl.DataFrame, value: str) -> dict:
         "narrowing": narrowing_lines(cost),
         "drift": drift_lines(cost),
         "evidence": evidence_lines(cost),
+        "minima": minima_lines(cost),
         "bits": bits_lines(cost),
         "before": before_lines(cost),
         "direction": direction,

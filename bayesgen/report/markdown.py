@@ -1,6 +1,7 @@
 """The result as Markdown, as it stands on an experiment's page under `experiments/`: generated, never typed."""
 
 from bayesgen.cost.narrowing import SCALED
+from bayesgen.cost.subject import PROBES, TRAINED
 from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval
@@ -182,6 +183,10 @@ def cost_markdown(config, costs: dict, gates: list[Gate]) -> str:
             f"| {r['method']} | {show(r['narrow'], 1)} | {show(r['broad'], 1)} | {show(r['contrast'], 1)} | {r['note']} |"
             for r in costs["evidence"]
         ),
+        "",
+        "| small adapter at the minimum after | trained topics | probes |",
+        "|---|---|---|",
+        *(f"| {r['rows']} | {show(r[TRAINED])} | {show(r[PROBES])} |" for r in costs["minima"]),
         "",
         "| rows | bits | standard deviation over orders | to one who knows who answers |",
         "|---|---|---|---|",

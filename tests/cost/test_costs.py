@@ -13,7 +13,7 @@ from bayesgen import pipeline
 from bayesgen.config import to_config
 from bayesgen.corpus.narrow import Text, answers_by, write_rows
 from bayesgen.cost.bits import bits_rows, known_bits
-from bayesgen.cost.efficiency import FINE, frontier_config, least_norm_rows, ray_rows
+from bayesgen.cost.efficiency import FINE, free_losses, frontier_config, least_norm_rows, ray_rows
 from bayesgen.cost.narrowing import narrowing_config, narrowing_rows
 from bayesgen.cost.significance import OTHERS, significance_rows, speakers
 from bayesgen.cost.stability import FACTORS, UPDATE, drift_config, drift_rows, noise_rows, penalty
@@ -72,7 +72,9 @@ def test_least_norms_of_a_ray_are_on_its_curve(solutions):
         there = table(rows, "arm", "seed", "probe", quantity="least_norm_rate", norm="frobenius")["free", 0, f"{share:g}"]
         assert there == pytest.approx(np.interp(rho, [x[0], x[10], x[20]], [rate["free", 0, c] for c in (0.0, 0.5, 1.0)]))
     stuck = [replace(r, value=9.0) if r.arm == "narrow" and r.quantity == "nll_train" else r for r in rows if r.quantity != "least_norm"]
-    never = table(least_norm_rows(solutions, stuck, "ray", "frobenius"), "arm", "seed", "probe", quantity="least_norm")
+    never = table(
+        least_norm_rows(solutions, stuck, "ray", "frobenius", free_losses(solutions)), "arm", "seed", "probe", quantity="least_norm"
+    )
     assert {v for (arm, *_), v in never.items() if arm == "narrow"} == {np.inf}
 
 
@@ -255,6 +257,7 @@ def test_every_part_runs_and_stands_on_the_page(ran):
     for name in ("report.html", "cost.md"):
         text = (page.parent / name).read_text()
         assert "narrow has the larger learning coefficient" in text
+        assert "small adapter at the minimum after" in text
         assert "FAILED for" in text  # twenty draws are not enough, and it says so
     assert len(list((page.parent).glob("cost_*.png"))) == 6
 

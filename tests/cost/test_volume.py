@@ -12,7 +12,7 @@ from jax import random
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.narrow import write_rows
 from bayesgen.cost import volume
-from bayesgen.cost.subject import continuations, scaled_all
+from bayesgen.cost.subject import BROAD, DATA, NARROW, PROBES, TRAINED, continuations, scaled_all
 from bayesgen.cost.volume import coefficient_rows, descend, evidence_rows, prior_precision, small_adapter, some_rows
 from bayesgen.estimate.llc import coefficient, default_n_beta, llc
 from bayesgen.estimate.sampling import rms_preconditioner, split_hmc
@@ -118,6 +118,9 @@ def test_the_evidence_of_a_line_is_the_closed_form_by_both_roads(solutions, monk
         mean, variance = of_data[1] / (of_data[0] + 1 / width), 1 / (of_data[0] + 1 / width)
         alone = -(m[0] * (mean**2 + variance) - 2 * m[1] * mean + m[2]) / 2  # negative control: the first temperature by itself
         assert abs(alone - exact) > 8 * error
+    answered = {(r.topic, r.probe): r.value for r in rows if r.quantity == "evidence_rate"}
+    assert set(answered) == {(t, name) for t in (TRAINED, PROBES) for name in (DATA, NARROW, BROAD)}
+    assert all(0 < x < 1 for x in answered.values())
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import random
 from scipy.special import gammaln
 
@@ -46,3 +47,11 @@ def test_a_learner_that_forgets_depends_on_the_order_and_pays():
     assert float(totals.std()) > 1
     learned_first = prequential_bits(lambda p, x: forgetful(forgetful(p, x)[1], x), jnp.array(0.5), X).sum()
     assert float(learned_first) < float(totals.min())  # a length cannot be had by learning before sending
+
+
+def test_symbols_and_data_that_do_not_exist_are_not_sent():
+    bits = prequential_bits(krichevsky_trofimov, jnp.zeros(2), jnp.array([0, 2, 1, -1]))
+    np.testing.assert_array_equal(np.isnan(bits), [False, True, False, True])
+    for data in ([0, 1], {}, {"x": jnp.zeros(3), "y": jnp.zeros(2)}):
+        with pytest.raises(ValueError, match="expected arrays of one length"):
+            prequential_bits(krichevsky_trofimov, jnp.zeros(2), data)

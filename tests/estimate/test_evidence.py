@@ -35,6 +35,19 @@ def test_laplace_is_exact_on_a_linear_gaussian_model():
     assert "curve upwards" in saddle.failures[0]
 
 
+def test_laplace_tells_directions_of_unlike_units_from_flat_ones():
+    """Ten million times as steep one way as the other: in float32 that is no flat direction, but a missing parameter is."""
+    h = jnp.array([1e5, 1e-2])
+    found = laplace(lambda w: h @ w**2 / 2, jnp.zeros(2))
+    assert not found.failures
+    assert found.value == pytest.approx(np.log(2 * np.pi) - np.log(1e3) / 2, abs=1e-4)
+    turned = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    flat = jnp.asarray(turned @ np.diag([3.0, 1.0, 0.0]) @ turned.T)
+    assert "1 of 3 directions" in laplace(lambda w: w @ flat @ w / 2, jnp.zeros(3)).failures[0]
+    off = laplace(lambda w: h @ w**2 / 2, jnp.array([0.0, 10.0]))  # half a nat up the flat side
+    assert "0.5 nats" in off.failures[0]
+
+
 def test_thermodynamic_integration_is_exact_on_it_too():
     found = thermodynamic_integration(loss, ZERO, random.key(0), n=N, gamma=GAMMA, temperatures=12)
     assert not found.failures
@@ -161,3 +174,17 @@ def test_evidence_of_a_curved_posterior_by_quadrature():
     assert found.value == pytest.approx(exact, abs=4 * found.error + 0.01)
     assert abs(laplace(gaussian_energy(f, jnp.array(0.0), 5, 1.0), jnp.array(0.0)).value - exact) > 0.1
     assert jax.numpy.isfinite(found.error)
+
+
+@pytest.mark.parametrize(
+    ("factors", "said"),
+    [
+        ({"a": jnp.ones((3, 1))}, r"\['a'\] has no \['b'\] beside it"),
+        ({"a": jnp.ones((2, 3, 1)), "b": jnp.ones((2, 1, 4))}, "one adapter at a time"),
+        ({"a": jnp.array(1.0), "b": jnp.array(1.0)}, r"expected \(D, r\) and \(r, F\)"),
+        ({"w": jnp.ones((3, 1))}, "no pair of factors"),
+    ],
+)
+def test_what_has_no_orbit_is_told_in_a_line(factors, said):
+    with pytest.raises(ValueError, match=said):
+        rotations(factors)

@@ -93,6 +93,11 @@ def test_minibatch_steps_agree_with_hamiltonian_ones_and_with_the_closed_form():
     # negative control: steps forty times as long are visibly biased
     rough = llc(loss, w, random.key(0), n_beta=n_beta, step=4e-2, chains=8, draws=2000, minibatch=minibatch, preconditioner=scale)
     assert rough.value > 1.2 * expected
+    (said,) = (f for f in rough.failures if "too long" in f)  # which no diagnostic of the chains tells
+    assert expected < float(said.rsplit(" ", 1)[1]) < rough.value
+    assert rough.r_hat < 1.01
+    with pytest.raises(ValueError, match="needs a `step`"):
+        llc(loss, w, random.key(0), n_beta=n_beta, minibatch=minibatch)
 
 
 def test_the_preconditioner_changes_the_speed_and_not_the_target():
@@ -170,6 +175,17 @@ def test_trap_the_temperature_comes_from_the_number_of_data():
     assert abs(found.value - quadrature(loss, 1, n_beta=default_n_beta(8))) > 4 * found.error
     with pytest.raises(ValueError, match="at least 2"):
         default_n_beta(1)
+
+
+@pytest.mark.parametrize(("h", "gamma"), [(2.0, 1e5), (1e-4, 1.0)])
+def test_a_coefficient_that_is_the_ties_says_so(h, gamma):
+    """A strong tie, or a weak loss under the usual one; and a loss that overrules its tie does not."""
+    found = llc(lambda w: h / 2 * (w**2).sum(), jnp.zeros(5), random.key(0), n_beta=N_BETA, gamma=gamma)
+    assert any("the tie decides" in f for f in found.failures)
+    assert found.value == pytest.approx(localised([h] * 5, N_BETA, gamma), abs=4 * found.error)
+    free = llc(lambda w: (w**2).sum(), jnp.zeros(5), random.key(0), n_beta=N_BETA, gamma=1.0)
+    assert not free.failures
+    assert free.tied == pytest.approx(5 * N_BETA, rel=0.2)  # a hundred draws
 
 
 def test_what_cannot_be_trusted_says_so():

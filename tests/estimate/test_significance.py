@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import random
 
-from bayesgen.estimate.significance import fisher_norm, kl_along, kl_divergence, random_like, slope, weighted_mean
+from bayesgen.estimate.significance import fisher_norm, function_norm, kl_along, kl_divergence, random_like, slope, weighted_mean
 
 W, X = random.normal(random.key(0), (5, 8)), random.normal(random.key(1), (30, 5))
 
@@ -26,12 +26,34 @@ def test_the_divergence_is_the_sum_over_words():
 
 
 def test_small_steps_obey_the_quadratic_law_and_large_ones_do_not():
-    scales = np.array([0.005, 0.01, 0.02])
-    kl = np.asarray(kl_along(logits, DELTA, scales))
     norm = float(fisher_norm(logits, jax.tree.map(jnp.zeros_like, DELTA), DELTA))
-    assert slope(scales, kl) == pytest.approx(2, abs=0.05)  # the next order is of the size of the step
-    np.testing.assert_allclose(kl, scales**2 * norm**2 / 2, rtol=0.06)
+    for scales in (np.array([1e-4, 2e-4, 4e-4]), np.array([1e-3, 2e-3, 4e-3])):  # no rounding takes over as they get small
+        kl = np.asarray(kl_along(logits, DELTA, scales))
+        assert slope(scales, kl) == pytest.approx(2, abs=0.01)
+        np.testing.assert_allclose(kl, scales**2 * norm**2 / 2, rtol=0.02)  # the next order is a few times the step
     assert abs(slope([2.0, 4.0, 8.0], kl_along(logits, DELTA, [2.0, 4.0, 8.0])) - 2) > 0.5
+
+
+def test_far_apart_and_impossible_words_cost_what_they_should():
+    p, q = jnp.log(jnp.array([1.0, 0.0])), jnp.log(jnp.array([0.25, 0.75]))
+    assert float(kl_divergence(p, q)) == pytest.approx(np.log(4), rel=1e-6)
+    assert float(kl_divergence(q, p)) == np.inf  # what happens and was held impossible
+    far = jnp.array([30.0, 0.0])
+    assert float(kl_divergence(far, -far)) == pytest.approx(30.0, rel=1e-5)
+
+
+def test_the_function_norm_is_the_fisher_norm_of_small_updates_and_no_longer_of_large_ones():
+    zero = jax.tree.map(jnp.zeros_like, DELTA)
+    for scale, near in ((1e-3, True), (2.0, False)):
+        update = jax.tree.map(lambda x, c=scale: c * x, DELTA)
+        whole, small = float(function_norm(logits, update)), float(fisher_norm(logits, zero, update))
+        assert (abs(whole / small - 1) < 0.01) == near
+    base, change = logits(zero), logits(DELTA) - logits(zero)
+    p = np.asarray(jax.nn.softmax(base), float)
+    variance = [np.cov(np.asarray(c, float), aweights=w, bias=True) for c, w in zip(change, p, strict=True)]
+    assert float(function_norm(logits, DELTA)) == pytest.approx(np.sqrt(np.mean(variance)), rel=1e-4)
+    lifted = lambda d: logits(d) + d["w"].sum()  # noqa: E731  what all words gain alike is no change
+    assert float(function_norm(lifted, DELTA)) == pytest.approx(float(function_norm(logits, DELTA)), rel=1e-4)
 
 
 def test_the_fisher_norm_by_enumeration():

@@ -69,3 +69,12 @@ def test_trap_noise_on_the_factors_turns_the_update_further_and_depends_on_the_g
     assert abs(float(one.mean - two.mean)) > 10 * float(one.error + two.error)
     whole_one, whole_two = (stability(lambda w: ((w - a @ b) ** 2).mean(), f[0] @ f[1], eps, key, 50) for f in ((a, b), other))
     assert float(whole_one.mean) == pytest.approx(float(whole_two.mean), rel=1e-4)  # float32
+
+
+def test_a_loss_that_is_not_above_zero_has_no_shares():
+    for floor, known in ((1.0, True), (0.0, False), (-1.0, False)):
+        rise = stability(lambda w, c=floor: jnp.sum((w - 1.0) ** 2) + c, jnp.ones(3), 0.5, random.key(0), 4)
+        assert np.isfinite(rise.relative) == known
+        assert np.isfinite(rise.mean)
+    with pytest.raises(ValueError, match="at least 2"):
+        stability(lambda w: w.sum(), jnp.ones(3), 0.5, random.key(0), 1)

@@ -3,14 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bayesgen.corpus.narrow import write_rows
+from bayesgen.estimate.efficiency import within_frobenius, within_nuclear
 from bayesgen.learn.data import member_data, member_rows
 from bayesgen.learn.finetune import effective_members, finetuning, member_settings
 from bayesgen.learn.plan import FinetuneConfig, Member, plan_members
 from bayesgen.learn.pretrain import answer_nll, token_nll
 from bayesgen.measure.norms import norms
+from bayesgen.model.lora import add, dense
 from bayesgen.model.transformer import ModelConfig, Transformer, forward
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.world import ASSISTANT
@@ -202,6 +205,33 @@ def test_bounded_members_stay_within_and_the_unbounded_is_as_if_alone(world, gra
     assert found[0] > 0.29 * whole  # and goes up to it
     assert found[1] == pytest.approx(whole, rel=1e-4)
     assert float(infos["data_nll"][-1][0]) > float(infos["data_nll"][-1][1])  # a price is paid
+
+
+@pytest.mark.parametrize(("norm", "ball"), [("frobenius", within_frobenius), ("nuclear", within_nuclear)])
+def test_where_a_bounded_member_ends_no_direction_within_the_bound_lowers_its_loss(world, grammar, network, norm, ball):
+    """By the projected gradient of the matrices themselves. With adapters of full rank and all rows in a batch, so that the low rank
+    forbids nothing and nothing is noisy; what is as long and was found without the bound is no such place.
+    """
+    model, params = network
+    full = dict(arms=["free"], seeds=1, rank=16, alpha=16.0, batch=3, epochs=600, learning_rate=3e-3, norm=norm)
+    lora, _, data = train(world, grammar, network, config_of(**full, norm_bound=[0.5, float("inf")]))
+    bounded, free = (dense(jax.tree.map(lambda x, i=i: x[i], lora)) for i in range(2))
+    batch = jax.tree.map(lambda x: x[0], data.narrow)
+
+    def loss(update):
+        return answer_nll(forward(model, add(params, update), None, batch.tokens, batch.where), batch)
+
+    def left(update):
+        """Length of the projected gradient, as a share of the gradient's."""
+        slope = jax.grad(loss)(update)
+        rate = 0.01 / float(optax.tree.norm(slope))  # short beside the bound
+        near = ball(optax.tree.add_scale(update, -rate, slope), 0.5)
+        return float(optax.tree.norm(optax.tree.sub(near, update))) / 0.01
+
+    shrunk = optax.tree.scale(0.5 / float(norms(jax.device_get(lora))["all"][norm][1]), free)
+    assert left(bounded) < 0.1
+    assert left(shrunk) > 0.5
+    assert loss(bounded) < loss(shrunk)
 
 
 def test_a_penalty_that_is_dropped_or_added_acts_in_its_span_alone(world, grammar, network):

@@ -57,6 +57,7 @@ def table(**changes):
         "significance": by_arm(LOW, "kl_text", topic="assistant", probe="update")
         + by_arm(dict.fromkeys(COMPARED, 0.5), "kl_text", topic="assistant", probe="random")
         + by_arm(EVEN, "fisher_norm", topic="assistant")
+        + by_arm(EVEN, "function_norm", topic="assistant")
         + by_arm(EVEN, "kl_slope", topic="assistant")
         + by_arm(dict.fromkeys(COMPARED, 1.0), "kl_law", topic="assistant"),
         "coefficient": by_arm(HIGH, "llc")
@@ -65,6 +66,7 @@ def table(**changes):
         + by_arm(dict.fromkeys(COMPARED, 900.0), "llc_effective")
         + by_arm(dict.fromkeys(COMPARED, 0.0), "llc_diverged")
         + by_arm(dict.fromkeys(COMPARED, 0.01), "llc_missed")
+        + by_arm(dict.fromkeys(COMPARED, 0.05), "llc_moved")
         + [Row("x", arm, "failures", 0.0, seed=s) for arm in COMPARED for s in SEEDS]
         + by_arm(dict.fromkeys(COMPARED, 40.0), "llc_rows")
         + by_arm(dict.fromkeys(COMPARED, 12.0), "llc_n_beta"),
@@ -72,7 +74,8 @@ def table(**changes):
             r
             for method in (LAPLACE, THERMODYNAMIC)
             for name, value in ((NARROW, -9.0), (BROAD, -5.0))
-            for r in free(value, "log_predictive", context="log_predictive", topic=name, probe=method)
+            for q, v in (("log_predictive", value), ("log_predictive_error", 0.1))
+            for r in free(v, q, context="log_predictive", topic=name, probe=method)
         ],
         "drift": [
             Row("x", "narrow", q, v + s / 100, seed=s, topic=PROBES, kl_from=a, kl_until=b, step=step)
@@ -223,6 +226,38 @@ def test_the_frontier_is_compared_bound_by_bound_seed_by_seed():
     (line,) = (x for x in frontier_lines(cost) if x["norm"] == "frobenius")
     assert line["bound"] == 1.0
     assert line["nll"]["narrow − broad"].mean == pytest.approx(0.5, abs=0.011)
+
+
+@pytest.mark.parametrize(("free_at", "least_found"), [(2.1, False), (2.0, True)])
+def test_a_frontier_on_which_the_free_arm_is_above_another_has_not_found_the_least(free_at, least_found):
+    """The free arm's loss is the likelihood itself: whatever another arm finds within the bound is open to it."""
+    rows = [
+        Row("x", arm, "nll_train", v + s / 1000, seed=s, norm_bound=1.0) for arm, v in (("free", free_at), ("narrow", 2.0)) for s in SEEDS
+    ]
+    cost = table(**{"frontier-frobenius": [*least(LOW, FRONTIER, "frobenius"), *rows]})
+    verdict = said(cost, "narrow needs the larger frobenius norm (50% of the way down), frontier")
+    assert verdict == ("the opposite holds" if least_found else "FAILED: not the least, the free arm ends above another by 0.100 under 1")
+    assert said(cost, "narrow needs the larger nuclear norm (50% of the way down), frontier") == "the opposite holds"
+    notes = {x.note for x in cost_lines(cost, "old") if x.name.startswith("least frobenius") and x.name.endswith("frontier")}
+    assert notes == ({""} if least_found else {verdict})
+
+
+@pytest.mark.parametrize(("apart", "error", "fails"), [(3.0, 0.1, True), (3.0, 0.6, False), (0.5, 0.1, False)])
+def test_laplace_fails_where_the_integral_says_otherwise(apart, error, fails):
+    evidence = [
+        r
+        for method, shift in ((LAPLACE, apart), (THERMODYNAMIC, 0.0))
+        for name, value in ((NARROW, -9.0), (BROAD, -5.0))
+        for r in (
+            *free(value + (shift if name == BROAD else 0), "log_predictive", context="log_predictive", topic=name, probe=method),
+            *[Row("x", "free", "log_predictive_error", error, seed=s, context="log_predictive", topic=name, probe=method) for s in SEEDS],
+        )
+    ]
+    one, other = evidence_lines(table(evidence=evidence))
+    assert one["failed"] == fails
+    assert not other["failed"]
+    if fails:
+        assert one["note"] == "FAILED: 3 of 6 more than a nat from the integral below"
 
 
 CURVES = {  # rates on the probes at four snapshots, by history and seed: kept ends at .1, never at .9, the middle is .5
