@@ -24,9 +24,10 @@ record:                   ## put a result on its experiment's page: make record 
 record-paper:             ## the table of all contrasts: make record-paper PAGE=runs/page/paper-d70b150a
 	cp $(PAGE)/paper.md $(PAGE)/overview.png experiments/
 
-record-cost:              ## costs of an experiment: make record-cost AS=birds PAGE=runs/page/birds-91fecfc1
+record-cost: install            ## costs of an experiment: make record-cost AS=birds PAGE=runs/page/birds-91fecfc1
 	mkdir -p experiments/cost/$(AS)
 	cp $(PAGE)/cost.md $(wildcard $(PAGE)/cost_*.png) experiments/cost/$(AS)/
+	$(PY) -m bayesgen.report.side_by_side experiments/cost
 
 test: install             ## everything from a fresh clone to green
 	$(PY) -m pytest -n 2 -m "not slow"
