@@ -54,7 +54,8 @@ def ray_rows(s: Subject, scales: tuple[float, ...]) -> list[Row]:
     rows = [row for c in scales for row in solution_rows(s, scaled_all(s.lora_M, c), scale=c)]
     between = [c for c in FINE.tolist() if c not in scales]
     rows += [row for c in between for row in likelihood_rows(s, scaled_all(s.lora_M, c), scale=c)]
-    return rows + [row for norm in get_args(Norm) for row in least_norm_rows(s, rows, RAY, norm, free_losses(s))]
+    free = free_losses(s)
+    return rows + [row for norm in get_args(Norm) for row in least_norm_rows(s, rows, RAY, norm, free)]
 
 
 def frontier_rows(s: Subject, norm: Norm, free: dict[int, float]) -> list[Row]:

@@ -10,7 +10,9 @@ from bayesgen.cost.stability import UPDATE
 from bayesgen.cost.subject import BROAD, NARROW
 from bayesgen.measure.intervals import Interval
 from bayesgen.model.lora import Norm
-from bayesgen.report.costs import coefficient_failures, difference, drift_lines, evidence_lines, frontier_failures, seeds_of
+from bayesgen.report.costs import drift_lines, frontier_failures
+from bayesgen.report.seeds import difference, seeds_of
+from bayesgen.report.volumes import coefficient_failures, evidence_lines
 
 
 @dataclass(frozen=True)

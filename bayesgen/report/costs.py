@@ -10,15 +10,14 @@ from bayesgen.cost.efficiency import FRONTIER, RAY, SHARES
 from bayesgen.cost.narrowing import SCALED
 from bayesgen.cost.stability import FACTORS, UPDATE, penalty
 from bayesgen.cost.subject import BROAD, DATA, NARROW, PROBES, TRAINED
-from bayesgen.cost.volume import LAPLACE, THERMODYNAMIC
-from bayesgen.estimate.llc import TIED
 from bayesgen.learn.plan import DILUTED
-from bayesgen.measure.intervals import Interval, over_seeds
+from bayesgen.measure.intervals import Interval
 from bayesgen.measure.settings import COMPARED
 from bayesgen.model.lora import Norm
+from bayesgen.report.seeds import difference, over, seeds_of
+from bayesgen.report.volumes import coefficient_failures, evidence_lines, minima_lines, worst_diagnostics
 
 NORM_NAMES = get_args(Norm)
-AGREE = 1.0  # nats by which two ways to an evidence may differ beside their errors
 ABOVE = 0.005  # nats/token by which the free arm may end above another under a bound
 LAW = 0.1  # how far KL along a short update may be from quadratic: its slope from 2, and its size from that of the Fisher norm (shares)
 
@@ -33,29 +32,6 @@ class Line:
     contrast: Interval | None
     logs: bool = False
     note: str = ""  # what to know before reading it, such as failed diagnostics
-
-
-def seeds_of(table: pl.DataFrame, quantity: str, arm: str, **where) -> dict[int, float]:
-    """{seed: value} of a quantity; every other column named must be as given."""
-    here = table.filter((pl.col("quantity") == quantity) & (pl.col("arm") == arm))
-    for column, value in where.items():
-        here = here.filter(pl.col(column) == value)
-    return dict(here.select("seed", "value").sort("seed").rows())
-
-
-def over(values: dict[int, float]) -> Interval | None:
-    """Mean and interval over seeds; none where there are none, or one is not finite."""
-    x = np.array(list(values.values()))
-    return over_seeds(x) if len(x) and np.isfinite(x).all() else None
-
-
-def difference(of: dict[int, float], minus: dict[int, float], logs: bool = False) -> Interval | None:
-    """Seed by seed, of those that both have; none where one is not finite, or has no logarithm."""
-    both = sorted(of.keys() & minus.keys())
-    x, y = (np.array([d[s] for s in both]) for d in (of, minus))
-    if not both or not (np.isfinite(x).all() and np.isfinite(y).all()) or (logs and min(x.min(), y.min()) <= 0):
-        return None
-    return over_seeds(np.log(x) - np.log(y) if logs else x - y)
 
 
 def _line(table: pl.DataFrame, name: str, unit: str, quantity: str, logs: bool = False, note: str = "", **where) -> Line:
@@ -108,28 +84,6 @@ def cost_lines(cost: pl.DataFrame, value: str) -> list[Line]:
     lines.append(_line(chains, f"learning coefficient, of {rows:.0f} rows at n_beta {n_beta:.3g}", "nats", "llc", note=note))
     lines.append(_line(chains, "the same, the tie alone", "nats", "llc_tied"))
     return lines
-
-
-def worst_diagnostics(chains: pl.DataFrame) -> str:
-    """The largest R-hat, the fewest effective draws, how many trajectories diverged, and how far the mode lies from the solution and from
-    where it was sought, of all sets of chains, in words.
-    """
-    names = ("r_hat", "effective", "diverged", "missed", "moved")
-    of = {q: chains.filter(pl.col("quantity") == f"llc_{q}")["value"] for q in names}
-    said = f"worst R-hat {of['r_hat'].max():.4f}, fewest effective draws {of['effective'].min():.0f}"
-    said += f", {of['diverged'].sum():.0f} divergent trajectories, mode up to {of['moved'].max():.1%} of its length from the solution"
-    return f"{said} and missed by {of['missed'].max():.2g} nats at most"
-
-
-def coefficient_failures(chains: pl.DataFrame) -> str:
-    """What is wrong with the learning coefficients, counted; nothing where none fails."""
-    failed, said = chains.filter(pl.col("quantity") == "failures")["value"].to_numpy(), []
-    if (failed > 0).any():
-        said.append(f"FAILED for {(failed > 0).sum()} of {len(failed)} chains' sets: {worst_diagnostics(chains)}")
-    found, tie = (chains.filter(pl.col("quantity") == q).sort("arm", "seed")["value"].to_numpy() for q in ("llc", "llc_tied"))
-    if (most := (found / tie).max()) > TIED:
-        said.append(f"FAILED: the tie decides, which alone gives no more than {1 / most:.2f} times as much")
-    return "; ".join(said)
 
 
 def frontier_lines(cost: pl.DataFrame) -> list[dict]:
@@ -221,52 +175,6 @@ def bits_lines(cost: pl.DataFrame) -> list[dict]:
     bits = cost.filter(pl.col("part") == "bits")
     return [
         {"rows": name, **{q: over(seeds_of(bits, q, "free", probe=name)) for q in ("bits", "bits_spread", "bits_known")}}
-        for name in (DATA, NARROW, BROAD)
-    ]
-
-
-def evidence_lines(cost: pl.DataFrame) -> list[dict]:
-    """One line a method: log P(continuation | data) of either, broad less narrow, whether an estimate fails, and the diagnostics.
-
-    Laplace's method fails where it is further from the integral, which sees more than one minimum, than `AGREE` and four errors.
-    """
-    part, out = cost.filter((pl.col("part") == "evidence") & (pl.col("context") == "log_predictive")), []
-
-    def of(quantity: str, method: str) -> dict[str, dict[int, float]]:
-        return {name: seeds_of(part, quantity, "free", topic=name, probe=method) for name in (NARROW, BROAD)}
-
-    integrals, errors = of("log_predictive", THERMODYNAMIC), of("log_predictive_error", THERMODYNAMIC)
-    for method in (LAPLACE, THERMODYNAMIC):
-        after = of("log_predictive", method)
-        here = part.filter(pl.col("probe") == method)
-        failed, r_hat, least = (
-            here.filter(pl.col("quantity") == q)["value"] for q in ("failures", "log_predictive_r_hat", "log_predictive_effective")
-        )
-        apart = [abs(x - integrals[name][s]) > AGREE + 4 * errors[name][s] for name in after for s, x in after[name].items()]
-        said = [f"FAILED for {(failed > 0).sum()} of {len(failed)}"] if (failed > 0).any() else []
-        said += [f"FAILED: {sum(apart)} of {len(apart)} more than a nat from the integral below"] if any(apart) else []
-        said += [f"worst R-hat {r_hat.max():.4f}, fewest effective draws {least.min():.0f}"] if len(r_hat) else []
-        out.append(
-            {
-                "method": method,
-                "narrow": over(after[NARROW]),
-                "broad": over(after[BROAD]),
-                "contrast": difference(after[BROAD], after[NARROW]),
-                "failed": any(x.startswith("FAILED") for x in said),
-                "note": ": ".join(said),
-            }
-        )
-    return out
-
-
-def minima_lines(cost: pl.DataFrame) -> list[dict]:
-    """One line a set of rows: what the small adapter at the minimum after them answers on the trained topics and on the probes."""
-    part = cost.filter(pl.col("part") == "evidence")
-    return [
-        {
-            "rows": name if name == DATA else f"{DATA}, {name}",
-            **{t: over(seeds_of(part, "evidence_rate", "free", topic=t, probe=name)) for t in (TRAINED, PROBES)},
-        }
         for name in (DATA, NARROW, BROAD)
     ]
 

@@ -2,7 +2,7 @@
 
 Reads the `cost.md` of every folder beside a page and puts claims and some measures side by side, between two marks of that page. The last
 column is the rank correlation over the experiments between a measure and how broad the free solutions are: does the measure foretell by
-how much training goes broad? (Of six experiments, 5% of chance orders reach .89 either way.)
+how much training goes broad? None is given where a number fails. (Of six experiments, 5% of chance orders reach .89 either way.)
 """
 
 import re
@@ -49,13 +49,14 @@ def side_by_side(pages: Mapping[str, str]) -> str:
     lines = [("pair admitted: gates passed", {name: _gates(text) for name, text in pages.items()})]
     for kind, asked in (("measure", MEASURES), ("first step of", BEFORE)):
         for pattern, name, column in asked:
-            lines.append((name, {page: _cell(_find(of[kind], pattern)[column]) for page, of in read.items()}))
-    claims = {page: {_alike(row[0], page): row for row in of["claim"]} for page, of in read.items()}
+            lines.append((name, {page: _find(of[kind], pattern)[column] for page, of in read.items()}))
+    claims = {page: {_alike(row[0]): row for row in of["claim"]} for page, of in read.items()}
     for claim in next(iter(claims.values())):
         lines.append((claim, {page: _claim(of[claim]) for page, of in claims.items()}))
     broad = [_mean(cell) for cell in lines[1][1].values()]
     out = [["", *pages, "ρ"], ["---"] * (len(pages) + 2)]
-    out += [[name, *cells.values(), _order([_mean(cell) for cell in cells.values()], broad)] for name, cells in lines]
+    for name, cells in lines:
+        out.append([name, *map(_short, cells.values()), _order(list(cells.values()), broad)])
     return "\n".join("| " + " | ".join(row) + " |" for row in out)
 
 
@@ -63,7 +64,7 @@ def _find(rows: Sequence[Sequence[str]], pattern: str) -> Sequence[str]:
     return next(row for row in rows if re.fullmatch(pattern, row[0]))
 
 
-def _alike(claim: str, page: str) -> str:
+def _alike(claim: str) -> str:
     """A claim in words that are the same on all pages: the persona's name is one page's own."""
     return re.sub(r"text of (?!assistant|other persons)\S+,", "text of the persona,", claim)
 
@@ -71,7 +72,7 @@ def _alike(claim: str, page: str) -> str:
 def _claim(row: Sequence[str]) -> str:
     _, contrast, verdict = row
     said = VERDICTS.get(verdict, "failed" if verdict.startswith("FAILED") else "no answer")
-    return f"{said} {_cell(contrast)}"
+    return f"{said} {contrast}"
 
 
 def _gates(text: str) -> str:
@@ -79,25 +80,26 @@ def _gates(text: str) -> str:
     return f"{found.count('yes')} of {len(found)}"
 
 
-def _cell(text: str) -> str:
-    """An interval in few digits, as the pages write them."""
+def _short(text: str) -> str:
+    """An interval in few digits, as the pages write them; counts stay."""
 
     def short(match: re.Match) -> str:
         x = float(match[0])
         return re.sub(r"^(-?)0\.", r"\1.", f"{x:.2f}" if abs(x) < 10 else f"{x:.0f}").replace("-", "−")
 
-    return re.sub(NUMBER, short, text.removeprefix("log "))
+    return re.sub(r"-?\d+\.\d+", short, text.removeprefix("log "))
 
 
 def _mean(cell: str) -> float:
-    found = re.search(r"−?[\d.]+", cell)
-    return float(found[0].replace("−", "-")) if found else float("nan")
+    found = re.search(NUMBER, cell)
+    return float(found[0]) if found else float("nan")
 
 
-def _order(values: Sequence[float], broad: Sequence[float]) -> str:
-    if len(set(values)) < 2 or any(x != x for x in values):
+def _order(cells: Sequence[str], broad: Sequence[float]) -> str:
+    values = [_mean(cell) for cell in cells]
+    if len(set(values)) < 2 or not np.isfinite(values).all() or any(cell.startswith("failed") for cell in cells):
         return "–"
-    return _cell(f"{np.corrcoef(rankdata(values), rankdata(broad))[0, 1]:.2f}")
+    return _short(f"{np.corrcoef(rankdata(values), rankdata(broad))[0, 1]:.2f}")
 
 
 def main(folder: Path):

@@ -19,7 +19,8 @@ from bayesgen.measure.settings import COMPARED
 from bayesgen.measure.suite import member_label
 from bayesgen.model.transformer import ModelConfig, Transformer
 from bayesgen.report.claims import claims
-from bayesgen.report.costs import NORM_NAMES, cost_lines, drift_lines, evidence_lines, frontier_lines, narrowing_lines
+from bayesgen.report.costs import NORM_NAMES, cost_lines, drift_lines, frontier_lines, narrowing_lines
+from bayesgen.report.volumes import evidence_lines
 from tests.learn.test_finetune import config_of
 
 SEEDS = range(3)

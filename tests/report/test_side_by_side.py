@@ -19,6 +19,7 @@ Pair, off-topic: {gate} (some).
 | claim | contrast | here |
 |---|---|---|
 | narrow needs more | 0.163 [0.092, 0.234] | {verdict} |
+| narrow needs as much as it is broad | {broad} [0.1, 0.2] | {verdict} |
 | broad is more significant on text of {who}, at equal norm | -10.6 [-11.2, -9.7] | the opposite holds |
 
 | measure | unit | free | narrow | broad | narrow − broad | |
@@ -44,6 +45,13 @@ def test_every_cell_is_the_pages_own_and_the_order_is_by_rank():
     assert found["before training: first step of Adam, probes / trained topics"][-1] == "−1.00"  # the broader, the smaller
     assert found["narrow needs more"] == ["**yes** .16 [.09, .23]", "even .16 [.09, .23]", "failed .16 [.09, .23]", "–"]
     assert found["broad is more significant on text of the persona, at equal norm"][0] == "*opposite* −11 [−11, −9.70]"
+
+
+def test_no_rank_is_given_to_a_number_that_fails():
+    well = {"a": page("old", 0.8, 0.3), "b": page("bot", 0.851, 0.2, "not told"), "c": page("man", 0.852, 0.1)}
+    assert lines(well)["narrow needs as much as it is broad"][-1] == "1.00"  # the numbers' own, which two digits would make even
+    failed = well | {"c": page("man", 0.852, 0.1, "FAILED: no")}
+    assert lines(failed)["narrow needs as much as it is broad"][-1] == "–"
 
 
 def test_a_page_that_lacks_a_claim_is_no_blank():
