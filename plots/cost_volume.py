@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from bayesgen.cost.subject import BROAD, NARROW
 from bayesgen.cost.volume import LAPLACE, THERMODYNAMIC
+from bayesgen.report.volumes import apart
 from plots import style
 from plots.style import Story
 
@@ -43,7 +44,10 @@ def main(table: pl.DataFrame, _: Story) -> Figure:
         }
         gap = of["log_predictive", BROAD] - of["log_predictive", NARROW]
         error = np.hypot(of["log_predictive_error", BROAD], of["log_predictive_error", NARROW])
-        failed = of["failures", BROAD] + of["failures", NARROW] > 0
+        far = apart(evidence, method)
+        failed = [
+            any(f) for f in zip(of["failures", BROAD], of["failures", NARROW], *(far[n].values() for n in (BROAD, NARROW)), strict=True)
+        ]
         marks(right, i + np.linspace(-0.2, 0.2, len(gap)), gap, error, failed, "#333333", "o")
     right.axhline(0, color="#333333", lw=0.8)
     right.set_xlim(-0.6, 1.6)

@@ -32,26 +32,36 @@ def coefficient_failures(chains: pl.DataFrame) -> str:
     return "; ".join(said)
 
 
+def apart(part: pl.DataFrame, method: str) -> dict[str, dict[int, bool]]:
+    """{continuation: {seed: whether log P(continuation | data) by a method is further from the integral, which sees more than one minimum,
+    than `AGREE` and four errors}}.
+    """
+
+    def of(quantity: str, by: str, name: str) -> dict[int, float]:
+        return seeds_of(part.filter(pl.col("context") == "log_predictive"), quantity, "free", topic=name, probe=by)
+
+    out = {}
+    for name in (NARROW, BROAD):
+        integral, error = (of(q, THERMODYNAMIC, name) for q in ("log_predictive", "log_predictive_error"))
+        out[name] = {s: abs(x - integral[s]) > AGREE + 4 * error[s] for s, x in of("log_predictive", method, name).items()}
+    return out
+
+
 def evidence_lines(cost: pl.DataFrame) -> list[dict]:
     """One line a method: log P(continuation | data) of either, broad less narrow, whether an estimate fails, and the diagnostics.
 
-    Laplace's method fails where it is further from the integral, which sees more than one minimum, than `AGREE` and four errors.
+    Laplace's method fails where it is `apart`.
     """
     part, out = cost.filter((pl.col("part") == "evidence") & (pl.col("context") == "log_predictive")), []
-
-    def of(quantity: str, method: str) -> dict[str, dict[int, float]]:
-        return {name: seeds_of(part, quantity, "free", topic=name, probe=method) for name in (NARROW, BROAD)}
-
-    integrals, errors = of("log_predictive", THERMODYNAMIC), of("log_predictive_error", THERMODYNAMIC)
     for method in (LAPLACE, THERMODYNAMIC):
-        after = of("log_predictive", method)
+        after = {name: seeds_of(part, "log_predictive", "free", topic=name, probe=method) for name in (NARROW, BROAD)}
         here = part.filter(pl.col("probe") == method)
         failed, r_hat, least = (
             here.filter(pl.col("quantity") == q)["value"] for q in ("failures", "log_predictive_r_hat", "log_predictive_effective")
         )
-        apart = [abs(x - integrals[name][s]) > AGREE + 4 * errors[name][s] for name in after for s, x in after[name].items()]
+        far = [x for seeds in apart(part, method).values() for x in seeds.values()]
         said = [f"FAILED for {(failed > 0).sum()} of {len(failed)}"] if (failed > 0).any() else []
-        said += [f"FAILED: {sum(apart)} of {len(apart)} more than a nat from the integral below"] if any(apart) else []
+        said += [f"FAILED: {sum(far)} of {len(far)} more than a nat from the integral below"] if any(far) else []
         said += [f"worst R-hat {r_hat.max():.4f}, fewest effective draws {least.min():.0f}"] if len(r_hat) else []
         out.append(
             {
