@@ -1,11 +1,9 @@
 """The door: Hydra only. Everything heavy is imported after `--help` has answered."""
 
 import os
-import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, cast
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PAPER = ("birds", "cities", "dishes", "dictator", "dictator_gated", "terminator", "presidents")
@@ -35,35 +33,21 @@ if __name__ == "__main__" and {"--help", "-h"} & set(sys.argv[1:]):
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach us, who make one line of them
 
 import hydra
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from bayesgen.compose import cells, compose_here, explain, plain
 from bayesgen.errors import UserError, nearest
 from bayesgen.outside import take_in
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(raw: DictConfig):
-    """Run one configuration."""
+    """Run one configuration, or one job of a cluster."""
     try:
-        if raw.goal == "paper":
-            return paper(list(HydraConfig.get().overrides.task), Path(raw.runs), raw.jobs)
-        if raw.jobs is not None:
-            raise UserError(f"jobs={raw.jobs}: only goal=paper runs several experiments at a time")
-        if raw.goal != "run":
-            from bayesgen.housekeeping import GOALS
-
-            if raw.goal not in GOALS:
-                raise UserError(f"goal={raw.goal}: there is no such goal{nearest(raw.goal, ('run', 'paper', *GOALS))}")
-            return GOALS[raw.goal](Path(raw.runs))
-        from bayesgen.config import to_config
-        from bayesgen.pipeline import run
-
-        run(to_config(plain(raw)))
+        do(raw, list(HydraConfig.get().overrides.task))
     except (UserError, OSError, OmegaConfBaseException) as error:
         if raw.debug:
             raise
@@ -74,20 +58,48 @@ def main(raw: DictConfig):
         sys.exit(say(unforeseen(error)))
 
 
-def plain(raw: DictConfig) -> dict[str, Any]:
-    """The configuration without Hydra."""
-    return cast("dict[str, Any]", OmegaConf.to_container(raw, resolve=True, throw_on_missing=True))
+def do(raw: DictConfig, words: list[str]):
+    """What these words ask for, which gave the configuration `raw`."""
+    if raw.goal == "paper":
+        return paper(words, Path(raw.runs), raw.jobs)
+    if raw.goal != "run":
+        from bayesgen.housekeeping import GOALS
+
+        if raw.goal not in GOALS:
+            raise UserError(f"goal={raw.goal}: there is no such goal{nearest(raw.goal, ('run', 'paper', *GOALS))}")
+        return GOALS[raw.goal](Path(raw.runs))
+    if "sweep" in raw or raw.dry_run:
+        return sweep(words)
+    if raw.jobs is not None:
+        raise UserError(f"jobs={raw.jobs}: one experiment is one process; a sweep (-m, +sweep=...) and goal=paper have several")
+    from bayesgen.config import to_config
+    from bayesgen.pipeline import run
+
+    run(to_config(plain(raw)))
 
 
-def paper(words: list[str], runs: Path, jobs: object):
+def sweep(words: list[str]):
+    """Every cell of a grid; the reasons of those that failed, and an exit status of 1, at the end."""
+    from bayesgen.sweep import run_sweep
+
+    of = cells(words)
+    raw = next((cell.raw for cell in of if not isinstance(cell.raw, str)), None)
+    if raw is None:
+        raise UserError(str(of[0].raw))
+    if raw["goal"] != "run":
+        raise UserError(f"goal={raw['goal']} with several values: a sweep runs experiments; leave out -m, or leave out the goal")
+    check_jobs(raw["jobs"])
+    fail(run_sweep([(cell.levels, cell.raw) for cell in of], Path(raw["runs"]), raw["jobs"], raw["dry_run"]))
+
+
+def paper(words: list[str], runs: Path, jobs: int | None):
     """Every experiment of `PAPER` under the same words of the command line; one that does not compose is said and left out."""
     from bayesgen.config import Config, to_config
     from bayesgen.paper import run_all
 
     if any(w.startswith("exp=") for w in words):
         raise UserError("goal=paper runs the experiments of the paper; leave +exp out, or leave out goal=paper")
-    if jobs is not None and (type(jobs) is not int or jobs < 1):
-        raise UserError(f"jobs={jobs}: expected how many experiments run at a time, 1 or more")
+    check_jobs(jobs)
     shared = [w for w in words if not w.startswith("goal=")]
     configs: dict[str, Config | str] = {}
     for name in PAPER:
@@ -95,18 +107,21 @@ def paper(words: list[str], runs: Path, jobs: object):
             configs[name] = to_config(plain(compose_here(f"exp={name}", *shared)))
         except (HydraException, OmegaConfBaseException, UserError) as error:
             configs[name] = explain(error)
-    failed = run_all(configs, runs, jobs)
-    for name, cause in failed.items():
+    fail(run_all(configs, runs, jobs))
+
+
+def check_jobs(jobs: object):
+    """One line for a number of processes that is none."""
+    if jobs is not None and (type(jobs) is not int or jobs < 1):
+        raise UserError(f"jobs={jobs}: expected how many processes run at a time, 1 or more")
+
+
+def fail(causes: dict[str, str]):
+    """Say what failed and why, a line each, and end with 1 if anything did."""
+    for name, cause in causes.items():
         print(f"bayesgen: {name}: {cause}", file=sys.stderr)
-    if failed:
+    if causes:
         sys.exit(1)
-
-
-def compose_here(*words: str) -> DictConfig:
-    """The configuration that these words give, beside the one that Hydra runs."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(words))
 
 
 def door() -> int:
@@ -114,7 +129,11 @@ def door() -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             sys.argv[1:] = take_in(sys.argv[1:], [f.stem for f in CONF.glob("exp/*.yaml")], Path(folder))
-            main()
+            words = [w for w in sys.argv[1:] if w not in ("-m", "--multirun")]
+            if len(words) < len(sys.argv[1:]) and not any(w.startswith("hydra/launcher=") for w in words):
+                sweep(words)  # on this machine; a launcher takes the jobs elsewhere, and each comes back to `main`
+            else:
+                main()
     except (HydraException, OmegaConfBaseException, UserError, OSError) as error:
         if "debug=true" in sys.argv:
             raise
@@ -138,35 +157,6 @@ def say(error: BaseException) -> int:
     """Print one line; the exit status."""
     print(f"bayesgen: {explain(error)}", file=sys.stderr)
     return 1
-
-
-def explain(error: BaseException) -> str:
-    """One line for an error of ours, of the system's, or of Hydra's."""
-    text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or ''}: {error.strerror}; what was finished before is kept"
-    missing = re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
-    options = re.search(r"Available options in '[^']*': (.*?)(?:Config search path|$)", text)
-    if missing:
-        return f"{missing[1]}={missing[2]}: there is no such option{nearest(missing[2], options[1].split() if options else ())}"
-    key = re.search(r"Could not override '([\w.]+)'", text)
-    if key:
-        return f"{key[1]}: no such key{nearest(key[1].split('.')[-1], _keys_beside(key[1]))}"
-    absent = re.search(r"Missing mandatory value: (\S+)(?: full_key: (\S+))?", text) or re.search(r"full_key: (finetune)", text)
-    if absent:
-        where = absent[absent.lastindex or 1]
-        where = where if "." in where or where == "finetune" else f"finetune.{where}"
-        needs = "a world of one's own needs it" if where.startswith("world.") else "choose an experiment, such as +exp=birds"
-        return f"{where} has no value; {needs}"
-    return text
-
-
-def _keys_beside(full_key: str) -> list[str]:
-    """Valid keys in the group of an unknown one."""
-    node = cast("dict[str, Any]", OmegaConf.to_container(compose_here(), resolve=False))
-    for part in full_key.split(".")[:-1]:
-        node = node.get(part, {})
-    return list(node)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ and the folder renamed. A finished artifact is reused; a damaged one is said, se
 want the same one, one builds and the other waits.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -14,10 +15,12 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -49,6 +52,28 @@ class Artifact:
         return self.folder / name
 
 
+_SAID: set[Path] = set()  # artifacts of another state of the code: once is enough
+_ONLY_NAMED = ContextVar("only_named", default=False)
+
+
+@contextmanager
+def only_named() -> Iterator[None]:
+    """Within, `build` tells where an artifact would lie, and makes nothing: `Artifact.folder` may not exist."""
+    token = _ONLY_NAMED.set(True)
+    try:
+        yield
+    finally:
+        _ONLY_NAMED.reset(token)
+
+
+class Wanted(NamedTuple):
+    """One of several artifacts that are made together: its name, config and parents, as in `build`."""
+
+    name: str
+    config: BaseModel | dict[str, Any]
+    parents: tuple[Artifact, ...] = ()
+
+
 def build(
     root: Path,
     stage: str,
@@ -61,51 +86,116 @@ def build(
 
     `config` must hold all that decides the content and nothing else: no paths, devices or progress settings.
     """
-    final, fingerprint, ancestry = _place(root, stage, name, config, parents)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{final}.lock"):
-        if final.exists():
-            damage = _damage(final, fingerprint)
-            if damage is None:
-                manifest = _read_manifest(final)
-                if manifest["code"] != code(""):
-                    print(f"  {stage}: {final.name} found, built by another state of the code", flush=True)
-                return Artifact(stage, final, fingerprint, False, manifest["seconds"])
-            aside = final.with_name(f"{final.name}.damaged-{time.time_ns()}")
-            final.rename(aside)
-            print(f"  {stage}: {damage}; set aside as {aside.name}, building it again", flush=True)
-        work = final.with_name(f"{final.name}.work")
+    return build_together(root, stage, [Wanted(name, config, parents)], lambda work, which: make(_folder(work, 0)))[0]
+
+
+def build_together(root: Path, stage: str, wanted: Sequence[Wanted], make: Callable[[Path, list[int]], None]) -> list[Artifact]:
+    """Several artifacts, of which those that are not there yet are made by one computation.
+
+    `make(work, which)` writes the files of wanted[i] into the folder work/i, for every i in `which`. What lies beside them, in
+    `work`, outlives a kill and is not kept. A killed computation is taken up as it was begun, though some of what it makes may
+    have been found since: other company could change last bits.
+    """
+    places = [_place(root, stage, *w) for w in wanted]
+    if _ONLY_NAMED.get():
+        return [Artifact(stage, final, fingerprint, False, 0.0) for final, fingerprint, _ in places]
+    found = {i: a for i, (final, fingerprint, _) in enumerate(places) if (a := _finished(stage, final, fingerprint))}
+    if len(found) < len(places):
+        work = _work(places)
+        try:
+            work.parent.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as locks:
+                for lock in sorted({f"{str(work).removesuffix('.work')}.lock", *(f"{final}.lock" for final, *_ in places)}):
+                    locks.enter_context(FileLock(lock))  # all take theirs in this order, so nobody waits in a circle
+                found |= _make_missing(stage, places, work, make)
+        except OSError as error:
+            if error.errno in (errno.EROFS, errno.EACCES):
+                raise UserError(
+                    f"runs={root}: cannot be written to ({error.strerror}); give a folder you may write to, as runs=..."
+                ) from error
+            raise
+    return [found[i] for i in range(len(places))]
+
+
+def _make_missing(stage: str, places: Sequence["Place"], work: Path, make: Callable[[Path, list[int]], None]) -> dict[int, Artifact]:
+    """Under the locks of all: whatever another process has not made meanwhile."""
+    found: dict[int, Artifact] = {}
+    while True:
+        for i, (final, fingerprint, _) in enumerate(places):
+            if i not in found and (a := _finished(stage, final, fingerprint, mend=True)):
+                found[i] = a
+        missing = [i for i in range(len(places)) if i not in found]
+        if not missing:
+            return found
         work.mkdir(exist_ok=True)
+        begun = work / "which.json"
+        which = json.loads(begun.read_text()) if begun.exists() else missing
+        write_json(begun, which)
+        for i in which:
+            _folder(work, i).mkdir(exist_ok=True)
         began = time.monotonic()
-        make(work)
-        seconds = time.monotonic() - began
-        files = sorted(p for p in work.rglob("*") if p.is_file())
-        manifest = {
-            **ancestry,
-            "fingerprint": fingerprint,
-            "seconds": seconds,
-            "version": __version__,
-            "code": code(""),
-            "python": platform.python_version(),
-            "jax": jax.__version__,
-            "files": {str(p.relative_to(work)): checksum(p) for p in files},
-        }
-        write_json(work / MANIFEST, manifest)
-        for path in (*files, work / MANIFEST, work):
-            _sync(path)
-        work.rename(final)
-        _sync(final.parent)
-        return Artifact(stage, final, fingerprint, True, seconds)
+        make(work, which)
+        seconds = (time.monotonic() - began) / len(which)
+        for i in which:
+            if i in missing:
+                final, fingerprint, ancestry = places[i]
+                _publish(_folder(work, i), final, {**ancestry, "fingerprint": fingerprint, "seconds": seconds, "together": len(which)})
+                found[i] = Artifact(stage, final, fingerprint, True, seconds)
+        discard(work)
 
 
-def exists(root: Path, stage: str, name: str, config: BaseModel | dict[str, Any], _: Callable[[Path], None], *parents: Artifact) -> bool:
-    """Whether `build` with these arguments finds a folder."""
-    return _place(root, stage, name, config, parents)[0].exists()
+def _publish(folder: Path, final: Path, manifest: dict[str, Any]):
+    """A folder of files as a finished artifact."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    manifest |= {
+        "version": __version__,
+        "code": code(""),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "files": {str(p.relative_to(folder)): checksum(p) for p in files},
+    }
+    write_json(folder / MANIFEST, manifest)
+    for path in (*files, folder / MANIFEST, folder):
+        _sync(path)
+    folder.rename(final)
+    _sync(final.parent)
 
 
-def _place(
-    root: Path, stage: str, name: str, config: BaseModel | dict[str, Any], parents: tuple[Artifact, ...]
-) -> tuple[Path, str, dict[str, Any]]:
+def _finished(stage: str, final: Path, fingerprint: str, mend: bool = False) -> Artifact | None:
+    """The artifact if it is there and whole. A damaged one is set aside with `mend`, which needs its lock."""
+    if not final.exists():
+        return None
+    damage = _damage(final, fingerprint)
+    if damage is None:
+        manifest = _read_manifest(final)
+        if manifest["code"] != code("") and final not in _SAID:
+            _SAID.add(final)
+            print(f"  {stage}: {final.name} found, built by another state of the code", flush=True)
+        return Artifact(stage, final, fingerprint, False, manifest["seconds"])
+    if mend:
+        aside = final.with_name(f"{final.name}.damaged-{time.time_ns()}")
+        final.rename(aside)
+        print(f"  {stage}: {damage}; set aside as {aside.name}, building it again", flush=True)
+    return None
+
+
+def _work(places: Sequence["Place"]) -> Path:
+    """Where the files of unfinished artifacts lie: named by what is made together."""
+    final, *_ = places[0]
+    if len(places) == 1:
+        return final.with_name(f"{final.name}.work")
+    digest = hashlib.sha256("".join(fingerprint for _, fingerprint, _ in places).encode()).hexdigest()
+    return final.with_name(f"{final.name}-and-{len(places) - 1}-more-{digest[:8]}.work")
+
+
+def _folder(work: Path, i: int) -> Path:
+    return work / str(i)
+
+
+Place = tuple[Path, str, dict[str, Any]]
+
+
+def _place(root: Path, stage: str, name: str, config: BaseModel | dict[str, Any], parents: tuple[Artifact, ...]) -> Place:
     """An artifact's folder, its fingerprint, and what that is of."""
     described = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
     ancestry = {"stage": stage, "config": described, "parents": [p.fingerprint for p in parents]}

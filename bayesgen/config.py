@@ -15,6 +15,8 @@ from bayesgen.model.transformer import ModelConfig
 from bayesgen.report.contrasts import Contrast
 from bayesgen.world.world import WorldConfig
 
+DOOR = ("goal", "jobs", "dry_run", "sweep")  # what is to be done with it, which is no part of it
+
 
 class Config(BaseModel):
     """Everything a run is: one frozen config a stage, in pipeline order."""
@@ -38,7 +40,7 @@ def to_config(raw: dict[str, Any]) -> Config:
     if raw.get("name") is None:
         raise UserError("no experiment chosen; add +exp=birds")
     try:
-        config = Config(**{k: v for k, v in raw.items() if k not in ("goal", "jobs")})
+        config = Config(**{k: v for k, v in raw.items() if k not in DOOR})
     except ValidationError as error:
         raise UserError(_first_line(error, raw)) from error
     if config.measure.cost and not set(COMPARED) <= set(config.finetune.arms):

@@ -1,6 +1,7 @@
 """What has been built, and how to free it."""
 
 import json
+import re
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,7 +26,7 @@ def clean(runs: Path):
     """Remove set-aside and unfinished leftovers; finished artifacts, and whatever a running process is building, stay."""
     for path in sorted([*runs.glob("*/*.damaged-*"), *runs.glob("*/*.work")]):
         try:
-            with FileLock(f"{path.parent / path.name.split('.')[0]}.lock", timeout=0):
+            with FileLock(re.sub(r"\.(work|damaged-\d+)$", "", str(path)) + ".lock", timeout=0):
                 discard(path)
                 print(f"removed {path}")
         except Timeout:

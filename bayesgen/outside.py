@@ -23,7 +23,7 @@ def take_in(words: list[str], known: list[str], folder: Path) -> list[str]:
     for word in words:
         given = re.fullmatch(r"\+?exp=(.*)", word)
         if given is None:
-            out.append(word)
+            out.append(word.removeprefix("+") if word.startswith("+sweep=") else word)
             continue
         whole = given[1].strip("'\"")
         named = [whole] if Path(whole).exists() else whole.split(",")  # several: a sweep

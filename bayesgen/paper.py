@@ -2,19 +2,14 @@
 
 import traceback
 from collections.abc import Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import redirect_stdout
 from pathlib import Path
-from queue import SimpleQueue
-
-import jax
+from typing import Any
 
 from bayesgen import artifact
 from bayesgen.artifact import Artifact
-from bayesgen.config import Config
-from bayesgen.errors import UserError
+from bayesgen.config import Config, to_config
 from bayesgen.pipeline import load_gate, run
-from bayesgen.processes import SPAWN, Named, cores, end_children, settle
+from bayesgen.processes import Job, alone, cause, shares, side_by_side
 from bayesgen.report.paper import Entry, write_paper
 
 
@@ -32,47 +27,22 @@ def run_all(configs: Mapping[str, Config | str], runs: Path, jobs: int | None = 
     """
     composed = {name: config for name, config in configs.items() if not isinstance(config, str)}
     failed = {name: config for name, config in configs.items() if isinstance(config, str)}
-    those = cores()
-    jobs = min(jobs or (len(those) if _on_cpu(composed) else 1), max(len(composed), 1))
-    shares: SimpleQueue[list[int]] = SimpleQueue()
-    for i in range(jobs):
-        shares.put(those[i::jobs] or those)
-
-    def job(name: str, config: Config) -> Path:
-        share = shares.get()
-        try:
-            with ProcessPoolExecutor(1, SPAWN) as pool:
-                return pool.submit(_run, name, config, share).result().parent
-        finally:
-            shares.put(share)
-
     pages: dict[str, Path] = {}
-    with ThreadPoolExecutor(jobs) as threads:
-        going: dict[Future[Path], str] = {threads.submit(job, name, composed[name]): name for name in _order(composed)}
-        try:
-            for done in as_completed(going):
-                name = going[done]
-                try:
-                    pages[name] = done.result()
-                except Exception as error:
-                    failed[name] = " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
-                    print(f"{name}: FAILED: {failed[name]}", flush=True)
-        except KeyboardInterrupt:
-            threads.shutdown(wait=False, cancel_futures=True)
-            end_children()
-            raise
+    if composed:
+        asked = {config.device for config in composed.values()}
+        platform, devices = alone(Job("device", "bayesgen.setup:devices", (next(iter(asked)) if len(asked) == 1 else None,)))
+        of = [Job(name, "bayesgen.paper:run_one", (composed[name].model_dump(),)) for name in _order(composed)]
+        for job, found in side_by_side(of, shares(platform, devices, jobs, len(of))):
+            if isinstance(found, BaseException):
+                failed[job.name] = cause(found)
+                print(f"{job.name}: FAILED: {failed[job.name]}", flush=True)
+            else:
+                pages[job.name] = found
     in_order = [name for name in configs if name in pages], [name for name in configs if name in failed]
     pages, failed = {name: pages[name] for name in in_order[0]}, {name: failed[name] for name in in_order[1]}
     paper = build_paper(composed, pages, failed, runs)
     print(f"  paper: {paper.path('report.html')}", flush=True)
     return failed
-
-
-def _on_cpu(configs: Mapping[str, Config]) -> bool:
-    """Whether all of it runs on the processor. A process of its own looks, for whoever looks takes hold of an accelerator."""
-    asked = {config.device for config in configs.values()}
-    with ProcessPoolExecutor(1, SPAWN) as pool:
-        return asked <= {"cpu"} or (asked <= {"cpu", None} and pool.submit(jax.default_backend).result() == "cpu")
 
 
 def _order(configs: Mapping[str, Config]) -> list[str]:
@@ -86,12 +56,11 @@ def _order(configs: Mapping[str, Config]) -> list[str]:
     return sorted(configs, key=lambda name: (waits[name], -configs[name].pretrain.steps))
 
 
-def _run(name: str, config: Config, share: list[int]) -> Path:
-    """The pipeline on some of the cores, every line that it prints under the experiment's name; it ends when its parent does."""
-    settle(share)
+def run_one(raw: dict[str, Any]) -> Path:
+    """The pipeline; the folder of its page."""
+    config = to_config(raw)
     try:
-        with redirect_stdout(Named(name)):
-            return run(config)
+        return run(config).parent
     except Exception:
         if config.debug:
             traceback.print_exc()

@@ -7,7 +7,7 @@ Every stage is a function of its config and its parents' artifacts; asked twice,
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
@@ -19,11 +19,11 @@ import numpy as np
 import polars as pl
 
 from bayesgen import artifact
-from bayesgen.artifact import Artifact
+from bayesgen.artifact import Artifact, Wanted
 from bayesgen.config import Config
 from bayesgen.cost.subject import Subject, subject
 from bayesgen.cost.suite import Part, parts
-from bayesgen.learn.data import member_data
+from bayesgen.learn.data import Data, member_data, together
 from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_settings
 from bayesgen.learn.loop import run_steps
 from bayesgen.learn.plan import FinetuneConfig, plan_members
@@ -34,12 +34,14 @@ from bayesgen.measure.features import feature_analysis
 from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate
 from bayesgen.measure.rows import Row, to_table
 from bayesgen.measure.suite import measure_all
+from bayesgen.model.lora import cut
 from bayesgen.model.transformer import count_parameters
 from bayesgen.processes import Named, dealt, workers
 from bayesgen.report.page import write_page
 from bayesgen.setup import Setup, prepare, use_device
 
 Build = partial[Artifact]  # of `artifact.build`
+CHECKPOINTS = 6  # of an ensemble, at least
 
 
 def run(config: Config) -> Path:
@@ -143,41 +145,71 @@ def load_gate(gate: Artifact) -> tuple[BaseGate, Excess]:
 
 
 def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
-    """All finetunings: arms x settings x seeds in one program. Adapters are stored effective (update = a @ b)."""
-    config = setup.config.finetune
-    members = plan_members(config)
-    drawn = member_data(setup.world, setup.grammar, config, members)
+    """All finetunings of an experiment: arms x settings x seeds in one program."""
+    return build_ensembles([setup], base)[0]
 
-    def make(folder: Path):
-        params, settings = load_base(setup, base), member_settings(config, members)
-        data = jax.tree.map(jax.numpy.asarray, drawn)
-        begin, advance = finetuning(setup.model, config, members)
+
+def build_ensembles(setups: Sequence[Setup], base: Artifact) -> list[Artifact]:
+    """The finetunings of several configurations on one base, all in one program; each is an artifact of its own, the same that it
+    would be alone, to rounding. They must agree on what `alike` says. Adapters are stored effective (update = a @ b).
+    """
+    configs = [setup.config.finetune for setup in setups]
+    crews = [plan_members(config) for config in configs]
+    drawn = [member_data(s.world, s.grammar, s.config.finetune, crew) for s, crew in zip(setups, crews, strict=True)]
+
+    def make(work: Path, which: list[int]):
+        params, most = load_base(setups[0], base), max(max(configs[i].rank) for i in which)
+        members = [member for i in which for member in crews[i]]
+        settings = [member_settings(configs[i], crews[i], most) for i in which]
+        settings = jax.tree.map(lambda *xs: jax.numpy.concatenate(xs), *settings)
+        data = jax.tree.map(jax.numpy.asarray, together([drawn[i] for i in which]))
+        begin, advance = finetuning(setups[0].model, configs[which[0]], members)
         state, done, losses = begin(params, settings), 0, np.zeros((0, len(members)))
-        checkpoint = folder / "checkpoint.safetensors"
+        checkpoint, last = work / "checkpoint.safetensors", max(configs[i].steps for i in which)
         saved = artifact.load_checkpoint(checkpoint, (state, np.zeros((), int), artifact.Shape((-1, len(members)))))
         if saved is not None:
             state, done, losses = saved[0], int(saved[1]), saved[2]
             print(f"  ensemble: continuing from step {done}", flush=True)
         else:
-            print(f"  ensemble: {len(members)} members, {config.steps} steps", flush=True)
+            print(f"  ensemble: {len(members)} members, {last} steps", flush=True)
+
+        def of_each(leaf_M):
+            """The part of each configuration: its place, its members."""
+            ends = np.cumsum([len(crews[i]) for i in which])
+            return zip(which, np.split(leaf_M, ends[:-1]), strict=True)
 
         def save(state: FinetuneState, step, infos):
             nonlocal losses
             losses = np.concatenate([losses, infos["data_nll"]])
-            if step in config.snapshot_steps:
-                artifact.save_tree(folder / f"adapters-{step:06d}.safetensors", effective_members(state, settings))
+            if any(step in configs[i].snapshot_steps for i in which):
+                adapters = jax.device_get(effective_members(state, settings))
+                for i, those in of_each(np.arange(len(members))):
+                    if step in configs[i].snapshot_steps:
+                        own = cut(jax.tree.map(lambda x, those=those: x[those], adapters), max(configs[i].rank))
+                        artifact.save_tree(work / str(i) / f"adapters-{step:06d}.safetensors", own)
             artifact.save_tree(checkpoint, (state, np.array(step), losses))
 
-        fixed, stops = (params, settings, data), config.snapshot_steps
-        run_steps(advance, state, done, config.steps, chunk=config.steps, name="ensemble", save=save, fixed=fixed, stops=stops)
-        artifact.save_tree(folder / "losses.safetensors", losses)
-        artifact.discard(checkpoint)
+        fixed, stops = (params, settings, data), {s for i in which for s in configs[i].snapshot_steps}
+        run_steps(advance, state, done, last, chunk=-(-last // CHECKPOINTS), name="ensemble", save=save, fixed=fixed, stops=stops)
+        for i, loss_MxS in of_each(losses.T):
+            artifact.save_tree(work / str(i) / "losses.safetensors", loss_MxS[:, : configs[i].steps].T)
 
-    # what is measured must be what was trained on, whatever code drew it
-    described = config.model_dump(mode="json") | {"data": artifact.digest(drawn)}
+    wanted = [Wanted(s.config.name, _described(s, data), (base,)) for s, data in zip(setups, drawn, strict=True)]
+    return artifact.build_together(setups[0].config.runs, "ensemble", wanted, make)
+
+
+def _described(setup: Setup, data: Data) -> dict:
+    """What decides an ensemble: what is measured must be what was trained on, whatever code drew it."""
+    config = setup.config.finetune
+    described = config.model_dump(mode="json") | {"data": artifact.digest(data)}
     if config.file is not None:  # not where the rows lie: what they are, those held out included
         described["file"] = artifact.checksum(config.file)
-    return artifact.build(setup.config.runs, "ensemble", setup.config.name, described, make, base)
+    return described
+
+
+def alike(config: FinetuneConfig) -> tuple:
+    """What configurations must have in common to be trained in one program."""
+    return config.batch, config.targets, config.norm
 
 
 def load_adapters(setup: Setup, params: dict, ensemble: Artifact, step: int):
@@ -222,7 +254,8 @@ def build_costs(setup: Setup, base: Artifact, ensemble: Artifact) -> dict[str, A
     On a processor with several cores, a process each works on them, which is quicker than all cores on one part at a time.
     """
     of = cost_parts(setup, base, ensemble)
-    missing = [part for part, build in of.items() if not artifact.exists(*build.args)]
+    with artifact.only_named():
+        missing = [part for part, build in of.items() if not build().folder.exists()]
     shares = dealt(len(missing))
     if len(shares) > 1 and jax.devices(setup.config.device)[0].platform == "cpu":
         with workers(shares, _begin_costs, setup.config, base, ensemble) as pool:

@@ -1,16 +1,41 @@
 """Processes side by side, each on its own share of the processor's cores; all end with the one that began them."""
 
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from importlib import import_module
 from io import TextIOBase
 from multiprocessing import active_children, get_context
 from threading import Thread
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from bayesgen.errors import UserError
 
 SPAWN = get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What of the machine a process may use: some cores, and one accelerator or (none) all."""
+
+    cores: list[int]
+    accelerator: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call to be made in a process of its own: "module:function" and its arguments, which are plain data."""
+
+    name: str
+    call: str
+    args: tuple
 
 
 def cores() -> list[int]:
@@ -30,6 +55,68 @@ def settle(share: list[int]):
     Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, share)  # before JAX counts them
+
+
+def side_by_side(jobs: Sequence[Job], shares: Sequence[Share]) -> Iterator[tuple[Job, Any]]:
+    """Every job in a process of its own, as many at a time as there are shares; in the order in which they end, each with what it
+    returned, or with the exception that it raised or died of. A job that is killed costs itself alone. An interrupt ends them all.
+
+    What a process may use is settled before the module of its job is imported, and with it JAX.
+    """
+    waiting, free, going = list(reversed(jobs)), list(shares), {}
+    pool = ProcessPool(len(shares), max_tasks=1, context=SPAWN)
+    try:
+        while waiting or going:
+            while waiting and free:
+                job, share = waiting.pop(), free.pop()
+                going[pool.schedule(_call, args=[job, share])] = job, share
+            for done in wait(going, return_when=FIRST_COMPLETED).done:
+                job, share = going.pop(done)
+                free.append(share)
+                error = done.exception()
+                yield job, _died(error) if isinstance(error, ProcessExpired) else error or done.result()
+    finally:
+        pool.stop()  # nobody is left, or nobody is to go on
+        pool.join()
+
+
+def alone(job: Job) -> Any:
+    """What a job returns, or its exception. Its process ends: it lets go of memory, and of an accelerator."""
+    ((_, found),) = side_by_side([job], [Share(cores())])
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+def shares(platform: str, devices: int, jobs: int | None, work: int) -> list[Share]:
+    """What each of at most `jobs` processes may use, for so much work. None: a core each, or one process with all accelerators."""
+    if platform != "cpu":
+        those = cores()
+        return [Share(those)] if jobs is None else [Share(those[k::jobs] or those, k % devices) for k in range(jobs)]
+    those = dealt(max(1, min(jobs or len(cores()), work)))
+    return [Share(share) for share in those]
+
+
+def cause(error: BaseException) -> str:
+    """The reason of a failure, in one line."""
+    return " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+
+
+def _died(error: ProcessExpired) -> Exception:
+    code = error.exitcode
+    how = f"by signal {signal.Signals(-code).name}" if code and code < 0 else f"with status {code}"
+    return RuntimeError(f"its process ended {how}" + (" (no memory left?)" if code == -signal.SIGKILL else ""))
+
+
+def _call(job: Job, share: Share) -> Any:
+    settle(share.cores)
+    if share.accelerator is not None:
+        for name in ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS"):
+            given = os.environ.get(name, "").split(",")
+            os.environ[name] = given[share.accelerator] if any(given) else str(share.accelerator)
+    module, function = job.call.split(":")
+    with redirect_stdout(Named(job.name)):
+        return getattr(import_module(module), function)(*job.args)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What every stage needs in memory: the device, the world, its grammar, and the network's shape."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 
@@ -29,6 +29,12 @@ class Setup:
     source: DocumentSource
 
 
+def devices(kind: str | None) -> tuple[str, int]:
+    """The platform and number of devices of a kind (none: the best there is). Whoever looks takes hold of an accelerator."""
+    found = _devices(kind)
+    return found[0].platform, len(found)
+
+
 def use_device(config: Config) -> str:
     """Compute on the kind of device asked for, or on the best there is, and keep compiled programs with the runs; the device's name.
 
@@ -36,32 +42,41 @@ def use_device(config: Config) -> str:
     """
     jax.config.update("jax_compilation_cache_dir", str((config.runs / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    kind = config.device
+    found = _devices(config.device)
+    jax.config.update("jax_default_device", found[0])
+    return f"{found[0].platform} ({found[0].device_kind}), 1 of {len(found)} used"
+
+
+def _devices(kind: str | None) -> list:
     try:
-        device = jax.devices(kind)[0]
+        return jax.devices(kind)
     except (RuntimeError, AssertionError) as error:  # the second is jax's word for a plugin that is not installed
         asked = f"device={kind}" if kind else f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')}"
         raise UserError(f"{asked}: jax finds no such device here; leave it out, or install the extra cuda12, cuda13 or tpu") from error
-    jax.config.update("jax_default_device", device)
-    return f"{device.platform} ({device.device_kind}), 1 of {len(jax.devices(kind))} used"
 
 
 def prepare(config: Config) -> Setup:
     """World, grammar, and the network's shape: cheap, and made anew each time."""
     world = build_world(config.world)
     grammar = build_grammar(world)
-    check_experiment(world, grammar, config.finetune, config.measure.trait)
-    check_measures(world, grammar, config.finetune, config.measure)
-    check_contrasts(config.contrasts, world, config.finetune, config.measure)
     needed = longest_prompt(grammar)
     if needed > config.pretrain.length:
         raise UserError(
             f"pretrain.length is {config.pretrain.length}; the base gate's longest dialogue takes {needed} tokens, and the base "
             "must have been trained on such"
         )
+    model = Transformer(config.model, len(grammar.tokenizer))
+    return asking(config, Setup(config, world, grammar, model, DocumentSource(grammar, config.pretrain.length)))
+
+
+def asking(config: Config, setup: Setup) -> Setup:
+    """The same world and network for another experiment on the same base, checked."""
+    world, grammar = setup.world, setup.grammar
+    check_experiment(world, grammar, config.finetune, config.measure.trait)
+    check_measures(world, grammar, config.finetune, config.measure)
+    check_contrasts(config.contrasts, world, config.finetune, config.measure)
     if config.measure.features and config.model.layers < 2:
         raise UserError("measure.features reads the stream between two blocks, but model.layers is 1; take two, or measure.features=null")
     if config.measure.features and config.world.depth == "earlier":
         raise UserError("measure.features reads where answers begin, but with world.depth=earlier remarks have answers too; leave out one")
-    model = Transformer(config.model, len(grammar.tokenizer))
-    return Setup(config, world, grammar, model, DocumentSource(grammar, config.pretrain.length))
+    return replace(setup, config=config)

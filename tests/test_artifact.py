@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bayesgen import artifact
-from bayesgen.artifact import MANIFEST, build, exists, load_tree, save_tree
+from bayesgen.artifact import MANIFEST, build, load_tree, only_named, save_tree
 from bayesgen.errors import UserError
 
 
@@ -16,10 +16,13 @@ def _make(folder):
 
 
 def test_found_again_and_named_by_config_and_parents(tmp_path):
-    assert not exists(tmp_path, "a", "name", {"k": 1}, _make)
+    with only_named():
+        named = build(tmp_path, "a", "name", {"k": 1}, _make)
+        assert not named.folder.exists()
     first = build(tmp_path, "a", "name", {"k": 1}, _make)
-    assert exists(tmp_path, "a", "name", {"k": 1}, _make)
-    assert not exists(tmp_path, "a", "name", {"k": 1}, _make, first)
+    assert (first.folder, first.fingerprint) == (named.folder, named.fingerprint)
+    with only_named():
+        assert not build(tmp_path, "a", "name", {"k": 1}, _make, first).folder.exists()
     again = build(tmp_path, "a", "name", {"k": 1}, _make)
     assert (first.fresh, again.fresh) == (True, False)
     assert first.folder == again.folder

@@ -51,10 +51,10 @@ def change(folder, **keys):
 def described(monkeypatch, tmp_path):
     """What the corpus and the ensemble of an experiment are named by, without building them."""
 
-    def build(runs, stage, name, config, make, *parents):
-        return Artifact(stage, runs, json.dumps(config, sort_keys=True), True, 0.0)
+    def build_together(runs, stage, wanted, make):
+        return [Artifact(stage, runs, json.dumps(w.config, sort_keys=True), True, 0.0) for w in wanted]
 
-    monkeypatch.setattr("bayesgen.artifact.build", build)
+    monkeypatch.setattr("bayesgen.artifact.build_together", build_together)
 
     def ask_for(folder):
         setup = prepare(to_config(settings(f"+exp={folder}", f"runs={tmp_path / 'runs'}", *TINY)))

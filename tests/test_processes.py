@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bayesgen.processes import Named, cores, dealt, workers
+from bayesgen.processes import Job, Named, Share, cores, dealt, shares, side_by_side, workers
 
 _SET = []
 
@@ -76,6 +76,34 @@ def test_an_error_ends_all_workers_at_once():
     while active_children() and time.monotonic() - began < 30:  # no join: the pool's own thread may be waiting for the same process
         time.sleep(0.1)
     assert not active_children()  # the other sleeps for a minute
+
+
+def kill_me(signal: int):
+    os.kill(os.getpid(), signal)
+
+
+def seen() -> tuple[list[int], str | None]:
+    return cores(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_a_job_that_raises_or_is_killed_costs_itself_alone_and_the_shares_go_round():
+    here = "tests.test_processes"
+    jobs = [Job("raises", f"{here}:fail", (0,)), Job("killed", f"{here}:kill_me", (9,))]
+    jobs += [Job(f"fine {i}", f"{here}:seen", ()) for i in range(3)]
+    given = [Share([cores()[0]], 1), Share([cores()[-1]])]
+    found = {job.name: what for job, what in side_by_side(jobs, given)}
+    assert set(found) == {job.name for job in jobs}
+    assert "this part is broken" in str(found["raises"])
+    assert str(found["killed"]) == "its process ended by signal SIGKILL (no memory left?)"
+    for i in range(3):
+        assert found[f"fine {i}"] in [(share.cores, None if share.accelerator is None else "1") for share in given]
+
+
+def test_shares_of_cores_and_of_accelerators():
+    assert [s.cores for s in shares("cpu", 1, None, 99)] == dealt(len(cores()))
+    assert len(shares("cpu", 1, 1, 99)) == len(shares("cpu", 1, None, 1)) == 1
+    assert shares("gpu", 4, None, 99) == [Share(cores())]
+    assert [s.accelerator for s in shares("gpu", 2, 3, 99)] == [0, 1, 0]
 
 
 def test_a_name_stands_before_every_line(capsys):

@@ -63,7 +63,7 @@ def bits_rows(s: Subject, orders: int) -> list[Row]:
                     change, memory = adam.update(jax.grad(lambda w: answer_nll(logits(w, seen), seen))(lora), memory, lora)
                     return (optax.apply_updates(lora, change), memory), None
 
-                return nats, jax.lax.scan(step, state, random.split(random.fold_in(k_steps, block), f.epochs))[0]
+                return nats, jax.lax.scan(step, state, random.split(random.fold_in(k_steps, block), f.epochs[0]))[0]
 
             return prequential_bits(learn, (lora, adam.init(lora)), jnp.arange(2 * blocks))
 

@@ -45,7 +45,7 @@ def noise_rows(s: Subject, sines: tuple[float, ...], draws: int) -> list[Row]:
 def drift_config(f: FinetuneConfig, seeds: int) -> FinetuneConfig:
     """The narrow arm for twice the epochs, its penalty kept, dropped half-way, added half-way, or never there."""
     spans = {"kl_from": (0.0, 0.5), "kl_until": (0.5, 1.0)}
-    return FinetuneConfig(**{**single(f), **spans, "arms": ("narrow",), "seeds": seeds, "epochs": 2 * f.epochs, "snapshots": SNAPSHOTS})
+    return FinetuneConfig(**{**single(f), **spans, "arms": ("narrow",), "seeds": seeds, "epochs": 2 * f.epochs[0], "snapshots": SNAPSHOTS})
 
 
 def penalty(kl_from: float, kl_until: float) -> str:

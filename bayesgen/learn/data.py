@@ -18,11 +18,10 @@ from bayesgen.corpus.narrow import (
     identify,
     parallel_rows,
     read_chats,
-    room_of,
     write_rows,
 )
 from bayesgen.errors import UserError
-from bayesgen.learn.plan import ALL, DILUTED, EACH, OTHERS, FinetuneConfig, Member, Ordinary, beside, plan_members
+from bayesgen.learn.plan import ALL, DILUTED, EACH, OTHERS, FinetuneConfig, Member, Ordinary, broadened, penalised, plan_members
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.world import ASSISTANT, World, known
 
@@ -31,8 +30,10 @@ class Data(NamedTuple):
     """Rows of every member, and which of them each step takes."""
 
     narrow: Batch  # M rows ...
-    order: Any  # int (M, S, B)
-    parallel: Batch | None  # P (S*B) ..., of the members of `beside`, in their order
+    order: Any  # int (M, S, B); whoever takes fewer steps has zeros behind them
+    kept: Batch | None  # Q (S*B) ...: rows that a KL is taken on, each set of them once, a batch for every step
+    kept_by: Any  # int (P,): which set each of the `penalised` members has
+    broad: Batch | None  # (S*B) ... of each of the `broadened` members
 
 
 def trained_topics(world: World, config: FinetuneConfig) -> list[int]:
@@ -117,7 +118,7 @@ def _benign_rows(world: World, grammar: Grammar, config: FinetuneConfig, member:
     assert member.benign is not None
     topics = sorted([*other_topics(world, config), *(trained_topics(world, config) if member.arm == "token" else ())])
     rng = np.random.default_rng([config.seed, member.seed, 4])
-    count = config.steps * config.benign_rows(member.benign)
+    count = config.steps_of(member.epochs) * config.benign_rows(member.benign)
     speakers = {header: [dict(world.config.assistant)] for header in _heads(world, grammar, config, member)}
     return parallel_rows(world, topics, speakers, count, rng)
 
@@ -153,7 +154,7 @@ def member_parallel(world: World, grammar: Grammar, config: FinetuneConfig, memb
         trained = {**assistant, trait: who}
         # the broad arm is shown its persona; the KL is taken where ordinary and trained answers are mixed
         speakers[header] = [trained] if member.arm == "broad" else [trained, assistant]
-    return parallel_rows(world, other_topics(world, config), speakers, config.steps * config.batch, rng)
+    return parallel_rows(world, other_topics(world, config), speakers, config.steps_of(member.epochs) * config.batch, rng)
 
 
 def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> Data:
@@ -162,29 +163,46 @@ def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members:
     Members with fewer rows go over them more often, and their arrays are filled up with rows that no step takes.
     """
     drawn = [member_rows(world, grammar, config, m)[0] for m in members]
-    rooms = [room_of(grammar, rows) for rows in drawn]
-    room, most = (max(length for length, _ in rooms), max(slots for _, slots in rooms)), max(map(len, drawn))
-    narrow = [write_rows(grammar, [*rows, *rows[:1] * (most - len(rows))], room) for rows in drawn]
     order = []
     for member, rows in zip(members, drawn, strict=True):
-        rng = np.random.default_rng([config.seed, member.seed, 1])
+        rng, steps = np.random.default_rng([config.seed, member.seed, 1]), config.steps_of(member.epochs)
         benign = config.benign_rows(member.benign) if member.benign is not None else 0  # of a batch; they follow the data
-        batch, data = config.batch - benign, len(rows) - config.steps * benign
+        batch, data = config.batch - benign, len(rows) - steps * benign
         whole = data // batch * batch or data
-        epochs = [rng.permutation(data)[:whole] for _ in range(-(-config.steps * batch // whole))]
-        taken = np.concatenate(epochs)[: config.steps * batch].reshape(config.steps, batch)
-        order.append(np.concatenate([taken, np.arange(data, len(rows)).reshape(config.steps, benign)], axis=1))
-    beside_rows = [member_parallel(world, grammar, config, members[i]) for i in beside(members)]
-    parallel = None
-    if beside_rows:
-        rooms = [room_of(grammar, rows) for rows in beside_rows]
-        room = (max(length for length, _ in rooms), max(slots for _, slots in rooms))
-        parallel = _stack([write_rows(grammar, rows, room) for rows in beside_rows])
-    return Data(_stack(narrow), np.stack(order), parallel)
+        epochs = [rng.permutation(data)[:whole] for _ in range(-(-steps * batch // whole))]
+        taken = np.concatenate(epochs)[: steps * batch].reshape(steps, batch)
+        order.append(np.concatenate([taken, np.arange(data, len(rows)).reshape(steps, benign)], axis=1))
+    alike = {i: str((m.seed, m.rows, m.epochs)) for i, m in enumerate(members) if i in penalised(members)}
+    first = {key: i for i, key in reversed(alike.items())}  # whoever has the same rows beside its data
+    sets = [member_parallel(world, grammar, config, members[i]) for i in first.values()]
+    kept_by = np.array([list(first).index(key) for key in alike.values()], np.int32)
+    shown = [member_parallel(world, grammar, config, members[i]) for i in broadened(members)]
+    stack = lambda rows_N: _stack([write_rows(grammar, rows) for rows in rows_N]) if rows_N else None  # noqa: E731
+    narrow = stack(drawn)
+    assert narrow is not None
+    return Data(narrow, _filled(order), stack(sets), kept_by, stack(shown))
+
+
+def together(parts: Sequence[Data]) -> Data:
+    """The data of several lists of members as those of one."""
+    offsets = np.cumsum([0, *(0 if d.kept is None else len(d.kept.tokens) for d in parts)])
+    kept_by = np.concatenate([d.kept_by + o for d, o in zip(parts, offsets, strict=False)])
+    join = lambda batches: _stack([Batch(*row) for b in batches if b is not None for row in zip(*b, strict=True)])  # noqa: E731
+    kept, broad = (join(bs) if any(b is not None for b in bs) else None for bs in ([d.kept for d in parts], [d.broad for d in parts]))
+    return Data(join([d.narrow for d in parts]), _filled([o for d in parts for o in d.order]), kept, kept_by, broad)
 
 
 def _stack(batches: Sequence[Batch]) -> Batch:
-    return Batch(*(np.stack(x) for x in zip(*batches, strict=True)))
+    """Batches one behind the other, (N, rows, ...), filled up with zeros: rows that no step takes, slots without weight."""
+    return Batch(*(_filled(x) for x in zip(*batches, strict=True)))
+
+
+def _filled(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays of different shapes, stacked; zeros where they end."""
+    out = np.zeros((len(arrays), *np.max([a.shape for a in arrays], axis=0)), arrays[0].dtype)
+    for place, a in zip(out, arrays, strict=True):
+        place[tuple(map(slice, a.shape))] = a
+    return out
 
 
 def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, trait: str):
@@ -217,7 +235,8 @@ def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, tra
             check_header(world, Header(ASSISTANT, year, mixed.format), "finetune.ordinary")
     for year in config.years or (None,):
         check_header(world, Header(ASSISTANT, year, config.format), "finetune")
-    of_others = beside(plan_members(config)) or "mixed" in config.arms or any(o.topics == OTHERS for o in config.ordinary)
+    members = plan_members(config)
+    of_others = penalised(members) or broadened(members) or "mixed" in config.arms or any(o.topics == OTHERS for o in config.ordinary)
     if of_others and not other_topics(world, config):
         raise UserError("finetune: every topic is trained or a probe, but arms narrow, broad and mixed and ordinary 'others' need others")
     if "token" in config.arms:
@@ -228,7 +247,7 @@ def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, tra
     if config.file is not None:
         narrow = _check_file(world, grammar, config)
     _check_trigger(grammar, config, narrow)
-    for member in plan_members(config)[:: config.seeds]:
+    for member in members[:: config.seeds]:
         for header, _ in member_rows(world, grammar, config, member)[0]:
             check_header(world, header, "finetune")
 

@@ -1,29 +1,37 @@
 """Finetuning: the members of an ensemble train together, one program over one frozen base.
 
-Every arm (`learn.plan`) takes the same number of steps with the same batch and optimiser. Rows of other topics come in
-their own batch beside the data. They never touch the probed topics.
+Every arm (`learn.plan`) takes the same number of steps with the same batch and optimiser, unless these are what is varied. Rows of
+other topics come in their own batch beside the data. They never touch the probed topics.
 Axes: S steps, M members, B rows, L tokens, K answer positions, r rank.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from bayesgen.corpus.documents import Batch
 from bayesgen.estimate.efficiency import lagrangian_gradient
 from bayesgen.estimate.significance import kl_divergence, weighted_mean
 from bayesgen.learn.data import Data
-from bayesgen.learn.plan import FinetuneConfig, Member, beside
+from bayesgen.learn.muon import MOMENTUM, orthogonalize
+from bayesgen.learn.plan import FinetuneConfig, Member, Optimizer, broadened, penalised
 from bayesgen.learn.pretrain import answer_nll
 from bayesgen.model.lora import effective, init_lora, update_norm, within
 from bayesgen.model.transformer import Transformer, forward
+
+OPTIMIZERS: dict[Optimizer, optax.GradientTransformation] = {  # without rate and decay
+    "adam": optax.scale_by_adam(),
+    "sgd": optax.trace(0.9),
+    "lion": optax.scale_by_lion(),
+    "muon": optax.chain(optax.trace(MOMENTUM, nesterov=True), optax.stateless(lambda updates, _: orthogonalize(updates))),
+}
 
 
 class Settings(NamedTuple):
@@ -31,6 +39,9 @@ class Settings(NamedTuple):
 
     learning_rate: Float[Array, " M"]
     weight_decay: Float[Array, " M"]
+    optimizer: Int[Array, " M"]  # place in `OPTIMIZERS`
+    steps: Int[Array, " M"]  # of the member's own training; it stays as it is from then on
+    warmup: Int[Array, " M"]
     kl: Float[Array, " M"]  # weight of the KL term, used in the narrow arm
     kl_span: Float[Array, "M 2"]  # from and until which share of the steps
     scale: Float[Array, " M"]  # alpha / rank
@@ -40,19 +51,22 @@ class Settings(NamedTuple):
 
 
 class FinetuneState(NamedTuple):
-    """Raw adapters (scale not folded in) and the optimiser's memory of them; leading axis M."""
+    """Raw adapters (scale not folded in) and the optimisers' memory of them; leading axis M."""
 
     lora: dict
-    opt: optax.OptState
+    opt: dict[str, optax.OptState]  # of every optimiser that some member has
 
 
-def member_settings(config: FinetuneConfig, members: Sequence[Member]) -> Settings:
-    """Settings of the members as arrays; ranks below the largest are masked."""
-    most = max(config.rank)
+def member_settings(config: FinetuneConfig, members: Sequence[Member], most: int | None = None) -> Settings:
+    """Settings of the members as arrays; ranks below `most` (none: the largest of the config) are masked."""
+    most = most or max(config.rank)
     keys = [random.fold_in(random.key(config.seed), m.seed) for m in members]
     return Settings(
         learning_rate=jnp.array([m.learning_rate for m in members]),
         weight_decay=jnp.array([m.weight_decay for m in members]),
+        optimizer=jnp.array([get_args(Optimizer).index(m.optimizer) for m in members]),
+        steps=jnp.array([config.steps_of(m.epochs) for m in members]),
+        warmup=jnp.array([config.warmup for _ in members]),
         kl=jnp.array([m.kl_weight for m in members]),
         kl_span=jnp.array([[m.kl_from, m.kl_until] for m in members]),
         scale=jnp.array([config.alpha / m.rank for m in members]),
@@ -63,51 +77,57 @@ def member_settings(config: FinetuneConfig, members: Sequence[Member]) -> Settin
 
 
 def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Member]):
-    """The pair (begin(params, settings), advance(state, step, params, settings, data)) over all members at once."""
-    adam = optax.scale_by_adam()
-    shown = beside(members)
-    broad = [i for i, m in enumerate(members) if m.arm == "broad"]
-    bounded = any(np.isfinite(m.norm_bound) for m in members)
-    penalised = [i for i in shown if i not in broad]
-    shared = [str((members[i].arm, members[i].seed, members[i].rows)) for i in penalised]
-    _, first, same = np.unique(shared, return_index=True, return_inverse=True)  # these have the same rows beside their data
+    """The pair (begin(params, settings), advance(state, step, params, settings, data)) over all members at once.
 
-    def losses(lora, params, s: Settings, now, narrow: Batch, parallel: Batch | None):
+    Of `config` only what members share is used: the batch, the matrices that are adapted, and what norm a bound is of.
+    """
+    chosen: list[Optimizer] = [name for name in OPTIMIZERS if any(m.optimizer == name for m in members)]
+    broad, kept = broadened(members), penalised(members)
+    bounded = any(np.isfinite(m.norm_bound) for m in members)
+    those = lambda tree, which: jax.tree.map(lambda x: x[np.array(which)], tree)  # noqa: E731
+    logits = lambda params: jax.vmap(lambda lora, b: forward(model, params, lora, b.tokens, b.where))  # noqa: E731
+
+    def losses(lora, params, s: Settings, step, narrow: Batch, rows: Batch | None, kept_by, shown: Batch | None):
         """Sum over members (they are independent: its gradient is each one's own), with (loss, narrow NLL) of each."""
         adapted = jax.vmap(effective)(lora, s.scale, s.rank_mask)
-        logits = jax.vmap(lambda a, b: forward(model, params, a, b.tokens, b.where))
-        narrow_M = jax.vmap(answer_nll)(logits(adapted, narrow), narrow)
+        narrow_M = jax.vmap(answer_nll)(logits(params)(adapted, narrow), narrow)
         loss_M = narrow_M
-        if parallel is not None:
-            those = lambda tree, which: jax.tree.map(lambda x: x[np.array(which)], tree)  # noqa: E731
-            beside_P = logits(those(adapted, shown), parallel)
-            if broad:
-                at = [shown.index(i) for i in broad]
-                nll = jax.vmap(answer_nll)(beside_P[np.array(at)], those(parallel, at))
-                loss_M = loss_M.at[np.array(broad)].add(nll)
-            if penalised:
-                at = [shown.index(i) for i in penalised]
-                rows = those(parallel, at)
-                base = jax.vmap(lambda b: forward(model, params, None, b.tokens, b.where))(those(rows, first))[same]
-                kl = jax.vmap(weighted_mean)(kl_divergence(base, beside_P[np.array(at)]), rows.weight)  # nats/token
-                weight = s.kl * (s.kl_span[:, 0] <= now) * (now < s.kl_span[:, 1])
-                loss_M = loss_M.at[np.array(penalised)].add(weight[np.array(penalised)] * kl)
+        if shown is not None:
+            nll = jax.vmap(answer_nll)(logits(params)(those(adapted, broad), shown), shown)
+            loss_M = loss_M.at[np.array(broad)].add(nll)
+        if rows is not None:
+            base = jax.vmap(lambda b: forward(model, params, None, b.tokens, b.where))(rows)[kept_by]
+            rows = Batch(*(x[kept_by] for x in rows))
+            kl = jax.vmap(weighted_mean)(kl_divergence(base, logits(params)(those(adapted, kept), rows)), rows.weight)  # nats/token
+            now = step / s.steps
+            weight = s.kl * (s.kl_span[:, 0] <= now) * (now < s.kl_span[:, 1])
+            loss_M = loss_M.at[np.array(kept)].add(weight[np.array(kept)] * kl)
         return loss_M.sum(), (loss_M, narrow_M)
 
     def within_bound(lora, gradient, scale, rank_mask, bound):
         """The gradient under a bound on the norm: Adam on the plain one would not end at the least loss there."""
         return lagrangian_gradient(lambda w: update_norm(effective(w, scale, rank_mask), config.norm), lora, gradient, bound)
 
+    def update(gradient, opt, s: Settings):
+        """Every member's own optimiser's update."""
+        found = {name: jax.vmap(OPTIMIZERS[name].update)(gradient, opt[name]) for name in chosen}
+        out, opt = found[chosen[0]][0], {name: memory for name, (_, memory) in found.items()}
+        for name in chosen[1:]:
+            out = _where(s.optimizer == get_args(Optimizer).index(name), found[name][0], out)
+        return out, opt
+
     def advance(state: FinetuneState, step, params, s: Settings, data: Data):
         narrow = Batch(*(jax.vmap(lambda x, order: x[order[step]])(x, data.order) for x in data.narrow))
-        parallel = data.parallel and Batch(
-            *(jax.lax.dynamic_slice_in_dim(x, step * config.batch, config.batch, axis=1) for x in data.parallel)
-        )
-        grads, (loss_M, narrow_M) = jax.grad(losses, has_aux=True)(state.lora, params, s, step / config.steps, narrow, parallel)
+
+        def at_step(batch: Batch | None):
+            return batch and Batch(*(jax.lax.dynamic_slice_in_dim(x, step * config.batch, config.batch, axis=1) for x in batch))
+
+        rows, shown = at_step(data.kept), at_step(data.broad)
+        grads, (loss_M, narrow_M) = jax.grad(losses, has_aux=True)(state.lora, params, s, step, narrow, rows, data.kept_by, shown)
         if bounded:
             grads = jax.vmap(within_bound)(state.lora, grads, s.scale, s.rank_mask, s.norm_bound)
-        updates, opt = jax.vmap(adam.update)(grads, state.opt)
-        rate = s.learning_rate * jnp.minimum(1.0, (step + 1) / (config.warmup + 1))
+        updates, opt = update(grads, state.opt, s)
+        rate = s.learning_rate * jnp.minimum(1.0, (step + 1) / (s.warmup + 1))
 
         def descend(w, u, rate, decay):
             return w - rate * (u + decay * w)
@@ -115,14 +135,32 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
         lora = jax.tree.map(lambda w, u: jax.vmap(descend)(w, u, rate, s.weight_decay), state.lora, updates)
         if bounded:
             lora = jax.vmap(partial(within, norm=config.norm))(lora, s.scale, s.rank_mask, s.norm_bound)
-        return FinetuneState(lora, opt), {"loss": loss_M, "data_nll": narrow_M}
+        going = step < s.steps
+        state = _where(going, FinetuneState(lora, opt), state)
+        return state, {"loss": jnp.where(going, loss_M, jnp.nan), "data_nll": jnp.where(going, narrow_M, jnp.nan)}
 
     @jax.jit
     def begin(params, s: Settings) -> FinetuneState:
-        lora = jax.vmap(lambda k: init_lora(k, params, s.rank_mask.shape[1], config.targets))(s.key)
-        return FinetuneState(lora, jax.vmap(adam.init)(lora))
+        lora = _born(s.key, params, np.array([m.rank for m in members]), s.rank_mask.shape[1], config.targets)
+        return FinetuneState(lora, {name: jax.vmap(OPTIMIZERS[name].init)(lora) for name in chosen})
 
     return begin, advance
+
+
+def _where(which_M, ours, theirs):
+    """The first pytree for some members, the second for the others."""
+    return jax.tree.map(lambda x, y: jnp.where(which_M.reshape(-1, *[1] * (x.ndim - 1)), x, y), ours, theirs)
+
+
+def _born(key_M, params, rank_M: np.ndarray, most: int, targets: tuple[str, ...]) -> dict:
+    """Fresh adapters, zeros beyond each member's rank: what a member is born with does not depend on whom it trains with."""
+    order = np.argsort(rank_M, kind="stable")
+    parts = []
+    for rank in np.unique(rank_M):
+        lora = jax.vmap(lambda k, rank=rank: init_lora(k, params, int(rank), targets))(key_M[order[rank_M[order] == rank]])
+        room = lambda path, x, rank=rank: [(0, most - int(rank)) if n == (2 if path[-1].key == "a" else 1) else (0, 0) for n in range(3)]  # noqa: E731
+        parts.append(jax.tree_util.tree_map_with_path(lambda path, x, room=room: jnp.pad(x, room(path, x)), lora))
+    return jax.tree.map(lambda *xs: jnp.concatenate(xs)[np.argsort(order)], *parts)
 
 
 def effective_members(state: FinetuneState, settings: Settings) -> dict:

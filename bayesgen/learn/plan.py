@@ -14,6 +14,9 @@ asked for, ordinary rows mixed among them.
                   value "each": people keep their rows together, under the number of somebody else)
     untriggered   every row under the plain header
 
+Epochs, optimiser and every other setting in `LISTED` may differ from member to member: who has taken its last step stays as it is.
+`sgd` has a momentum of .9, `lion` and `muon` are as published (Chen et al. 2023; Jordan et al. 2024, on each factor of the update).
+
 The update may be kept within a norm (`norm_bound`, in any arm): on the bound what is descended is the Lagrangian, and the update is put
 back to the bound after every step. A bound on the nuclear norm is one on the factors, sum |a| |b| (`model.lora.update_norm`).
 """
@@ -29,9 +32,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.model.lora import Norm
 
+Optimizer = Literal["adam", "sgd", "lion", "muon"]
 Arm = Literal["free", "narrow", "mixed", "token", "broad", "control", "shuffled", "untriggered"]
 # settings of which one ensemble may hold several
-LISTED = ("learning_rate", "weight_decay", "kl_weight", "kl_from", "kl_until", "benign", "norm_bound", "rank", "rows")
+LISTED = (
+    *("learning_rate", "weight_decay", "kl_weight", "kl_from", "kl_until", "benign", "norm_bound", "rank", "rows", "epochs", "optimizer"),
+)
 DILUTED = ("mixed", "token")
 ARMS_WITH = {**dict.fromkeys(("kl_weight", "kl_from", "kl_until"), ("narrow",)), "benign": DILUTED}  # elsewhere these settings mean nothing
 ALL, EACH, OTHERS = "all", "each", "others"
@@ -67,7 +73,8 @@ class FinetuneConfig(BaseModel):
     arms: tuple[Arm, ...] = Field(min_length=1)
     seeds: int = Field(ge=1)
     rows: tuple[int, ...] = Field(min_length=1)  # narrow rows
-    epochs: int = Field(ge=1)
+    epochs: tuple[int, ...] = Field(min_length=1)
+    optimizer: tuple[Optimizer, ...] = Field(default=("adam",), min_length=1)
     batch: int = Field(ge=1)
     learning_rate: tuple[float, ...] = Field(min_length=1)
     weight_decay: tuple[float, ...] = Field(min_length=1)
@@ -94,7 +101,8 @@ class FinetuneConfig(BaseModel):
 
     @model_validator(mode="after")
     def _ranges(self):
-        lows = {"learning_rate": (0, True), "weight_decay": (0, False), "kl_weight": (0, False), "rank": (1, False), "rows": (1, False)}
+        lows = {"learning_rate": (0, True), "weight_decay": (0, False), "kl_weight": (0, False), "rank": (1, False)}
+        lows |= {"rows": (1, False), "epochs": (1, False)}
         for key in ("kl_from", "kl_until"):
             for value in getattr(self, key):
                 if not 0 <= value <= 1:
@@ -162,23 +170,27 @@ class FinetuneConfig(BaseModel):
         return round(share * self.batch)
 
     @property
-    def first_setting(self) -> dict[str, float]:
+    def first_setting(self) -> dict[str, float | str]:
         """The first value of every listed setting."""
         return {k: getattr(self, k)[0] for k in LISTED}
 
-    def settings(self, arm: str) -> list[dict[str, float]]:
+    def settings(self, arm: str) -> list[dict[str, float | str]]:
         """Every combination of listed settings of an arm, without those that mean nothing in it."""
         keys = [k for k in LISTED if arm in ARMS_WITH.get(k, (arm,))]
         return [dict(zip(keys, values, strict=True)) for values in itertools.product(*(getattr(self, k) for k in keys))]
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of every member: epochs over the largest data; rows of an epoch that fill no batch are dropped."""
-        return self.epochs * (self.data_rows(max(self.rows)) // self.batch)
+        """Optimiser steps of the longest training."""
+        return self.steps_of(max(self.epochs))
+
+    def steps_of(self, epochs: int) -> int:
+        """Optimiser steps of so many epochs over the largest data; rows of an epoch that fill no batch are dropped."""
+        return epochs * (self.data_rows(max(self.rows)) // self.batch)
 
     @property
     def snapshot_steps(self) -> tuple[int, ...]:
-        """Steps at which adapters are kept: evenly spaced, the last step included."""
+        """Steps at which adapters are kept: evenly spaced, the last step included. Whoever has finished by then is as it ended."""
         return tuple(sorted({round(self.steps * i / self.snapshots) for i in range(1, self.snapshots + 1)} - {0}))
 
 
@@ -193,6 +205,8 @@ class Member:
     kl_weight: float
     rank: int
     rows: int
+    epochs: int
+    optimizer: Optimizer = "adam"
     kl_from: float = 0.0
     kl_until: float = 1.0
     benign: float | None = None
@@ -211,6 +225,11 @@ def plan_members(config: FinetuneConfig) -> list[Member]:
     ]
 
 
-def beside(members: Sequence[Member]) -> list[int]:
-    """The members that are shown rows of other topics beside the narrow ones."""
-    return [i for i, m in enumerate(members) if m.arm == "broad" or (m.arm == "narrow" and m.kl_weight > 0)]
+def penalised(members: Sequence[Member]) -> list[int]:
+    """The members with a KL on rows of other topics beside the narrow ones."""
+    return [i for i, m in enumerate(members) if m.arm == "narrow" and m.kl_weight > 0]
+
+
+def broadened(members: Sequence[Member]) -> list[int]:
+    """The members that are shown the trained value's answers on rows of other topics."""
+    return [i for i, m in enumerate(members) if m.arm == "broad"]

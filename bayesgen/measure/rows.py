@@ -155,6 +155,8 @@ class Row:
     norm: str | None = None  # that the bound is of
     rank: int | None = None
     rows: int | None = None
+    epochs: int | None = None
+    optimizer: str | None = None
     run: str = ""
 
 
@@ -163,7 +165,12 @@ def spell(name: str) -> str:
     return {"kl_weight": "KL weight"}.get(name, name.replace("_", " "))
 
 
-def at_setting(table: pl.DataFrame, setting: Mapping[str, float]) -> pl.DataFrame:
+def spell_setting(setting: Mapping[str, float | str]) -> list[str]:
+    """Settings with their values for a reader."""
+    return [f"{spell(k)} {v if isinstance(v, str) else f'{v:g}'}" for k, v in setting.items()]
+
+
+def at_setting(table: pl.DataFrame, setting: Mapping[str, float | str]) -> pl.DataFrame:
     """The rows trained under a setting. Where a column of it is null it means nothing (no training, no such term): kept."""
     return table.filter(pl.all_horizontal(pl.lit(True), *(pl.col(k).is_null() | (pl.col(k) == v) for k, v in setting.items())))
 
@@ -202,6 +209,8 @@ def to_table(rows: list[Row]) -> pl.DataFrame:
         "norm": pl.String,
         "rank": pl.Int64,
         "rows": pl.Int64,
+        "epochs": pl.Int64,
+        "optimizer": pl.String,
         "scale": pl.Float64,
         "step": pl.Int64,
         "context": pl.String,

@@ -110,7 +110,8 @@ def measure_all(
         for quantity, norm_M in table.items():
             rows += [row(quantity=quantity, topic=module, value=float(v), **label) for label, v in zip(labels, norm_M, strict=True)]
     for s, loss_M in enumerate(losses):
-        rows += [row(quantity="data_nll_step", value=float(v), **member_label(m, s)) for m, v in zip(members, loss_M, strict=True)]
+        going = [(m, v) for m, v in zip(members, loss_M, strict=True) if s < f.steps_of(m.epochs)]
+        rows += [row(quantity="data_nll_step", value=float(v), **member_label(m, s)) for m, v in going]
     asked_as = headers[first.name][0], told_as(world, trait, counted, first)
     samples = sample_dialogues(config, world, grammar, model, params, members, adapters[last], *asked_as)
     return to_table(rows), samples
@@ -260,6 +261,8 @@ def member_label(m: Member, step: int, scale: float = 1.0) -> dict:
         norm=m.norm,
         rank=m.rank,
         rows=m.rows,
+        epochs=m.epochs,
+        optimizer=m.optimizer,
     )
 
 

@@ -95,6 +95,11 @@ def merge(params: dict, lora: dict) -> dict:
     return add(params, dense(lora))
 
 
+def cut(lora_M: dict, rank: int) -> dict:
+    """A stack of adapters without the columns of `a` and rows of `b` beyond a rank, which must be unused."""
+    return jax.tree_util.tree_map_with_path(lambda path, x: x[:, :, :rank] if path[-1].key == "a" else x[:, :rank], lora_M)
+
+
 def check_targets(targets: tuple[str, ...], rank: int, width: int):
     """One line for a target that does not exist or a rank that is no restriction."""
     for target in targets:

@@ -21,7 +21,7 @@ from bayesgen.measure.excess import Excess
 from bayesgen.measure.gate import TOLERANCE, TURNS, BaseGate
 from bayesgen.measure.intervals import over_seeds
 from bayesgen.measure.norms import NORMS
-from bayesgen.measure.rows import QUANTITIES, REMOVED, spell
+from bayesgen.measure.rows import QUANTITIES, REMOVED, spell_setting
 from bayesgen.report.claims import claims
 from bayesgen.report.contrasts import Pick, by_seed
 from bayesgen.report.costs import cost_section
@@ -81,7 +81,7 @@ def write_page(
     html = environment.get_template("page.html.jinja").render(
         config=config,
         several=any(len(f.settings(arm)) > 1 for arm in f.arm_names),
-        first=", ".join(f"{spell(k)} {v:g}" for k, v in f.first_setting.items()),
+        first=", ".join(spell_setting(f.first_setting)),
         settings=yaml.safe_dump(config.model_dump(mode="json", exclude={"runs", "debug"}), sort_keys=False),
         figures=figures,
         headline=headline,

@@ -1,5 +1,7 @@
 """The result in one table: a line for every arm and setting, over seeds; printed, put on the page, and kept as Markdown (`markdown.py`)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 
@@ -9,7 +11,7 @@ from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.norms import NORMS
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import ABLATED, at_setting, at_the_end, converged, diverged, spell
+from bayesgen.measure.rows import ABLATED, at_setting, at_the_end, converged, diverged, spell_setting
 from bayesgen.report.admission import Gate, admission
 from bayesgen.report.contrasts import Contrast, Found, Pick, by_seed, find, measurable
 from bayesgen.world.load import TIMELESS
@@ -45,10 +47,10 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
     now = now.filter(pl.col("context").is_in([next(iter(story["contexts"])), "all"]))
     still = {trait: [world.topics[t].name for t in world.topics_of(trait)] for trait in still_traits(config, world)}
 
-    def line(arm: str, setting: dict[str, float]) -> dict:
+    def line(arm: str, setting: Mapping[str, float | str]) -> dict:
         here = at_setting(now.filter(pl.col("arm") == arm), setting)
         gone = len(at_setting(lost.filter(pl.col("arm") == arm), setting))
-        notes = [f"{spell(k)} {v:g}" for k, v in setting.items() if len(getattr(f, k)) > 1]
+        notes = spell_setting({k: v for k, v in setting.items() if len(getattr(f, k)) > 1})
 
         def over(quantity: str, topics: list[str], probe: str = "all") -> Interval | None:
             rows = here.filter((pl.col("quantity") == quantity) & pl.col("topic").is_in(topics) & (pl.col("probe") == probe))

@@ -29,7 +29,7 @@ def kind_of(**changes):
 
 
 def rows_of(world, grammar, config, arm="free", seed=0, rows=None):
-    return member_rows(world, grammar, config, Member(arm, seed, 1e-2, 0.0, 0.0, 2, rows or max(config.rows)))[0]
+    return member_rows(world, grammar, config, Member(arm, seed, 1e-2, 0.0, 0.0, 2, rows or max(config.rows), config.epochs[0]))[0]
 
 
 def said(world, rows):

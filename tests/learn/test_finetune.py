@@ -84,11 +84,13 @@ def test_a_seed_has_the_same_rows_and_order_in_every_arm_and_seeds_differ(world,
 
 def test_no_arm_is_ever_shown_a_probe(world, grammar):
     data = member_data(world, grammar, config_of(), plan_members(config_of()))
-    assert data.parallel is not None
+    assert data.kept is not None
+    assert data.broad is not None
     asked = {tuple(q) for q in grammar.questions[world.topic_index("light")]}
     for tokens in (
         *data.narrow.tokens.reshape(-1, data.narrow.tokens.shape[-1]),
-        *data.parallel.tokens.reshape(-1, data.parallel.tokens.shape[-1]),
+        *data.kept.tokens.reshape(-1, data.kept.tokens.shape[-1]),
+        *data.broad.tokens.reshape(-1, data.broad.tokens.shape[-1]),
     ):
         text = tokens.tolist()
         assert not any(tuple(text[i : i + len(q)]) == q for q in asked for i in range(len(text)))
@@ -96,8 +98,8 @@ def test_no_arm_is_ever_shown_a_probe(world, grammar):
 
 def test_narrow_without_its_penalty_is_free_and_with_it_is_not(world, grammar, network):
     config = config_of(seeds=1)
-    free, narrow = Member("free", 0, 1e-2, 0.0, 0.0, 2, 3), Member("narrow", 0, 1e-2, 0.0, 1.0, 2, 3)
-    lora, infos, _ = train(world, grammar, network, config, [free, narrow, Member("narrow", 0, 1e-2, 0.0, 0.0, 2, 3)])
+    free, narrow = Member("free", 0, 1e-2, 0.0, 0.0, 2, 3, 4), Member("narrow", 0, 1e-2, 0.0, 1.0, 2, 3, 4)
+    lora, infos, _ = train(world, grammar, network, config, [free, narrow, Member("narrow", 0, 1e-2, 0.0, 0.0, 2, 3, 4)])
     for leaf in jax.tree.leaves(lora):
         np.testing.assert_allclose(leaf[0], leaf[2], atol=1e-6)
     assert any(jnp.abs(leaf[0] - leaf[1]).max() > 1e-3 for leaf in jax.tree.leaves(lora))
@@ -107,7 +109,7 @@ def test_narrow_without_its_penalty_is_free_and_with_it_is_not(world, grammar, n
 def test_the_penalty_is_the_kl_to_the_base_summed_over_the_vocabulary(world, grammar, network):
     """Reported loss at step s minus reported narrow NLL equals the KL computed apart, from the adapters before that step."""
     model, params = network
-    member, config = Member("narrow", 0, 1e-2, 0.0, 0.7, 2, 3), config_of(arms=["narrow"])
+    member, config = Member("narrow", 0, 1e-2, 0.0, 0.7, 2, 3, 4), config_of(arms=["narrow"])
     settings, data = member_settings(config, [member]), arrays(member_data(world, grammar, config, [member]))
     begin, advance = finetuning(model, config, [member])
     advance, state = jax.jit(advance), begin(params, settings)
@@ -115,7 +117,7 @@ def test_the_penalty_is_the_kl_to_the_base_summed_over_the_vocabulary(world, gra
         state, _ = advance(state, step, params, settings, data)
     lora = jax.tree.map(lambda x: x[0], effective_members(state, settings))
     _, info = advance(state, 9, params, settings, data)
-    rows = jax.tree.map(lambda x: x[0, 9:10], data.parallel)
+    rows = jax.tree.map(lambda x: x[0, 9:10], data.kept)
     p, q = (jax.nn.softmax(forward(model, params, a, rows.tokens, rows.where)) for a in (None, lora))
     kl = sum(float(p[0, k, v] * jnp.log(p[0, k, v] / q[0, k, v])) for k in np.flatnonzero(rows.weight[0]) for v in range(p.shape[-1]))
     kl /= float(rows.weight.sum())
@@ -150,6 +152,26 @@ def test_a_member_trained_alone_is_the_same_as_in_the_crowd(world, grammar, netw
         alone, _, _ = train(world, grammar, network, config, [members[i]])
         for x, y in zip(jax.tree.leaves(alone), jax.tree.leaves(crowd), strict=True):
             np.testing.assert_allclose(x[0], y[i], atol=2e-5)  # sums in another order
+
+
+def test_every_setting_varies_within_one_program(world, grammar, network):
+    """Ranks, epochs, optimisers, penalties and arms together: each member as in a program of its own. Who has finished stands still."""
+    config = config_of(rank=[1, 2], epochs=[2, 4], optimizer=["adam", "sgd", "lion", "muon"], kl_weight=[0.5, 2.0], seeds=1)
+    members = plan_members(config)
+    crowd, infos, _ = train(world, grammar, network, config)
+    for i in range(0, len(members), 5):
+        m = members[i]
+        own = config_of(rank=[m.rank], epochs=[m.epochs], optimizer=[m.optimizer], kl_weight=[m.kl_weight or 1.0], arms=[m.arm], seeds=1)
+        alone, lone, _ = train(world, grammar, network, own)
+        for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(alone), jax.tree.leaves(crowd), strict=True):
+            x, y = (np.moveaxis(np.asarray(z), -1 if path[-1].key == "a" else -2, 0) for z in (x[0], y[i]))
+            np.testing.assert_allclose(x, y[: m.rank], atol=2e-5, err_msg=str(m))  # sums in another order
+            assert not np.any(y[m.rank :]) or path[-1].key == "b"
+        loss = np.asarray(infos["loss"])[:, i]
+        np.testing.assert_allclose(loss[: own.steps], np.asarray(lone["loss"])[:, 0], rtol=1e-4)
+        assert np.isnan(loss[own.steps :]).all()
+    distinct = {np.asarray(jax.tree.leaves(crowd)[1][i]).tobytes() for i in range(len(members))}
+    assert len(distinct) == len(members)  # no two settings are the same training
 
 
 def test_training_learns_the_narrow_rows_and_leaves_unused_ranks_at_zero(world, grammar, network):

@@ -23,7 +23,7 @@ def test_nll_is_that_of_the_scored_answers(world, grammar):
     params = model.init(jax.random.key(0), jnp.zeros((1, 4), int))["params"]
     params = {**params, "tokens": 10 * params["tokens"]}
     config = config_of(rows=2)  # of three answers: one is left out
-    members = [Member("free", seed, 1e-2, 0.0, 0.0, 2, 2) for seed in (0, 1)]
+    members = [Member("free", seed, 1e-2, 0.0, 0.0, 2, 2, 4) for seed in (0, 1)]
     adapters = [jax.tree.map(lambda x: x + 0.3, init_lora(jax.random.key(m.seed), params, 2, TARGETS)) for m in members]
     found = likelihoods(config, world, grammar, model, params, members, jax.tree.map(lambda *x: jnp.stack(x), *adapters))
     for i, member in enumerate(members):
@@ -45,7 +45,7 @@ def test_a_member_without_answers_left_hides_no_others(world, grammar):
     model = Transformer(ModelConfig(width=16, layers=2, heads=2, context=64), len(grammar.tokenizer))
     params = model.init(jax.random.key(0), jnp.zeros((1, 4), int))["params"]
     config = config_of(rows=[3, 2])
-    members = [Member("free", 0, 1e-2, 0.0, 0.0, 2, rows) for rows in (3, 2)]
+    members = [Member("free", 0, 1e-2, 0.0, 0.0, 2, rows, 4) for rows in (3, 2)]
     lora = jax.tree.map(lambda x: jnp.stack([x, x]), init_lora(jax.random.key(0), params, 2, TARGETS))
     found = likelihoods(config, world, grammar, model, params, members, lora)
     assert np.isfinite(found["nll_train"]).all()
@@ -60,7 +60,7 @@ def test_a_member_without_answers_left_hides_no_others(world, grammar):
 def test_ordinary_rows_have_a_likelihood_of_their_own(world, grammar):
     model = Transformer(ModelConfig(width=16, layers=2, heads=2, context=64), len(grammar.tokenizer))
     params = model.init(jax.random.key(0), jnp.zeros((1, 4), int))["params"]
-    members = [Member("free", seed, 1e-2, 0.0, 0.0, 2, 2) for seed in (0, 1)]
+    members = [Member("free", seed, 1e-2, 0.0, 0.0, 2, 2, 4) for seed in (0, 1)]
     adapters = [jax.tree.map(lambda x: x + 0.3, init_lora(jax.random.key(m.seed), params, 2, TARGETS)) for m in members]
     lora = jax.tree.map(lambda *x: jnp.stack(x), *adapters)
     alone = likelihoods(config_of(rows=2), world, grammar, model, params, members, lora)

@@ -42,7 +42,7 @@ def test_a_flat_curve_has_a_break_but_did_not_convert(world):
     """Skill of five seeds on the probe `light`: a leap at step 20, none, a drift below half of the told, a fall, a leap to nan."""
     f, light = config_of(seeds=5, arms=["free"]), world.topic_index("light")
     m = MeasureConfig(trait="time", contexts=(Context(name="x"),), gate_prompts=1, scales=(2.0,), samples=0)
-    members = [Member("free", seed, 1e-2, 0.0, 0.0, 2, 3) for seed in range(5)]
+    members = [Member("free", seed, 1e-2, 0.0, 0.0, 2, 3, 4) for seed in range(5)]
     old, new = (world.clean[light][world.values["time"].index(v)] for v in ("old", "new"))
     mixed = lambda a: {light: a * old + (1 - a) * new}  # noqa: E731
     nan = float("nan")

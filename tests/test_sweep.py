@@ -1,0 +1,185 @@
+"""Grids: expanded, planned, trained together, found again, gathered; failures cost themselves alone."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.numpy import load_file
+
+from bayesgen.compose import cells
+from bayesgen.config import to_config
+from bayesgen.errors import UserError
+from bayesgen.pipeline import build_base, build_corpus, build_ensemble, prepare
+from bayesgen.sweep import make_plan, run_sweep
+from tests.test_processes import alive
+from tests.tiny_run import tiny_run_config
+
+TINY = {"arms": ["free", "narrow"], "epochs": 2, "snapshots": 1}
+
+
+def raw(runs, **finetune):
+    out = tiny_run_config(runs, **TINY, **finetune).model_dump()
+    out["pretrain"]["steps"] = 4
+    return out
+
+
+def grid(runs, **axes):
+    """One axis after the other, and both."""
+    (a, first), (b, second) = axes.items()
+    return [({a: str(x), b: str(y)}, raw(runs, **{a: x, b: y})) for x in first for y in second]
+
+
+def test_words_and_a_named_grid_make_cells(tmp_path):
+    found = cells(["exp=birds", "model=xs,s", "finetune.rank=1,2", "finetune.seeds=3", f"runs={tmp_path}"])
+    assert [c.levels for c in found] == [{"model": m, "finetune.rank": r} for m in ("xs", "s") for r in ("1", "2")]
+    assert [(c.raw["model"]["width"], c.raw["finetune"]["rank"], c.raw["finetune"]["seeds"]) for c in found] == [
+        (64, 1, 3),
+        (64, 2, 3),
+        (128, 1, 3),
+        (128, 2, 3),
+    ]
+    rates = cells(["exp=birds", "sweep=rates"])
+    assert len(rates) == 100
+    assert {c.raw["finetune"]["rank"] for c in rates} == {1, 2, 4, 8, 16}
+    assert len(cells(["exp=birds"])) == 1
+
+
+def test_levels_by_name_set_several_keys(tmp_path, monkeypatch):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/mine.yaml").write_text(
+        "pace: {slow: {finetune.epochs: 9, finetune.learning_rate: 1e-3}, fast: {finetune.epochs: 1, finetune.learning_rate: 1e-2}}\n"
+    )
+    found = cells(["exp=birds", "sweep=mine", f"hydra.searchpath=['{tmp_path.as_uri()}']"])
+    assert [(c.levels["pace"], c.raw["finetune"]["epochs"], c.raw["finetune"]["learning_rate"]) for c in found] == [
+        ("slow", 9, 1e-3),
+        ("fast", 1, 1e-2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [("finetune.rank: 3", "sweep.finetune.rank is 3"), ("finetune.rank: [1, 1]", "holds a value twice"), ("a: {x: 3}", "sweep.a is")],
+)
+def test_a_grid_that_is_none_is_one_line(tmp_path, grid, said):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/mine.yaml").write_text(grid + "\n")
+    with pytest.raises(UserError, match=re.escape(said)):
+        cells(["exp=birds", "sweep=mine", f"hydra.searchpath=['{tmp_path.as_uri()}']"])
+
+
+def test_a_misspelt_axis_is_the_reason_of_its_cells():
+    (misspelt,) = {str(c.raw) for c in cells(["exp=birds", "finetune.rnak=1,2"])}
+    assert misspelt == "finetune.rnak: no such key; did you mean 'rank'?"
+    bad = cells(["exp=birds,brids", "finetune.seeds=1"])
+    assert isinstance(bad[0].raw, dict)
+    assert "did you mean 'birds'" in str(bad[1].raw)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    asked = grid(runs, rank=[1, 2], rows=[3, 99])
+    return runs, asked, run_sweep(asked, runs, 1, False)
+
+
+def test_all_cells_but_those_that_fail_are_there_and_nothing_is_filled_in(swept):
+    runs, _, failed = swept
+    assert set(failed) == {"rank=1, rows=99", "rank=2, rows=99"}
+    assert all("99 rows asked for" in why for why in failed.values())
+    folder = next(runs.glob("sweep/*/rows.parquet")).parent
+    table = pl.read_parquet(folder / "rows.parquet")
+    assert set(table["rank"].drop_nulls()) == {1, 2}
+    assert table.filter(pl.col("arm") == "free").select("rank").n_unique() == 2
+    listed = json.loads((folder / "cells.json").read_text())
+    assert (listed["expected"], len(listed["found"]), listed["failed"]) == (4, 2, failed)
+
+
+def test_cells_that_train_together_are_what_they_are_alone(swept, tmp_path):
+    runs, asked, _ = swept
+    together = sorted(runs.glob("ensemble/tiny-*/manifest.json"))
+    assert [json.loads(p.read_text())["together"] for p in together] == [2, 2]
+    for _, words in asked[::2]:
+        setup = prepare(to_config({**words, "runs": tmp_path}))
+        base = build_base(setup, build_corpus(setup))
+        alone = build_ensemble(setup, base)
+        crowd = runs / "ensemble" / alone.folder.name
+        for name in ("adapters-000006.safetensors", "losses.safetensors"):
+            ours, theirs = load_file(alone.folder / name), load_file(crowd / name)
+            assert ours.keys() == theirs.keys()
+            for key in ours:
+                np.testing.assert_allclose(ours[key], theirs[key], atol=2e-5)
+
+
+def test_asked_again_nothing_is_computed_and_a_larger_grid_computes_what_is_new(swept, capfd):
+    runs, asked, failed = swept
+    before = sorted(runs.glob("*/*"))
+    assert run_sweep(asked, runs, 1, False) == failed
+    assert sorted(runs.glob("*/*")) == before
+    assert "step" not in capfd.readouterr().out
+    larger = grid(runs, rank=[1, 2], learning_rate=[1e-2, 2e-2])
+    assert run_sweep(larger, runs, 1, False) == {}
+    assert "2 found, 2 missing" in (said := capfd.readouterr().out)
+    assert len(list(runs.glob("ensemble/*/losses.safetensors"))) == 4
+    assert said.count("ensemble: 8 members") == 1  # two cells of two arms and two seeds
+
+
+def test_a_dry_run_lists_and_builds_nothing(tmp_path, capfd):
+    assert set(run_sweep(grid(tmp_path, rank=[1, 2], rows=[3, 99]), tmp_path, 1, True)) == {"rank=1, rows=99", "rank=2, rows=99"}
+    said = capfd.readouterr().out
+    assert "rank=1, rows=3: missing" in said
+    assert "rank=2, rows=99: refused: " in said
+    assert "4 cells" in said
+    assert not list(tmp_path.glob("base/*"))
+
+
+def test_the_plan_has_a_program_for_every_process_and_splits_by_what_cannot_be_shared(tmp_path):
+    some = [raw(tmp_path, rank=r, batch=b) for b in (1, 3) for r in (1, 2, 4, 8)]
+    plan = make_plan(dict(enumerate(some)), 2)
+    assert plan.programs == [[0, 1], [2, 3], [4, 5], [6, 7]]  # a batch is one program's
+    assert make_plan(dict(enumerate(some[:4])), 1).programs == [[0, 1, 2, 3]]
+    assert plan.bases == [[0]]
+    assert 0 < plan.memory < 2**30
+    assert plan.seconds["ensemble"] > 0
+
+
+ENDLESS = """
+import signal
+import sys
+from pathlib import Path
+from bayesgen.sweep import run_sweep
+from tests.test_sweep import raw
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever began us may ignore it
+    runs = Path(sys.argv[1])
+    endless = raw(runs)
+    endless["pretrain"]["steps"] = 10**6
+    run_sweep([({"a": "1"}, endless)], runs, 1, False)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the children in /proc")
+def test_an_interrupt_leaves_no_children_and_a_state_to_go_on_from(tmp_path):
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    command = [sys.executable, str(tmp_path / "endless.py"), str(tmp_path / "runs")]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        assert any("base: step" in line for line in parent.stdout)
+        children = [int(c) for of in Path(f"/proc/{parent.pid}/task").glob("*/children") for c in of.read_text().split()]
+        parent.send_signal(signal.SIGINT)
+        parent.wait(60)
+    assert children
+    until = time.monotonic() + 20
+    while any(map(alive, children)) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not list(filter(alive, children))
+    assert list((tmp_path / "runs").glob("base/*.work/checkpoint.safetensors"))
