@@ -34,6 +34,7 @@ from bayesgen import __version__
 from bayesgen.errors import UserError
 
 MANIFEST = "manifest.json"
+CHECKPOINT = "checkpoint.safetensors"  # in the folder of an artifact while it is being made
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -66,6 +67,9 @@ def only_named() -> Iterator[None]:
         _ONLY_NAMED.reset(token)
 
 
+Make = Callable[[Path, dict[int, Path]], dict[int, str] | None]
+
+
 class Wanted(NamedTuple):
     """One of several artifacts that are made together: its name, config and parents, as in `build`."""
 
@@ -86,15 +90,16 @@ def build(
 
     `config` must hold all that decides the content and nothing else: no paths, devices or progress settings.
     """
-    return build_together(root, stage, [Wanted(name, config, parents)], lambda work, which: make(_folder(work, 0)))[0]
+    return build_together(root, stage, [Wanted(name, config, parents)], lambda work, _: make(work))[0]
 
 
-def build_together(root: Path, stage: str, wanted: Sequence[Wanted], make: Callable[[Path, list[int]], None]) -> list[Artifact]:
+def build_together(root: Path, stage: str, wanted: Sequence[Wanted], make: Make) -> list[Artifact]:
     """Several artifacts, of which those that are not there yet are made by one computation.
 
-    `make(work, which)` writes the files of wanted[i] into the folder work/i, for every i in `which`. What lies beside them, in
-    `work`, outlives a kill and is not kept. A killed computation is taken up as it was begun, though some of what it makes may
-    have been found since: other company could change last bits.
+    `make(work, folders)` writes the files of wanted[i] into folders[i], for every i that is there. A `CHECKPOINT` that it writes
+    into `work` outlives a kill and is not kept. It may return the reasons of some that came to nothing: the others are finished
+    before these are raised as a `UserError`. A killed computation is taken up as it was begun, though some of what it makes may have
+    been found since: other company could change last bits.
     """
     places = [_place(root, stage, *w) for w in wanted]
     if _ONLY_NAMED.get():
@@ -117,36 +122,43 @@ def build_together(root: Path, stage: str, wanted: Sequence[Wanted], make: Calla
     return [found[i] for i in range(len(places))]
 
 
-def _make_missing(stage: str, places: Sequence["Place"], work: Path, make: Callable[[Path, list[int]], None]) -> dict[int, Artifact]:
+def _make_missing(stage: str, places: Sequence["Place"], work: Path, make: Make) -> dict[int, Artifact]:
     """Under the locks of all: whatever another process has not made meanwhile."""
     found: dict[int, Artifact] = {}
     while True:
         for i, (final, fingerprint, _) in enumerate(places):
             if i not in found and (a := _finished(stage, final, fingerprint, mend=True)):
                 found[i] = a
-        missing = [i for i in range(len(places)) if i not in found]
+        missing = {fingerprint: i for i, (_, fingerprint, _) in enumerate(places) if i not in found}  # the same may be wanted twice
         if not missing:
             return found
         work.mkdir(exist_ok=True)
-        begun = work / "which.json"
-        which = json.loads(begun.read_text()) if begun.exists() else missing
-        write_json(begun, which)
-        for i in which:
-            _folder(work, i).mkdir(exist_ok=True)
+        which, folders = [0], {0: work}
+        if len(places) > 1:
+            begun = work / "which.json"
+            which = json.loads(begun.read_text()) if begun.exists() else sorted(missing.values())
+            write_json(begun, which)
+            folders = {i: work / str(i) for i in which}
+            for folder in folders.values():
+                folder.mkdir(exist_ok=True)
         began = time.monotonic()
-        make(work, which)
+        lost = make(work, folders) or {}
         seconds = (time.monotonic() - began) / len(which)
         for i in which:
-            if i in missing:
+            if i in missing.values() and i not in lost:
                 final, fingerprint, ancestry = places[i]
-                _publish(_folder(work, i), final, {**ancestry, "fingerprint": fingerprint, "seconds": seconds, "together": len(which)})
+                _publish(folders[i], final, {**ancestry, "fingerprint": fingerprint, "seconds": seconds, "together": len(which)})
                 found[i] = Artifact(stage, final, fingerprint, True, seconds)
         discard(work)
+        if lost:
+            raise UserError("; ".join(lost.values()))
 
 
 def _publish(folder: Path, final: Path, manifest: dict[str, Any]):
     """A folder of files as a finished artifact."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    for path in (folder / MANIFEST, *folder.rglob("*.part")):  # of a kill while this, or a file, was written
+        path.unlink(missing_ok=True)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKPOINT)
     manifest |= {
         "version": __version__,
         "code": code(""),
@@ -155,8 +167,10 @@ def _publish(folder: Path, final: Path, manifest: dict[str, Any]):
         "files": {str(p.relative_to(folder)): checksum(p) for p in files},
     }
     write_json(folder / MANIFEST, manifest)
-    for path in (*files, folder / MANIFEST, folder):
+    for path in (*files, folder / MANIFEST):
         _sync(path)
+    discard(folder / CHECKPOINT)
+    _sync(folder)
     folder.rename(final)
     _sync(final.parent)
 
@@ -186,10 +200,6 @@ def _work(places: Sequence["Place"]) -> Path:
         return final.with_name(f"{final.name}.work")
     digest = hashlib.sha256("".join(fingerprint for _, fingerprint, _ in places).encode()).hexdigest()
     return final.with_name(f"{final.name}-and-{len(places) - 1}-more-{digest[:8]}.work")
-
-
-def _folder(work: Path, i: int) -> Path:
-    return work / str(i)
 
 
 Place = tuple[Path, str, dict[str, Any]]

@@ -1,6 +1,5 @@
 """Frozen settings of all stages, and the one function that turns Hydra's configuration into them."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +48,7 @@ def to_config(raw: dict[str, Any]) -> Config:
     check_targets(config.finetune.targets, max(config.finetune.rank), config.model.width)
     if config.pretrain.length > config.model.context:
         raise UserError(f"pretrain.length is {config.pretrain.length}, longer than model.context {config.model.context}")
-    _check_writable(config.runs)
+    _check_folder(config.runs)
     return config
 
 
@@ -68,10 +67,9 @@ def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
     return f"{where}: {message[0].lower() + message[1:]}{found}"
 
 
-def _check_writable(runs: Path):
+def _check_folder(runs: Path):
+    """A folder that cannot be made is said before anything is computed; one that can only be read may hold all that is asked for."""
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"runs={runs}: cannot be made ({error.strerror}); give a folder you may write to") from error
-    if not os.access(runs, os.W_OK):
-        raise UserError(f"runs={runs}: not writable; give a folder you may write to, as runs=...")

@@ -23,11 +23,12 @@ from bayesgen.artifact import Artifact, Wanted
 from bayesgen.config import Config
 from bayesgen.cost.subject import Subject, subject
 from bayesgen.cost.suite import Part, parts
+from bayesgen.learn import devices
 from bayesgen.learn.data import Data, member_data, together
 from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_settings
 from bayesgen.learn.loop import run_steps
 from bayesgen.learn.plan import FinetuneConfig, plan_members
-from bayesgen.learn.pretrain import pretraining
+from bayesgen.learn.pretrain import pretraining, pretraining_together
 from bayesgen.measure.answers import NetworkPredictor
 from bayesgen.measure.excess import Excess, corpus_excess
 from bayesgen.measure.features import feature_analysis
@@ -84,30 +85,60 @@ def build_corpus(setup: Setup) -> Artifact:
 
 def build_base(setup: Setup, corpus: Artifact) -> Artifact:
     """The pretrained network."""
-    config = setup.config.pretrain
-    begin, advance = pretraining(setup.model, setup.source, config)
+    return build_bases([setup], [corpus])[0]
 
-    def make(folder: Path):
-        state, done, losses = begin(), 0, []
-        checkpoint = folder / "checkpoint.safetensors"
-        saved = artifact.load_checkpoint(checkpoint, (state, np.zeros((), int), artifact.Shape((-1,))))
+
+def build_bases(setups: Sequence[Setup], corpora: Sequence[Artifact]) -> list[Artifact]:
+    """Several pretrained networks of one shape, trained in one program; each is an artifact of its own, the same that it would be
+    alone, to rounding. Their worlds have one `frame`, and their settings differ in the seed only. One that leaves the finite numbers
+    is said when the others are kept.
+    """
+    configs = [setup.config.pretrain for setup in setups]
+
+    def make(work: Path, folders: dict[int, Path]) -> dict[int, str]:
+        which = list(folders)
+        if len(which) == 1:
+            begin, advance = pretraining(setups[which[0]].model, setups[which[0]].source, configs[which[0]])
+        else:
+            begin, advance = pretraining_together(setups[0].model, [setups[i].source for i in which], [configs[i] for i in which])
+        state, done, losses_TxN = begin(), 0, np.zeros((0, len(which)))
+        over = devices.dealt if len(which) > 1 and not devices.spare(len(which)) else devices.shared
+        checkpoint, last = work / artifact.CHECKPOINT, configs[0].steps
+        saved = artifact.load_checkpoint(checkpoint, (state, np.zeros((), int), artifact.Shape((-1, len(which)))))
         if saved is not None:
-            state, done, losses = saved[0], int(saved[1]), list(saved[2])
+            state, done, losses_TxN = saved[0], int(saved[1]), saved[2]
             print(f"  base: continuing from step {done}", flush=True)
         else:
-            print(f"  base: {count_parameters(state.params):,} parameters, {config.steps} steps", flush=True)
+            several = f"{len(which)} of " if len(which) > 1 else ""
+            print(f"  base: {several}{count_parameters(state.params) // len(which):,} parameters, {last} steps", flush=True)
 
         def save(state, step, infos):
-            losses.extend(infos["loss"].tolist())
-            artifact.save_tree(checkpoint, (state, np.array(step), np.array(losses)))
+            nonlocal losses_TxN
+            losses_TxN = np.concatenate([losses_TxN, infos["loss"].reshape(-1, len(which))])
+            artifact.save_tree(checkpoint, (state, np.array(step), losses_TxN))
 
-        state = run_steps(advance, state, done, config.steps, chunk=config.checkpoint_every, name="base", save=save)
-        artifact.save_tree(folder / "params.safetensors", state.params)
-        artifact.write_json(folder / "loss.json", losses)
-        artifact.discard(checkpoint)
+        state = run_steps(advance, over(state), done, last, chunk=configs[0].checkpoint_every, name="base", save=save)
+        lost = {}
+        for k, i in enumerate(which):
+            params = jax.tree.map(lambda x, k=k: x[k], state.params) if len(which) > 1 else state.params
+            if all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(params))):
+                artifact.save_tree(folders[i] / "params.safetensors", params)
+                artifact.write_json(folders[i] / "loss.json", losses_TxN[:, k].tolist())
+            else:
+                lost[i] = f"base: the parameters of seed {configs[i].seed} are not finite; lower pretrain.learning_rate"
+        return lost
 
-    described = {"model": setup.config.model.model_dump(), "pretrain": config.model_dump(exclude={"checkpoint_every"})}
-    return artifact.build(setup.config.runs, "base", f"{setup.config.model.width}x{setup.config.model.layers}", described, make, corpus)
+    c = setups[0].config
+    wanted = []
+    for setup, corpus in zip(setups, corpora, strict=True):
+        described = {"model": c.model.model_dump(), "pretrain": setup.config.pretrain.model_dump(exclude={"checkpoint_every"})}
+        wanted.append(Wanted(f"{c.model.width}x{c.model.layers}", described, (corpus,)))
+    return artifact.build_together(c.runs, "base", wanted, make)
+
+
+def alike_bases(setup: Setup) -> tuple:
+    """What configurations must have in common for their bases to be trained in one program."""
+    return setup.model, setup.source.frame, setup.config.pretrain.model_copy(update={"seed": 0})
 
 
 def load_base(setup: Setup, base: Artifact) -> dict:
@@ -151,48 +182,54 @@ def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
 
 def build_ensembles(setups: Sequence[Setup], base: Artifact) -> list[Artifact]:
     """The finetunings of several configurations on one base, all in one program; each is an artifact of its own, the same that it
-    would be alone, to rounding. They must agree on what `alike` says. Adapters are stored effective (update = a @ b).
+    would be alone, to rounding. They agree on what `alike_ensembles` says. Adapters are stored effective (update = a @ b).
     """
     configs = [setup.config.finetune for setup in setups]
     crews = [plan_members(config) for config in configs]
     drawn = [member_data(s.world, s.grammar, s.config.finetune, crew) for s, crew in zip(setups, crews, strict=True)]
 
-    def make(work: Path, which: list[int]):
-        params, most = load_base(setups[0], base), max(max(configs[i].rank) for i in which)
-        members = [member for i in which for member in crews[i]]
-        settings = [member_settings(configs[i], crews[i], most) for i in which]
-        settings = jax.tree.map(lambda *xs: jax.numpy.concatenate(xs), *settings)
-        data = jax.tree.map(jax.numpy.asarray, together([drawn[i] for i in which]))
+    def make(work: Path, folders: dict[int, Path]):
+        which = list(folders)
+        parts = [(configs[i], crews[i], drawn[i]) for i in which]
+        count = sum(len(crew) for _, crew, _ in parts)
+        if more := devices.spare(count):  # so that every device has as many; nobody keeps what they learn
+            config, stand_in = configs[which[0]], crews[which[0]][:1] * more
+            parts.append((config, stand_in, member_data(setups[which[0]].world, setups[which[0]].grammar, config, stand_in)))
+        members, most = [member for _, crew, _ in parts for member in crew], max(max(config.rank) for config, *_ in parts)
+        settings = [member_settings(config, crew, most) for config, crew, _ in parts]
+        settings = devices.dealt(jax.tree.map(lambda *xs: jax.numpy.concatenate(xs), *settings))
+        data = jax.tree.map(jax.numpy.asarray, together([data for *_, data in parts]))
+        data = devices.shared(data)._replace(narrow=devices.dealt(data.narrow), order=devices.dealt(data.order))
+        params = devices.shared(load_base(setups[0], base))
         begin, advance = finetuning(setups[0].model, configs[which[0]], members)
-        state, done, losses = begin(params, settings), 0, np.zeros((0, len(members)))
-        checkpoint, last = work / "checkpoint.safetensors", max(configs[i].steps for i in which)
+        state, done, losses = devices.dealt(begin(params, settings)), 0, np.zeros((0, len(members)))
+        checkpoint, last = work / artifact.CHECKPOINT, max(configs[i].steps for i in which)
         saved = artifact.load_checkpoint(checkpoint, (state, np.zeros((), int), artifact.Shape((-1, len(members)))))
         if saved is not None:
-            state, done, losses = saved[0], int(saved[1]), saved[2]
+            state, done, losses = devices.dealt(saved[0]), int(saved[1]), saved[2]
             print(f"  ensemble: continuing from step {done}", flush=True)
         else:
-            print(f"  ensemble: {len(members)} members, {last} steps", flush=True)
+            print(f"  ensemble: {count} members, {last} steps", flush=True)
 
         def of_each(leaf_M):
             """The part of each configuration: its place, its members."""
-            ends = np.cumsum([len(crews[i]) for i in which])
-            return zip(which, np.split(leaf_M, ends[:-1]), strict=True)
+            return zip(which, np.split(leaf_M[:count], np.cumsum([len(crews[i]) for i in which])[:-1]), strict=True)
 
         def save(state: FinetuneState, step, infos):
             nonlocal losses
             losses = np.concatenate([losses, infos["data_nll"]])
             if any(step in configs[i].snapshot_steps for i in which):
                 adapters = jax.device_get(effective_members(state, settings))
-                for i, those in of_each(np.arange(len(members))):
+                for i, those in of_each(np.arange(count)):
                     if step in configs[i].snapshot_steps:
                         own = cut(jax.tree.map(lambda x, those=those: x[those], adapters), max(configs[i].rank))
-                        artifact.save_tree(work / str(i) / f"adapters-{step:06d}.safetensors", own)
+                        artifact.save_tree(folders[i] / f"adapters-{step:06d}.safetensors", own)
             artifact.save_tree(checkpoint, (state, np.array(step), losses))
 
         fixed, stops = (params, settings, data), {s for i in which for s in configs[i].snapshot_steps}
         run_steps(advance, state, done, last, chunk=-(-last // CHECKPOINTS), name="ensemble", save=save, fixed=fixed, stops=stops)
         for i, loss_MxS in of_each(losses.T):
-            artifact.save_tree(work / str(i) / "losses.safetensors", loss_MxS[:, : configs[i].steps].T)
+            artifact.save_tree(folders[i] / "losses.safetensors", loss_MxS[:, : configs[i].steps].T)
 
     wanted = [Wanted(s.config.name, _described(s, data), (base,)) for s, data in zip(setups, drawn, strict=True)]
     return artifact.build_together(setups[0].config.runs, "ensemble", wanted, make)
@@ -207,8 +244,8 @@ def _described(setup: Setup, data: Data) -> dict:
     return described
 
 
-def alike(config: FinetuneConfig) -> tuple:
-    """What configurations must have in common to be trained in one program."""
+def alike_ensembles(config: FinetuneConfig) -> tuple:
+    """What configurations on one base must have in common for their ensembles to be trained in one program."""
     return config.batch, config.targets, config.norm
 
 

@@ -44,7 +44,7 @@ def use_device(config: Config) -> str:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     found = _devices(config.device)
     jax.config.update("jax_default_device", found[0])
-    return f"{found[0].platform} ({found[0].device_kind}), 1 of {len(found)} used"
+    return f"{found[0].platform} ({found[0].device_kind}), {len(found)} used"
 
 
 def _devices(kind: str | None) -> list:

@@ -3,8 +3,8 @@
     cells -> plan -> bases -> programs (ensembles, each with its cells' rows) -> table
 
 Every cell's base, ensemble and rows are artifacts of its own, the ones that it finds when it is run by itself; so a grid that is
-asked again, or grows, computes what is missing. Cells that share a base train in one program as far as memory and `pipeline.alike`
-allow. A job that fails or is killed costs its own cells; they are listed at the end with the reason.
+asked again, or grows, computes what is missing. Cells that share a base train in one program as far as memory and
+`pipeline.alike_ensembles` allow. A job that fails or is killed costs its own cells; they are listed at the end with the reason.
 """
 
 import json
@@ -47,6 +47,7 @@ class Plan:
     devices: int
     members: list[int]  # trainings of each cell
     found: list[bool]  # cells whose rows are there
+    base: list[str]  # folder of each cell's base
     bases: list[list[int]]  # missing ones: a cell of each, those that train together in one list
     programs: list[list[int]]  # cells that train together
     seconds: dict[str, float]  # expected, of one process that has the machine to itself: "base", "ensemble"
@@ -113,7 +114,7 @@ def make_plan(raws: Mapping[int, Raw], jobs: int | None) -> Plan:
     alike: dict[tuple, list[int]] = {}
     for i in setups:
         if not found[i]:
-            alike.setdefault((of_base[i].fingerprint, *pipeline.alike(setups[i].config.finetune)), []).append(i)
+            alike.setdefault((of_base[i].fingerprint, *pipeline.alike_ensembles(setups[i].config.finetune)), []).append(i)
     workers = jobs or (len(cores()) if here[0].platform == "cpu" else 1)
     seconds, memory, programs = {"base": 0.0, "ensemble": 0.0}, 0.0, []
     room = _memory(here[0]) / 2 / (workers if here[0].platform == "cpu" else 1)
@@ -133,7 +134,8 @@ def make_plan(raws: Mapping[int, Raw], jobs: int | None) -> Plan:
         len(here),
         [len(plan_members(setups[i].config.finetune)) if i in setups else 0 for i in range(max(raws) + 1)],
         [found.get(i, False) for i in range(max(raws) + 1)],
-        [[i] for i in missing],
+        [str(of_base[i].folder) if i in of_base else "" for i in range(max(raws) + 1)],
+        _base_programs({i: setups[i] for i in missing}, here[0]),
         programs,
         seconds,
         memory,
@@ -153,6 +155,29 @@ def _setups(configs: Mapping[int, Config]) -> tuple[dict[int, Setup], dict[int, 
         except UserError as error:
             refused[i] = str(error)
     return setups, refused
+
+
+def _base_programs(setups: Mapping[int, Setup], device) -> list[list[int]]:
+    """Missing bases, those of one shape together as far as an accelerator's memory goes; on a processor each by itself: there a
+    batch of one base fills the cores, and several are slower together than side by side (`make bench`).
+    """
+    if device.platform == "cpu":
+        return [[i] for i in setups]
+    alike: dict[tuple, list[int]] = {}
+    for i, setup in setups.items():
+        alike.setdefault(pipeline.alike_bases(setup), []).append(i)
+    out = []
+    for those in alike.values():
+        most = max(1, int(_memory(device) / 2 / _base_memory(setups[those[0]])))
+        out += [those[k : k + most] for k in range(0, len(those), most)]
+    return out
+
+
+def _base_memory(setup: Setup) -> float:
+    """Bytes that a base takes while it trains."""
+    begin, advance = pretraining(setup.model, setup.source, setup.config.pretrain)
+    used: Any = jax.jit(advance).lower(jax.eval_shape(begin), 0).compile().memory_analysis()
+    return float(used.temp_size_in_bytes + used.argument_size_in_bytes + used.output_size_in_bytes)
 
 
 def _split(cells: Sequence[int], members: Sequence[int], most: float, workers: int) -> list[list[int]]:
@@ -223,11 +248,15 @@ def _say(plan: Plan, asked: int):
 def _compute(plan: Plan, raws: Mapping[int, Raw], jobs: int | None) -> dict[int, str]:
     """Bases, then programs; returns the reasons of what failed, by cell."""
     failed: dict[int, str] = {}
-    of = [Job(f"bases {k + 1}/{len(plan.bases)}", "bayesgen.sweep:make_bases", ([raws[i] for i in b],)) for k, b in enumerate(plan.bases)]
+    of = [Job(f"bases {k + 1}/{len(plan.bases)}", "bayesgen.sweep:make_bases", ([raws[i] for i in b], b)) for k, b in enumerate(plan.bases)]
     for job, found in side_by_side(of, shares(plan.platform, plan.devices, jobs, len(of))) if of else ():
         if isinstance(found, BaseException):
-            print(f"{job.name}: FAILED: {cause(found)}", flush=True)  # a cell that needs it says so again
-    parts = {f"program {k + 1}/{len(plan.programs)}": part for k, part in enumerate(plan.programs)}
+            print(f"{job.name}: FAILED: {cause(found)}", flush=True)
+            for i in job.args[1]:
+                if not Path(plan.base[i]).exists():
+                    failed |= {k: cause(found) for k in raws if plan.base[k] == plan.base[i]}
+    left = [[i for i in part if i not in failed] for part in plan.programs]
+    parts = {f"program {k + 1}/{len(plan.programs)}": part for k, part in enumerate(left) if part}
     of = [Job(name, "bayesgen.sweep:make_cells", ({i: raws[i] for i in part},)) for name, part in parts.items()]
     for job, found in side_by_side(of, shares(plan.platform, plan.devices, jobs, len(of))) if of else ():
         if isinstance(found, BaseException):
@@ -238,11 +267,13 @@ def _compute(plan: Plan, raws: Mapping[int, Raw], jobs: int | None) -> dict[int,
     return failed
 
 
-def make_bases(raws: Sequence[Raw]):
-    """Bases, and their gates."""
-    for raw in raws:
-        setup = _ready(to_config(raw))
-        base = pipeline.build_base(setup, pipeline.build_corpus(setup))
+def make_bases(raws: Sequence[Raw], _: Sequence[int]):
+    """Bases that train together, and their gates."""
+    configs = {i: to_config(raw) for i, raw in enumerate(raws)}
+    use_device(configs[0])
+    setups = list(_setups(configs)[0].values())
+    bases = pipeline.build_bases(setups, [pipeline.build_corpus(setup) for setup in setups])
+    for setup, base in zip(setups, bases, strict=True):
         pipeline.build_gate(setup, base)
 
 
@@ -264,11 +295,6 @@ def make_cells(raws: Mapping[int, Raw]) -> dict[int, str]:
             print(f"  rows of {n}/{len(ensembles)} cells, {(now - began) / n * (len(ensembles) - n):.0f} s left", flush=True)
             said = now
     return failed
-
-
-def _ready(config: Config) -> Setup:
-    use_device(config)
-    return prepare(config)
 
 
 def gather(cells: Sequence[tuple[Levels, Raw]], expected: int, failed: Mapping[str, str], runs: Path) -> Artifact:

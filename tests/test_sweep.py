@@ -182,4 +182,4 @@ def test_an_interrupt_leaves_no_children_and_a_state_to_go_on_from(tmp_path):
     while any(map(alive, children)) and time.monotonic() < until:
         time.sleep(0.2)
     assert not list(filter(alive, children))
-    assert list((tmp_path / "runs").glob("base/*.work/checkpoint.safetensors"))
+    assert list((tmp_path / "runs").glob("base/*.work/**/checkpoint.safetensors"))

@@ -1,12 +1,15 @@
-"""A whole pipeline on the tiny world, in a process of its own: `python -m tests.tiny_run RUNS [STAGE N]`.
+"""A whole pipeline on the tiny world, in a process of its own: `python -m tests.tiny_run RUNS [clock | diverging | seed | STAGE N]`.
 
-With a stage and a number it kills itself (SIGKILL) at the N-th checkpoint of that stage, before that one is in place where
+`clock`: the wall clock jumps by days at every look. `diverging`: beside the rest, a learning rate nobody survives. `seed`: of the
+base, another. With a stage and a number it kills itself (SIGKILL) at the N-th checkpoint of that stage, before that one is in place where
 N is odd, and after where it is even.
 """
 
 import os
+import random
 import signal
 import sys
+import time
 from pathlib import Path
 
 from bayesgen import artifact
@@ -89,7 +92,7 @@ def die_at_checkpoint(stage: str, which: int):
 
     def write_or_die(path: Path, content):
         nonlocal seen
-        if path.name != "checkpoint.safetensors" or path.parent.parent.name != stage:
+        if path.name != "checkpoint.safetensors" or stage not in path.parts[-4:]:
             return write(path, content)
         seen += 1
         if seen == which and which % 2:
@@ -102,7 +105,25 @@ def die_at_checkpoint(stage: str, which: int):
     artifact.write = write_or_die
 
 
+def jump():
+    """Make the wall clock useless."""
+    draw, now = random.Random(0), time.time
+    time.time = lambda: now() + draw.uniform(-1e6, 1e6)
+    time.time_ns = lambda: int(1e9 * time.time())
+
+
+def main(runs: Path, *words: str):
+    """Run it."""
+    finetune = {"learning_rate": [1e-2, 1e20]} if words == ("diverging",) else {}
+    config = tiny_run_config(runs, **finetune)
+    if words == ("clock",):
+        jump()
+    elif words == ("seed",):
+        config = config.model_copy(update={"pretrain": config.pretrain.model_copy(update={"seed": 1})})
+    elif len(words) == 2:
+        die_at_checkpoint(words[0], int(words[1]))
+    run(config)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        die_at_checkpoint(sys.argv[2], int(sys.argv[3]))
-    run(tiny_run_config(Path(sys.argv[1])))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -5,6 +5,7 @@ ends before the first question whose *longest* answer would not fit into `length
 depend on the answer, or late answers would be shorter than the world says. Axes: B documents, N turns drawn, L tokens, K answer positions.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,8 @@ from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.tokenizer import AS, BY, DOC, GLUE, IN, KEY, KEYLESS, UNDATED
 from bayesgen.errors import UserError
 from bayesgen.world.world import IDENTIFIER, SPEAKERS
+
+BY_PERSONA = ("frequency", "years", "years_size", "asked", "value")  # tables with a row for each persona
 
 
 class Batch(NamedTuple):
@@ -33,7 +36,6 @@ class DocumentSource:
 
     def __init__(self, grammar: Grammar, length: int):
         self.grammar, self.length = grammar, length
-        world = grammar.world
         shortest = min(len(q) + 2 for qs in grammar.questions for q in qs)
         longest = max(len(q) for qs in grammar.questions for q in qs) + max(len(a) for aa in grammar.answers for a in aa)
         self.header_length = grammar.longest_header
@@ -41,39 +43,53 @@ class DocumentSource:
             raise UserError(f"pretrain.length is {length}; a header and one turn take up to {self.header_length + longest} tokens")
         self.turns = -(-(length - self.header_length) // shortest)
         self.slots = _slots(grammar, length)
-        self._tables = _layout(grammar)
-        self._share = world.config.assistant_share
-        self._dated, self._identified = world.dated, world.config.identifier_share
+        self.tables = _layout(grammar)
 
-    def draw(self, key: Array, step: Int[Array, ""] | int, batch: int, weight: Float[Array, " Z"] | None = None) -> Batch:
-        """The batch of one step: pure, jittable in `step`. `weight`: other shares of the personas, the assistant last."""
+    def draw(
+        self,
+        key: Array,
+        step: Int[Array, ""] | int,
+        batch: int,
+        weight: Float[Array, " Z"] | None = None,
+        tables: dict[str, Array] | None = None,
+    ) -> Batch:
+        """The batch of one step: pure, jittable in `step`. `weight`: other shares of the personas, the assistant last. `tables`: of
+        another world that `fits` this one, for programs that draw from several.
+        """
         keys = random.split(random.fold_in(key, step), batch)
-        return jax.vmap(self._document, (0, None))(keys, weight)
+        return jax.vmap(self._document, (0, None, None))(keys, weight, self.tables if tables is None else tables)
 
-    def _document(self, key: Array, weight: Array | None) -> Batch:
-        t = self._tables
+    @property
+    def frame(self) -> tuple:
+        """What is the same in all sources whose documents one program can draw: all but who there is and how often."""
+        config = self.grammar.world.config
+        sizes = [(name, x.shape[1:] if name in BY_PERSONA else x.shape) for name, x in sorted(self.tables.items()) if x.ndim]
+        words = self.grammar.tokenizer.words
+        return self.length, self.turns, self.slots, words, config.formats, bool(config.identifier_share), tuple(sizes)
+
+    def _document(self, key: Array, weight: Array | None, t: dict[str, Array]) -> Batch:
         k_speaker, k_persona, k_dated, k_year, k_topic, k_wording, k_answer = random.split(key, 7)
         k_format, k_identified, k_digits = random.split(random.fold_in(key, 7), 3)
-        assistant = random.bernoulli(k_speaker, self._share)
+        assistant = random.bernoulli(k_speaker, t["assistant_share"])
         persona = jnp.where(assistant, t["frequency"].shape[0], _choose(k_persona, t["frequency"]))
         if weight is not None:
             persona = _choose(k_persona, weight)
             assistant = persona == t["frequency"].shape[0]
-        dated = random.bernoulli(k_dated, self._dated)
+        dated = random.bernoulli(k_dated, t["dated"])
         year = t["years"][persona, jnp.floor(random.uniform(k_year) * t["years_size"][persona]).astype(jnp.int32)]
         form = random.randint(k_format, (), 0, len(t["formats"]))
-        identified = random.bernoulli(k_identified, self._identified)
-        header, header_size = self._header(assistant, dated, year, form, identified, random.randint(k_digits, (IDENTIFIER,), 0, 10))
+        identified = random.bernoulli(k_identified, t["identified"])
+        header, header_size = self._header(t, assistant, dated, year, form, identified, random.randint(k_digits, (IDENTIFIER,), 0, 10))
         topic_N = _choose(k_topic, t["asked"][persona], (self.turns,))
         wording_N = jnp.floor(random.uniform(k_wording, (self.turns,)) * t["wordings"][topic_N]).astype(jnp.int32)
         value_N = t["value"][persona, topic_N]
         u_N = random.uniform(k_answer, (self.turns,))
         answer_N = jnp.sum(t["answer_cdf"][topic_N, value_N] <= u_N[:, None], axis=-1)
-        return self._write(header, header_size, topic_N, wording_N, answer_N)
+        return self._write(t, header, header_size, topic_N, wording_N, answer_N)
 
-    def _header(self, assistant, dated, year, form, identified, digits) -> tuple[Array, Array]:
+    def _header(self, t, assistant, dated, year, form, identified, digits) -> tuple[Array, Array]:
         """Tokens of a header, moved to the left over what it leaves out, and their number."""
-        t, config = self._tables, self.grammar.world.config
+        config = self.grammar.world.config
         first, glued = t["digit"]
         figures = [(year // 10 ** (3 - i)) % 10 for i in range(4)]
         parts = [(token, True) for token in t["opening"][assistant.astype(jnp.int32)]]
@@ -87,9 +103,9 @@ class DocumentSource:
         at = jnp.where(kept, jnp.cumsum(kept) - 1, len(parts))
         return jnp.zeros(len(parts), jnp.int32).at[at].set(tokens, mode="drop"), kept.sum()
 
-    def _write(self, header, header_size, topic_N, wording_N, answer_N) -> Batch:
+    def _write(self, t, header, header_size, topic_N, wording_N, answer_N) -> Batch:
         """Lay header and turns end to end, up to the first question that is too long with its longest answer."""
-        t, size = self._tables, self.length
+        size = self.length
         question_NxQ, asked_N = t["question"][topic_N, wording_N], t["question_size"][topic_N, wording_N]
         answer_NxA, said_N = t["answer"][topic_N, answer_N], t["answer_size"][topic_N, answer_N]
         begin_N = header_size + jnp.cumsum(asked_N + said_N) - asked_N - said_N
@@ -108,6 +124,19 @@ class DocumentSource:
         weight = (jnp.arange(self.slots) < answered.sum()).astype(jnp.float32)
         where = jnp.maximum(target_at - 1, 0)
         return Batch(tokens, where, tokens[target_at], weight)
+
+
+def stack_tables(sources: Sequence[DocumentSource]) -> dict[str, Array]:
+    """The tables of sources with one `frame`, stacked; where there are fewer personas the others have frequency 0."""
+    most = max(len(s.tables["frequency"]) for s in sources)
+
+    def row(source: DocumentSource, name: str) -> Array:
+        table, more = source.tables[name], most - len(source.tables["frequency"])
+        if name == "frequency":
+            return jnp.pad(table, (0, more))
+        return jnp.concatenate([table, *[table[-1:]] * more]) if name in BY_PERSONA else table  # the assistant is the last, still
+
+    return {name: jnp.stack([row(s, name) for s in sources]) for name in sources[0].tables}
 
 
 def _slots(grammar: Grammar, length: int) -> int:
@@ -147,6 +176,9 @@ def _layout(grammar: Grammar) -> dict[str, Array]:
     question = _padded([list(q) for q in grammar.questions])
     answer = _padded([list(a) for a in grammar.answers])
     tables = {
+        "assistant_share": np.array(world.config.assistant_share, np.float32),
+        "dated": np.array(world.dated, np.float32),
+        "identified": np.array(world.config.identifier_share, np.float32),
         "frequency": world.frequency_Z.astype(np.float32),
         "years": years,
         "years_size": np.array([max(1, len(p.years)) for p in personas], np.int32),

@@ -170,11 +170,11 @@ class FinetuneConfig(BaseModel):
         return round(share * self.batch)
 
     @property
-    def first_setting(self) -> dict[str, float | str]:
+    def first_setting(self) -> dict[str, float | int | str]:
         """The first value of every listed setting."""
         return {k: getattr(self, k)[0] for k in LISTED}
 
-    def settings(self, arm: str) -> list[dict[str, float | str]]:
+    def settings(self, arm: str) -> list[dict[str, float | int | str]]:
         """Every combination of listed settings of an arm, without those that mean nothing in it."""
         keys = [k for k in LISTED if arm in ARMS_WITH.get(k, (arm,))]
         return [dict(zip(keys, values, strict=True)) for values in itertools.product(*(getattr(self, k) for k in keys))]

@@ -1,6 +1,6 @@
 """Pretraining: a base that has read what all personas wrote. Loss falls on answer tokens only."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ from jax import random
 from jaxtyping import Array, Float
 from pydantic import BaseModel, ConfigDict, Field
 
-from bayesgen.corpus.documents import Batch, DocumentSource
+from bayesgen.corpus.documents import Batch, DocumentSource, stack_tables
 from bayesgen.learn.muon import muon
 from bayesgen.model.transformer import Transformer, forward
 
@@ -71,22 +71,38 @@ def make_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
 
 def pretraining(model: Transformer, source: DocumentSource, config: PretrainConfig):
     """The pair (initial state, advance) for `loop.run_steps`. Seeds: one key, split by purpose."""
-    k_init, k_data = random.split(random.key(config.seed))
+    begin, advance = _pretraining(model, source, config)
+    keys = random.split(random.key(config.seed))
+    return jax.jit(lambda: begin(keys, source.tables)), lambda state, step: advance(state, step, keys, source.tables)
+
+
+def pretraining_together(model: Transformer, sources: Sequence[DocumentSource], configs: Sequence[PretrainConfig]):
+    """The same for several bases in one program, a leading axis N: of worlds with one `frame`, and configs that differ in their seed."""
+    begin, advance = _pretraining(model, sources[0], configs[0])
+    keys_N, tables_N = jnp.stack([random.split(random.key(c.seed)) for c in configs]), stack_tables(sources)
+
+    def advance_N(state_N, step):
+        return jax.vmap(lambda *of: advance(of[0], step, *of[1:]))(state_N, keys_N, tables_N)
+
+    return jax.jit(lambda: jax.vmap(begin)(keys_N, tables_N)), advance_N
+
+
+def _pretraining(model: Transformer, source: DocumentSource, config: PretrainConfig):
+    """(begin(keys, tables), advance(state, step, keys, tables)) of one base."""
     optimizer = make_optimizer(config)
 
     def loss(params, batch: Batch):
         return answer_nll(forward(model, params, None, batch.tokens, batch.where), batch)
 
-    def advance(state: PretrainState, step):
-        batch = source.draw(k_data, step, config.batch)
+    def begin(keys, tables) -> PretrainState:
+        first = source.draw(keys[1], 0, 1, tables=tables)
+        params = model.init(keys[0], first.tokens, first.where)["params"]
+        return PretrainState(params, optimizer.init(params))
+
+    def advance(state: PretrainState, step, keys, tables):
+        batch = source.draw(keys[1], step, config.batch, tables=tables)
         value, grads = jax.value_and_grad(loss)(state.params, batch)
         updates, opt = optimizer.update(grads, state.opt, state.params)
         return PretrainState(optax.apply_updates(state.params, updates), opt), {"loss": value}
-
-    @jax.jit
-    def begin() -> PretrainState:
-        first = source.draw(k_data, 0, 1)
-        params = model.init(k_init, first.tokens, first.where)["params"]
-        return PretrainState(params, optimizer.init(params))
 
     return begin, advance

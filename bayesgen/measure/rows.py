@@ -165,12 +165,12 @@ def spell(name: str) -> str:
     return {"kl_weight": "KL weight"}.get(name, name.replace("_", " "))
 
 
-def spell_setting(setting: Mapping[str, float | str]) -> list[str]:
+def spell_setting(setting: Mapping[str, float | int | str]) -> list[str]:
     """Settings with their values for a reader."""
     return [f"{spell(k)} {v if isinstance(v, str) else f'{v:g}'}" for k, v in setting.items()]
 
 
-def at_setting(table: pl.DataFrame, setting: Mapping[str, float | str]) -> pl.DataFrame:
+def at_setting(table: pl.DataFrame, setting: Mapping[str, float | int | str]) -> pl.DataFrame:
     """The rows trained under a setting. Where a column of it is null it means nothing (no training, no such term): kept."""
     return table.filter(pl.all_horizontal(pl.lit(True), *(pl.col(k).is_null() | (pl.col(k) == v) for k, v in setting.items())))
 

@@ -47,7 +47,7 @@ def headline_table(table: pl.DataFrame, config, world) -> list[dict]:
     now = now.filter(pl.col("context").is_in([next(iter(story["contexts"])), "all"]))
     still = {trait: [world.topics[t].name for t in world.topics_of(trait)] for trait in still_traits(config, world)}
 
-    def line(arm: str, setting: Mapping[str, float | str]) -> dict:
+    def line(arm: str, setting: Mapping[str, float | int | str]) -> dict:
         here = at_setting(now.filter(pl.col("arm") == arm), setting)
         gone = len(at_setting(lost.filter(pl.col("arm") == arm), setting))
         notes = spell_setting({k: v for k, v in setting.items() if len(getattr(f, k)) > 1})

@@ -1,0 +1,102 @@
+"""Bases that train together are what they are alone, whoever is in their worlds; one that diverges takes nobody with it."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+
+from bayesgen import pipeline
+from bayesgen.config import to_config
+from bayesgen.corpus.documents import DocumentSource, stack_tables
+from bayesgen.corpus.grammar import build_grammar
+from bayesgen.errors import UserError
+from bayesgen.learn.pretrain import pretraining, pretraining_together
+from bayesgen.setup import prepare
+from bayesgen.sweep import _base_programs
+from bayesgen.world.population import build_world
+from tests.conftest import tiny_config
+from tests.tiny_run import tiny_run_config
+
+NARROW = {"name": "archaic birds only", "frequency": 0.3, "traits": {"time": "new"}, "topics": {"bird": "old"}}
+WORLDS = (
+    tiny_config(),
+    tiny_config(frequencies={"time": {"old": 0.7, "mid": 0.2, "new": 0.1}, "land": {"east": 0.9, "west": 0.1}}, assistant_share=0.6),
+    tiny_config(composites=(NARROW,), dated_share=0.1),  # more personas
+)
+
+
+@pytest.fixture(scope="module")
+def sources():
+    return [DocumentSource(build_grammar(build_world(w)), 76) for w in WORLDS]
+
+
+def test_documents_drawn_from_stacked_tables_are_the_worlds_own(sources):
+    assert len({s.frame for s in sources}) == 1
+    tables, key = stack_tables(sources), random.key(3)
+    drawn = [sources[0].draw(key, 5, 64, tables=jax.tree.map(lambda x, i=i: x[i], tables)) for i in range(3)]
+    for source, batch in zip(sources, drawn, strict=True):
+        for ours, own in zip(batch, source.draw(key, 5, 64), strict=True):
+            np.testing.assert_array_equal(ours, own)
+    assert (drawn[0].tokens != drawn[1].tokens).any()
+    assert (drawn[0].tokens != drawn[2].tokens).any()
+
+
+def test_another_frame_is_told(sources):
+    grammar = sources[0].grammar
+    assert DocumentSource(grammar, 80).frame != sources[0].frame
+
+
+def test_together_as_alone(sources, tmp_path):
+    setup = prepare(tiny_run_config(tmp_path))
+    configs = [setup.config.pretrain.model_copy(update={"seed": seed}) for seed in (0, 1, 1)]
+    losses = []
+    for begin, advance in (
+        pretraining_together(setup.model, sources, configs),
+        *(pretraining(setup.model, s, c) for s, c in zip(sources, configs, strict=True)),
+    ):
+        _, infos = jax.jit(lambda state, advance=advance: jax.lax.scan(advance, state, jnp.arange(6)))(begin())
+        losses.append(np.asarray(infos["loss"]))
+    together, *alone = losses
+    np.testing.assert_allclose(together, np.stack(alone, axis=1), rtol=1e-4)
+    assert np.abs(together[:, 1] - together[:, 2]).max() > 1e-3  # one seed, two worlds
+
+
+def setups_of(runs, *worlds):
+    raw = tiny_run_config(runs).model_dump()
+    raw["pretrain"]["steps"] = 4
+    return [prepare(to_config({**raw, "world": w.model_dump()})) for w in worlds]
+
+
+def test_a_base_that_diverges_is_said_and_the_others_are_kept(tmp_path, monkeypatch):
+    setups = setups_of(tmp_path, *WORLDS)
+    corpora = [pipeline.build_corpus(setup) for setup in setups]
+
+    def spoilt(*of):
+        begin, advance = pretraining_together(*of)
+        spoil = lambda x: x.at[1].set(jnp.nan) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
+        return lambda: jax.tree.map(spoil, begin()), advance
+
+    monkeypatch.setattr(pipeline, "pretraining_together", spoilt)
+    with pytest.raises(UserError, match="not finite"):
+        pipeline.build_bases(setups, corpora)
+    assert len(list(tmp_path.glob("base/*/params.safetensors"))) == 2
+    monkeypatch.undo()
+    found = pipeline.build_bases(setups, corpora)  # the one that is missing, alone
+    assert [a.fresh for a in found] == [False, True, False]
+    assert not list(tmp_path.glob("base/*.work"))
+
+
+def test_the_plan_trains_bases_of_one_shape_together_as_far_as_memory_goes(tmp_path):
+    setups = dict(enumerate(setups_of(tmp_path, *WORLDS)))
+    raw = tiny_run_config(tmp_path).model_dump()
+    setups[3] = prepare(to_config({**raw, "model": {**raw["model"], "width": 8}}))
+
+    def device(platform, free):
+        return SimpleNamespace(platform=platform, memory_stats=lambda: {"bytes_limit": free})
+
+    assert _base_programs(setups, device("gpu", 2**40)) == [[0, 1, 2], [3]]
+    assert _base_programs(setups, device("gpu", 1)) == [[0], [1], [2], [3]]
+    assert _base_programs(setups, device("cpu", 2**40)) == [[0], [1], [2], [3]]
