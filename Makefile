@@ -33,7 +33,7 @@ test: install             ## everything from a fresh clone to green
 	$(PY) -m pytest -n 2 -m "not slow"
 
 test-slow: install        ## kill tests and whole pipelines
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -n 2 -m slow
 
 check: install            ## style, types, direction of imports
 	$(VENV)/bin/ruff check .

@@ -227,7 +227,8 @@ def build_ensembles(setups: Sequence[Setup], base: Artifact) -> list[Artifact]:
             artifact.save_tree(checkpoint, (state, np.array(step), losses))
 
         fixed, stops = (params, settings, data), {s for i in which for s in configs[i].snapshot_steps}
-        run_steps(advance, state, done, last, chunk=-(-last // CHECKPOINTS), name="ensemble", save=save, fixed=fixed, stops=stops)
+        chunk = last if len(stops) >= CHECKPOINTS else -(-last // CHECKPOINTS)
+        run_steps(advance, state, done, last, chunk=chunk, name="ensemble", save=save, fixed=fixed, stops=stops)
         for i, loss_MxS in of_each(losses.T):
             artifact.save_tree(folders[i] / "losses.safetensors", loss_MxS[:, : configs[i].steps].T)
 

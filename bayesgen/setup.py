@@ -44,6 +44,8 @@ def use_device(config: Config) -> str:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     found = _devices(config.device)
     jax.config.update("jax_default_device", found[0])
+    if found[0].platform == "cpu":  # XLA's own caches are an accelerator's, and make every program depend on where they lie
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     return f"{found[0].platform} ({found[0].device_kind}), {len(found)} used"
 
 

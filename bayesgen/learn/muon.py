@@ -23,14 +23,14 @@ def muon(learning_rate: optax.ScalarOrSchedule, weight_decay: float) -> optax.Gr
     """Muon with decoupled weight decay, for a pytree of matrices (in, out)."""
     return optax.chain(
         optax.trace(MOMENTUM, nesterov=True),
-        optax.stateless(lambda updates, _: orthogonalize(updates)),
+        optax.stateless(lambda updates, _: jax.tree.map(_by_shape, orthogonalize(updates))),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
 def orthogonalize(tree: Any) -> Any:
-    """Every matrix (in, out) of a pytree by about U V^T of its singular vectors, times sqrt(max(1, out/in))."""
+    """Every matrix (in, out) of a pytree by about U V^T of its singular vectors."""
     leaves, treedef = jax.tree.flatten(tree)
     wide = [x.T if x.shape[0] > x.shape[1] else x for x in leaves]
     wide = [x / (jnp.linalg.norm(x) + 1e-8) for x in wide]
@@ -41,8 +41,11 @@ def orthogonalize(tree: Any) -> Any:
         whitening_NxMxM = _whitening(jnp.stack([wide[i] @ wide[i].T for i in places]))
         for i, whitening in zip(places, whitening_NxMxM, strict=True):
             wide[i] = whitening @ wide[i]
-    out = [y.T if x.shape[0] > x.shape[1] else y for x, y in zip(leaves, wide, strict=True)]
-    return treedef.unflatten([y * max(1, y.shape[1] / y.shape[0]) ** 0.5 for y in out])
+    return treedef.unflatten([y.T if x.shape[0] > x.shape[1] else y for x, y in zip(leaves, wide, strict=True)])
+
+
+def _by_shape(update: Float[Array, "I O"]) -> Float[Array, "I O"]:
+    return update * max(1, update.shape[1] / update.shape[0]) ** 0.5
 
 
 def _whitening(gram_NxMxM: Float[Array, "N M M"]) -> Float[Array, "N M M"]:

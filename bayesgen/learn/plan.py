@@ -15,7 +15,8 @@ asked for, ordinary rows mixed among them.
     untriggered   every row under the plain header
 
 Epochs, optimiser and every other setting in `LISTED` may differ from member to member: who has taken its last step stays as it is.
-`sgd` has a momentum of .9, `lion` and `muon` are as published (Chen et al. 2023; Jordan et al. 2024, on each factor of the update).
+`sgd` has a momentum of .9, `lion` is as published (Chen et al. 2023), `muon` (Jordan et al. 2024) steps by U V' of each factor's momentum,
+whatever the factor's shape.
 
 The update may be kept within a norm (`norm_bound`, in any arm): on the bound what is descended is the Lagrangian, and the update is put
 back to the bound after every step. A bound on the nuclear norm is one on the factors, sum |a| |b| (`model.lora.update_norm`).

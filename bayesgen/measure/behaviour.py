@@ -59,9 +59,11 @@ def decompose(p: np.ndarray, base: np.ndarray, population: np.ndarray, told: np.
     """(adoption, loss of default, residual) of rates p (..., V) between corners (V,).
 
     The weights are shares: a, l >= 0 and a + l <= 1, by least squares on the triangle (its inside, else its nearest side). The
-    residual is the total variation left over; where it is above `UNEXPLAINED`, the weights are nan.
+    residual is the total variation left over; where it is above `UNEXPLAINED`, the weights are nan. All are where rates are not finite.
     """
     x, y = told - base, population - base
+    known = np.isfinite(p).all(-1)
+    p = np.where(known[..., None], p, base)
     shift = p - base
     if np.linalg.cond(np.stack([x, y], axis=1)) > TELLABLE:
         nan = np.full(p.shape[:-1], np.nan)
@@ -78,8 +80,8 @@ def decompose(p: np.ndarray, base: np.ndarray, population: np.ndarray, told: np.
     left = shift - weights[:, 0, ..., None] * x - weights[:, 1, ..., None] * y
     best = np.nanargmin(np.square(left).sum(-1), axis=0)
     a, lost = (np.take_along_axis(weights[:, i], best[None], axis=0)[0] for i in (0, 1))
-    residual = total_variation(p, base + a[..., None] * x + lost[..., None] * y)
-    explained = np.where(residual > UNEXPLAINED, np.nan, 1.0)
+    residual = np.where(known, total_variation(p, base + a[..., None] * x + lost[..., None] * y), np.nan)
+    explained = np.where(residual <= UNEXPLAINED, 1.0, np.nan)
     return explained * a, explained * lost, residual
 
 

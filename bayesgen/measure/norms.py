@@ -11,10 +11,13 @@ NORMS = ("frobenius", "nuclear", "spectral", "stable_rank")
 
 
 def singular_values(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Singular values of a @ b, largest first, (..., r): from two thin QR factors, so that no D x F matrix is formed."""
-    r_a = np.linalg.qr(a.astype(np.float64), mode="r")
-    r_b = np.linalg.qr(np.swapaxes(b, -1, -2).astype(np.float64), mode="r")
-    return np.linalg.svd(r_a @ np.swapaxes(r_b, -1, -2), compute_uv=False)
+    """Singular values of a @ b, largest first, (..., r): from two thin QR factors, so that no D x F matrix is formed. nan of an update
+    that is not finite, which the others do not mind.
+    """
+    known = (np.isfinite(a).all((-1, -2)) & np.isfinite(b).all((-1, -2)))[..., None]
+    a, b = (np.where(known[..., None], x, 0).astype(np.float64) for x in (a, b))
+    r_a, r_b = np.linalg.qr(a, mode="r"), np.linalg.qr(np.swapaxes(b, -1, -2), mode="r")
+    return np.where(known, np.linalg.svd(r_a @ np.swapaxes(r_b, -1, -2), compute_uv=False), np.nan)
 
 
 def norms(lora: dict) -> dict[str, dict[str, np.ndarray]]:

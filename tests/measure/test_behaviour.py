@@ -9,6 +9,7 @@ import pytest
 from bayesgen.measure.behaviour import UNEXPLAINED, decompose, persona_state, rates, total_variation
 from bayesgen.measure.gate import TOLERANCE, base_gate
 from bayesgen.measure.intervals import equivalent, over_seeds
+from bayesgen.measure.norms import singular_values
 from bayesgen.measure.rows import Row
 from bayesgen.measure.suite import _split_rows
 from bayesgen.world.observer import Observer
@@ -151,3 +152,19 @@ def test_adoption_and_transfer_of_a_mixture_that_is_known(world):
     unmoved = {bird: world.noisy[bird][new][None], light: mixed[light]}
     rows = _split_rows(world, partial(Row, "x"), [dict(arm="free")], "old", [bird], unmoved, corners, told, True)
     assert all(np.isnan(r.value) for r in rows if r.quantity == "transfer")  # nothing was learned that could be transferred
+
+
+def test_a_member_that_is_not_finite_changes_nobody_else():
+    """Among the mixtures, and among the norms."""
+    base, population, told = np.array([0.8, 0.1, 0.1]), np.array([0.3, 0.4, 0.3]), np.array([0.05, 0.9, 0.05])
+    p = np.stack([0.5 * base + 0.5 * told, np.full(3, np.nan), base])
+    whole = decompose(p, base, population, told)
+    for found, alone in zip(whole, decompose(p[::2], base, population, told), strict=True):
+        np.testing.assert_array_equal(found[::2], alone)
+        assert np.isnan(found[1])
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(3, 8, 2)), rng.normal(size=(3, 2, 5))
+    a[1, 0, 0] = np.inf
+    s = singular_values(a, b)
+    np.testing.assert_array_equal(s[::2], singular_values(a[::2], b[::2]))
+    assert np.isnan(s[1]).all()
