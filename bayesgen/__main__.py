@@ -11,7 +11,8 @@ HELP = """\
 python -m bayesgen +exp=NAME [key=value ...]   run an experiment and write its page
 python -m bayesgen +exp=PATH                   an experiment of your own: a folder with exp.yaml and its facts, or such a file
 python -m bayesgen goal=paper                  every published experiment, and one page of them all
-python -m bayesgen -m +exp=NAME finetune.rank=1,2,4   a sweep; asked again, it runs only what is missing
+python -m bayesgen -m +exp=NAME finetune.rank=1,2,4   a sweep; asked again, it runs only what is missing (jobs=N at a time)
+python -m bayesgen +exp=NAME +sweep=NAME       a named grid; dry_run=true lists what would be computed
 python -m bayesgen goal=list                   what has been built; goal=clean frees leftovers
 python -m bayesgen +exp=NAME --cfg job         all settings, resolved
 """
@@ -20,9 +21,9 @@ python -m bayesgen +exp=NAME --cfg job         all settings, resolved
 def help_text() -> str:
     """The help page, read off the conf folder: no import but the standard library's, so that it answers at once."""
     lines = [HELP]
-    for group in sorted(p for p in CONF.iterdir() if p.is_dir()):
+    for group in sorted(p for p in CONF.iterdir() if p.is_dir() and p.name != "hydra"):
         options = ", ".join(sorted(f.stem for f in group.glob("*.yaml")))
-        lines.append(f"  {'+' if group.name == 'exp' else ''}{group.name}={options}")
+        lines.append(f"  {'+' if group.name in ('exp', 'sweep') else ''}{group.name}={options}")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """The map cannot drift: tree, defaults list and pipeline agree, every option composes, every page is whole."""
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bayesgen.compose import cells
+from bayesgen.config import to_config
 from bayesgen.corpus.narrow import answer_words
 from bayesgen.corpus.tokenizer import split
 from bayesgen.learn.data import member_rows, trained_topics
@@ -17,6 +20,7 @@ from bayesgen.measure.ideal import Redrawn
 from bayesgen.outside import take_in
 from bayesgen.pipeline import prepare
 from bayesgen.report.contrasts import measurable
+from bayesgen.sweep import _setups
 from tests.conftest import compose_config
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +55,18 @@ def test_every_option_composes_to_a_valid_run(group, tmp_path):
     for option in sorted(p.stem for p in (ROOT / "conf" / group).glob("*.yaml")):
         chosen = [f"+exp={option}"] if group == "exp" else ["+exp=birds", f"{group}={option}"]
         prepare(compose_config(*chosen, f"runs={tmp_path}"))
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "conf/sweep").glob("*.yaml")))
+def test_every_cell_of_every_grid_is_a_valid_run(name, tmp_path):
+    found = cells(["exp=birds", f"sweep={name}", f"runs={tmp_path}"])
+    assert len({json.dumps(c.raw, sort_keys=True, default=str) for c in found}) == len(found) > 1
+    setups, refused = _setups({i: to_config(c.raw) for i, c in enumerate(found)})
+    assert len(setups) == len(found)
+    assert not refused
+    text = (ROOT / f"conf/sweep/{name}.yaml").read_text()
+    assert text.startswith("# ")
+    assert f"python -m bayesgen +exp=birds +sweep={name}" in text
 
 
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf/exp").glob("*.yaml"))

@@ -62,7 +62,7 @@ def decompose(p: np.ndarray, base: np.ndarray, population: np.ndarray, told: np.
     residual is the total variation left over; where it is above `UNEXPLAINED`, the weights are nan. All are where rates are not finite.
     """
     x, y = told - base, population - base
-    known = np.isfinite(p).all(-1)
+    known = np.asarray(np.isfinite(p).all(-1))
     p = np.where(known[..., None], p, base)
     shift = p - base
     if np.linalg.cond(np.stack([x, y], axis=1)) > TELLABLE:

@@ -14,7 +14,7 @@ def singular_values(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Singular values of a @ b, largest first, (..., r): from two thin QR factors, so that no D x F matrix is formed. nan of an update
     that is not finite, which the others do not mind.
     """
-    known = (np.isfinite(a).all((-1, -2)) & np.isfinite(b).all((-1, -2)))[..., None]
+    known = np.asarray(np.isfinite(a).all((-1, -2)) & np.isfinite(b).all((-1, -2)))[..., None]
     a, b = (np.where(known[..., None], x, 0).astype(np.float64) for x in (a, b))
     r_a, r_b = np.linalg.qr(a, mode="r"), np.linalg.qr(np.swapaxes(b, -1, -2), mode="r")
     return np.where(known, np.linalg.svd(r_a @ np.swapaxes(r_b, -1, -2), compute_uv=False), np.nan)
