@@ -13,6 +13,7 @@ from bayesgen.world.population import build_world
 from bayesgen.world.world import World, WorldConfig
 
 ROOT = Path(__file__).parent.parent
+collect_ignore_glob = ["benchmarks/*"]  # no tests, and some need what others do not: make bench
 FACTS = Path(__file__).parent / "facts"
 
 

@@ -34,12 +34,11 @@ COMPILED: list[Path] = []  # programs of the undisturbed run
 
 
 def start(runs: Path, *words: str) -> subprocess.Popen:
-    """The tiny pipeline in a process of its own, which minds an interrupt whoever began it, and need not compile."""
+    """The tiny pipeline in a process of its own, which need not compile."""
     if COMPILED and not (runs / "compiled").exists():
         shutil.copytree(COMPILED[0], runs / "compiled", ignore_dangling_symlinks=True)
     command = [sys.executable, "-m", "tests.tiny_run", str(runs), *words]
-    minds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, preexec_fn=minds)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
 
 
 def finish(runs: Path, *words: str) -> str:

@@ -126,4 +126,5 @@ def main(runs: Path, *words: str):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever began us may ignore it
     main(Path(sys.argv[1]), *sys.argv[2:])
