@@ -90,7 +90,11 @@ def build(
 
     `config` must hold all that decides the content and nothing else: no paths, devices or progress settings.
     """
-    return build_together(root, stage, [Wanted(name, config, parents)], lambda work, _: make(work))[0]
+
+    def make_it(work: Path, _: dict[int, Path]):
+        make(work)
+
+    return build_together(root, stage, [Wanted(name, config, parents)], make_it)[0]
 
 
 def build_together(root: Path, stage: str, wanted: Sequence[Wanted], make: Make) -> list[Artifact]:
