@@ -103,6 +103,7 @@ def make_plan(raws: Mapping[int, Raw], jobs: int | None) -> Plan:
     setups, refused = _setups(configs)
     bases: dict[str, list[int]] = {}
     found, of_base, ensembles = {}, {}, {}
+    members = {i: len(plan_members(setup.config.finetune)) for i, setup in setups.items()}
     with artifact.only_named():
         for i, setup in setups.items():
             base = pipeline.build_base(setup, pipeline.build_corpus(setup))
@@ -121,18 +122,17 @@ def make_plan(raws: Mapping[int, Raw], jobs: int | None) -> Plan:
     for those in alike.values():
         untrained = [i for i in those if not ensembles[i].folder.exists()]
         each, size = _probe(setups[untrained[0]]) if untrained else (0.0, 0.0)
-        steps = {i: len(plan_members(setups[i].config.finetune)) * setups[i].config.finetune.steps for i in untrained}
-        parts = _split(those, [len(plan_members(setups[i].config.finetune)) for i in those], room / size if size else math.inf, workers)
+        parts = _split(those, [members[i] for i in those], room / size if size else math.inf, workers)
         programs += parts
-        seconds["ensemble"] += each * sum(steps.values())
-        memory = max([memory, *(size * sum(len(plan_members(setups[i].config.finetune)) for i in part) for part in parts)])
+        seconds["ensemble"] += each * sum(members[i] * setups[i].config.finetune.steps for i in untrained)
+        memory = max([memory, *(size * sum(members[i] for i in part) for part in parts)])
     for i in missing:
         seconds["base"] += _base_seconds(setups[i])
     return Plan(
         device,
         here[0].platform,
         len(here),
-        [len(plan_members(setups[i].config.finetune)) if i in setups else 0 for i in range(max(raws) + 1)],
+        [members.get(i, 0) for i in range(max(raws) + 1)],
         [found.get(i, False) for i in range(max(raws) + 1)],
         [str(of_base[i].folder) if i in of_base else "" for i in range(max(raws) + 1)],
         _base_programs({i: setups[i] for i in missing}, here[0]),
@@ -191,7 +191,8 @@ def _split(cells: Sequence[int], members: Sequence[int], most: float, workers: i
 def _probe(setup: Setup) -> tuple[float, float]:
     """Seconds of a step and bytes of memory, a member: of a few steps of a few members, on this device, from a base of zeros."""
     config = setup.config.finetune
-    members = (plan_members(config) * PROBED)[:: max(1, len(plan_members(config)))][:PROBED]
+    every = plan_members(config)
+    members = every[:: math.ceil(len(every) / PROBED)]  # of all arms
     params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(_begin(setup)).params)
     data = jax.tree.map(jnp.asarray, member_data(setup.world, setup.grammar, config, members))
     begin, advance = finetuning(setup.model, config, members)

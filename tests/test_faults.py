@@ -3,7 +3,6 @@
 The README's table of faults names these tests.
 """
 
-import os
 import random
 import re
 import shutil
@@ -36,7 +35,7 @@ COMPILED: list[Path] = []  # programs of the undisturbed run
 def start(runs: Path, *words: str) -> subprocess.Popen:
     """The tiny pipeline in a process of its own, which need not compile."""
     if COMPILED and not (runs / "compiled").exists():
-        shutil.copytree(COMPILED[0], runs / "compiled", ignore_dangling_symlinks=True)
+        shutil.copytree(COMPILED[0], runs / "compiled")
     command = [sys.executable, "-m", "tests.tiny_run", str(runs), *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
 
@@ -202,4 +201,3 @@ def test_these_tests_see_a_difference(undisturbed, tmp_path):
     """Negative control: another seed of the base gives other bits."""
     finish(tmp_path, "seed")
     assert bits(tmp_path) != undisturbed[1]
-    assert os.listdir(tmp_path / "base")
