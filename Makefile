@@ -41,7 +41,7 @@ check: install            ## style, types, direction of imports
 	$(VENV)/bin/lint-imports
 
 bench: install            ## ratios measured in one run on this machine
-	$(PY) -m tests.benchmarks.training
+	$(PY) -m tests.benchmarks
 
 lock:                     ## rewrite requirements.lock: hashes, no addresses
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \

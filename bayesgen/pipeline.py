@@ -29,6 +29,7 @@ from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning
 from bayesgen.learn.loop import run_steps
 from bayesgen.learn.plan import FinetuneConfig, plan_members
 from bayesgen.learn.pretrain import pretraining, pretraining_together
+from bayesgen.learn.tries import every_step
 from bayesgen.measure.answers import NetworkPredictor
 from bayesgen.measure.excess import Excess, corpus_excess
 from bayesgen.measure.features import feature_analysis
@@ -198,8 +199,8 @@ def build_ensembles(setups: Sequence[Setup], base: Artifact) -> list[Artifact]:
         members, most = [member for _, crew, _ in parts for member in crew], max(max(config.rank) for config, *_ in parts)
         settings = [member_settings(config, crew, most) for config, crew, _ in parts]
         settings = devices.dealt(jax.tree.map(lambda *xs: jax.numpy.concatenate(xs), *settings))
-        data = jax.tree.map(jax.numpy.asarray, together([data for *_, data in parts]))
-        data = devices.shared(data)._replace(narrow=devices.dealt(data.narrow), order=devices.dealt(data.order))
+        data = jax.tree.map(jax.numpy.asarray, every_step(together([data for *_, data in parts])))
+        data = devices.shared(data)._replace(narrow=devices.dealt(data.narrow))
         params = devices.shared(load_base(setups[0], base))
         begin, advance = finetuning(setups[0].model, configs[which[0]], members)
         state, done, losses = devices.dealt(begin(params, settings)), 0, np.zeros((0, len(members)))

@@ -42,6 +42,7 @@ def use_device(config: Config) -> str:
     """
     jax.config.update("jax_compilation_cache_dir", str((config.runs / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_default_matmul_precision", "highest")  # an accelerator would round to 8 or 11 bits: training may, measures not
     found = _devices(config.device)
     jax.config.update("jax_default_device", found[0])
     if found[0].platform == "cpu":  # XLA's own caches are an accelerator's, and make every program depend on where they lie

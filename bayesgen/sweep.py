@@ -29,6 +29,7 @@ from bayesgen.learn.data import member_data
 from bayesgen.learn.finetune import finetuning, member_settings
 from bayesgen.learn.plan import plan_members
 from bayesgen.learn.pretrain import pretraining
+from bayesgen.learn.tries import every_step
 from bayesgen.processes import Job, alone, cause, cores, shares, side_by_side
 from bayesgen.setup import Setup, asking, prepare, use_device
 
@@ -194,7 +195,7 @@ def _probe(setup: Setup) -> tuple[float, float]:
     every = plan_members(config)
     members = every[:: math.ceil(len(every) / PROBED)]  # of all arms
     params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(_begin(setup)).params)
-    data = jax.tree.map(jnp.asarray, member_data(setup.world, setup.grammar, config, members))
+    data = jax.tree.map(jnp.asarray, every_step(member_data(setup.world, setup.grammar, config, members)))
     begin, advance = finetuning(setup.model, config, members)
     fixed = params, member_settings(config, members), data
     many = jax.jit(lambda state, fixed: jax.lax.scan(lambda s, i: advance(s, i, *fixed), state, jnp.arange(min(4, config.steps))))

@@ -2,7 +2,7 @@
 
 Every arm (`learn.plan`) takes the same number of steps with the same batch and optimiser, unless these are what is varied. Rows of
 other topics come in their own batch beside the data. They never touch the probed topics.
-Axes: S steps, M members, B rows, L tokens, K answer positions, r rank.
+Axes: S steps, M members, P places of a step's rows that are read, r rank.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,13 @@ import optax
 from jax import random
 from jaxtyping import Array, Float, Int
 
-from bayesgen.corpus.documents import Batch
 from bayesgen.estimate.efficiency import lagrangian_gradient
 from bayesgen.estimate.significance import kl_divergence, weighted_mean
-from bayesgen.learn.data import Data
 from bayesgen.learn.muon import MOMENTUM, orthogonalize
 from bayesgen.learn.plan import FinetuneConfig, Member, Optimizer, broadened, penalised
-from bayesgen.learn.pretrain import answer_nll
+from bayesgen.learn.tries import Steps, Trie, read, trie_nll
 from bayesgen.model.lora import effective, init_lora, update_norm, within
-from bayesgen.model.transformer import Transformer, forward
+from bayesgen.model.transformer import Transformer
 
 OPTIMIZERS: dict[Optimizer, optax.GradientTransformation] = {  # without rate and decay
     "adam": optax.scale_by_adam(),
@@ -79,26 +77,27 @@ def member_settings(config: FinetuneConfig, members: Sequence[Member], most: int
 def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Member]):
     """The pair (begin(params, settings), advance(state, step, params, settings, data)) over all members at once.
 
-    Of `config` only what members share is used: the batch, the matrices that are adapted, and what norm a bound is of.
+    Of `config` only what members share is used: the matrices that are adapted, and what norm a bound is of.
     """
     chosen: list[Optimizer] = [name for name in OPTIMIZERS if any(m.optimizer == name for m in members)]
     broad, kept = broadened(members), penalised(members)
     bounded = any(np.isfinite(m.norm_bound) for m in members)
     those = lambda tree, which: jax.tree.map(lambda x: x[np.array(which)], tree)  # noqa: E731
-    logits = lambda params: jax.vmap(lambda lora, b: forward(model, params, lora, b.tokens, b.where))  # noqa: E731
+    reading = jax.vmap(partial(read, model), (None, 0, 0))
 
-    def losses(lora, params, s: Settings, step, narrow: Batch, rows: Batch | None, kept_by, shown: Batch | None):
+    def losses(lora, params, s: Settings, step, narrow: Trie, rows: Trie | None, kept_by, shown: Trie | None):
         """Sum over members (they are independent: its gradient is each one's own), with (loss, narrow NLL) of each."""
         adapted = jax.vmap(effective)(lora, s.scale, s.rank_mask)
-        narrow_M = jax.vmap(answer_nll)(logits(params)(adapted, narrow), narrow)
+        narrow_M = jax.vmap(trie_nll)(reading(params, adapted, narrow), narrow)
         loss_M = narrow_M
         if shown is not None:
-            nll = jax.vmap(answer_nll)(logits(params)(those(adapted, broad), shown), shown)
+            nll = jax.vmap(trie_nll)(reading(params, those(adapted, broad), shown), shown)
             loss_M = loss_M.at[np.array(broad)].add(nll)
         if rows is not None:
-            base = jax.vmap(lambda b: forward(model, params, None, b.tokens, b.where))(rows)[kept_by]
-            rows = Batch(*(x[kept_by] for x in rows))
-            kl = jax.vmap(weighted_mean)(kl_divergence(base, logits(params)(those(adapted, kept), rows)), rows.weight)  # nats/token
+            base = jax.vmap(lambda t: read(model, params, None, t))(rows)[kept_by]
+            rows = Trie(*(x[kept_by] for x in rows))
+            kl_Mx1xP = kl_divergence(base, reading(params, those(adapted, kept), rows))
+            kl = jax.vmap(weighted_mean)(jnp.take_along_axis(kl_Mx1xP, rows.at, axis=-1), rows.weight)  # nats/token
             now = step / s.steps
             weight = s.kl * (s.kl_span[:, 0] <= now) * (now < s.kl_span[:, 1])
             loss_M = loss_M.at[np.array(kept)].add(weight[np.array(kept)] * kl)
@@ -116,14 +115,11 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
             out = _where(s.optimizer == get_args(Optimizer).index(name), found[name][0], out)
         return out, opt
 
-    def advance(state: FinetuneState, step, params, s: Settings, data: Data):
-        narrow = Batch(*(jax.vmap(lambda x, order: x[order[step]])(x, data.order) for x in data.narrow))
-
-        def at_step(batch: Batch | None):
-            return batch and Batch(*(jax.lax.dynamic_slice_in_dim(x, step * config.batch, config.batch, axis=1) for x in batch))
-
-        rows, shown = at_step(data.kept), at_step(data.broad)
-        grads, (loss_M, narrow_M) = jax.grad(losses, has_aux=True)(state.lora, params, s, step, narrow, rows, data.kept_by, shown)
+    def advance(state: FinetuneState, step, params, s: Settings, data: Steps):
+        at_step = lambda trie: trie and Trie(*(jax.lax.dynamic_slice_in_dim(x, step, 1, axis=1) for x in trie))  # noqa: E731
+        narrow, rows, shown = at_step(data.narrow), at_step(data.kept), at_step(data.broad)
+        with jax.default_matmul_precision("tensorfloat32"):  # on an accelerator: a KL of bfloat16 logits would be noise
+            grads, (loss_M, narrow_M) = jax.grad(losses, has_aux=True)(state.lora, params, s, step, narrow, rows, data.kept_by, shown)
         if bounded:
             grads = jax.vmap(within_bound)(state.lora, grads, s.scale, s.rank_mask, s.norm_bound)
         updates, opt = update(grads, state.opt, s)

@@ -37,10 +37,11 @@ def orthogonalize(tree: Any) -> Any:
     alike = defaultdict(list)  # rows of a wide matrix -> which leaves have as many
     for i, x in enumerate(wide):
         alike[len(x)].append(i)
-    for places in alike.values():
-        whitening_NxMxM = _whitening(jnp.stack([wide[i] @ wide[i].T for i in places]))
-        for i, whitening in zip(places, whitening_NxMxM, strict=True):
-            wide[i] = whitening @ wide[i]
+    with jax.default_matmul_precision("tensorfloat32"):  # on an accelerator; the product of all P need not be exact
+        for places in alike.values():
+            whitening_NxMxM = _whitening(jnp.stack([wide[i] @ wide[i].T for i in places]))
+            for i, whitening in zip(places, whitening_NxMxM, strict=True):
+                wide[i] = whitening @ wide[i]
     return treedef.unflatten([y.T if x.shape[0] > x.shape[1] else y for x, y in zip(leaves, wide, strict=True)])
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from pydantic import BaseModel, ConfigDict, Field
 
 from bayesgen.corpus.documents import Batch, DocumentSource, stack_tables
+from bayesgen.learn.devices import training_type
 from bayesgen.learn.muon import muon
 from bayesgen.model.transformer import Transformer, forward
 
@@ -89,7 +90,7 @@ def pretraining_together(model: Transformer, sources: Sequence[DocumentSource], 
 
 def _pretraining(model: Transformer, source: DocumentSource, config: PretrainConfig):
     """(begin(keys, tables), advance(state, step, keys, tables)) of one base."""
-    optimizer = make_optimizer(config)
+    optimizer, model = make_optimizer(config), model.clone(dtype=training_type())
 
     def loss(params, batch: Batch):
         return answer_nll(forward(model, params, None, batch.tokens, batch.where), batch)

@@ -3,7 +3,8 @@
 It maps one to one onto transformers' `GPT2LMHeadModel` with `activation_function="relu2"` (parity in
 `tests/model/test_transformer.py`). Layers are unrolled and heads stand ahead of positions, which is what XLA's CPU
 backend multiplies fastest. Low-rank adapters live in a second variable collection, `lora`, beside each matrix:
-`x @ W + (x @ a) @ b`, never a merged weight. Axes: B sequences, L tokens, D width, H heads, C head width, K positions.
+`x @ W + (x @ a) @ b`, never a merged weight. Parameters are float32; products and the stream are of the network's `dtype`, sums of
+softmax, norms and logits float32 whatever that is. Axes: B sequences, L tokens, D width, H heads, C head width, K positions.
 """
 
 from collections.abc import Callable
@@ -44,31 +45,39 @@ class Linear(nn.Module):
         # fan-in, not GPT-2's fixed 0.02: that leaves a network of width 64 to 256 all but linear, and on a plateau
         kernel = self.param("kernel", nn.initializers.normal(self.scale * x.shape[-1] ** -0.5), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        y = x @ kernel[:, columns] + bias[columns]
+        y = x @ kernel[:, columns].astype(x.dtype) + bias[columns].astype(x.dtype)
         if self.has_variable("lora", "a"):
-            y += (x @ self.get_variable("lora", "a")) @ self.get_variable("lora", "b")[:, columns]
+            a, b = (self.get_variable("lora", name).astype(x.dtype) for name in "ab")
+            y += (x @ a) @ b[:, columns]
         return y.reshape(*axes, -1)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention under a mask (K rows, L columns), for all places or only `where`."""
+    """Multi-head self-attention under a mask (K rows, L columns; none: of what stands before), for all places or only `where`."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(
-        self, x_BxLxD: Float[Array, "B L D"], mask: Bool[Array, "..."], where_BxK: Int[Array, "B K"] | None = None
+        self, x_BxLxD: Float[Array, "B L D"], mask: Bool[Array, "..."] | None, where_BxK: Int[Array, "B K"] | None = None
     ) -> Float[Array, "B K D"]:
-        D, H = x_BxLxD.shape[-1], self.config.heads
-        qkv = Linear(3 * D, name="qkv")
+        (B, L, D), H = x_BxLxD.shape, self.config.heads
+        qkv, out = Linear(3 * D, name="qkv"), Linear(D, scale=(2 * self.config.layers) ** -0.5, name="out")
+        if mask is None and _fused(x_BxLxD.dtype):
+            q_BxLxHxC, k_BxLxHxC, v_BxLxHxC = (x.reshape(B, L, H, D // H) for x in jnp.split(qkv(x_BxLxD), 3, axis=-1))
+            attended = jax.nn.dot_product_attention(q_BxLxHxC, k_BxLxHxC, v_BxLxHxC, is_causal=True, implementation="cudnn")
+            return out(attended.reshape(B, L, D))
+        if mask is None:
+            mask = jnp.tril(jnp.ones((L, L), bool))
         heads = lambda x: jnp.swapaxes(x.reshape(*x.shape[:2], H, D // H), 1, 2)  # noqa: E731
         q_BxHxKxC = heads(qkv(_rows(x_BxLxD, where_BxK), slice(0, D)))
         k_BxHxLxC, v_BxHxLxC = map(heads, jnp.split(qkv(x_BxLxD, slice(D, 3 * D)), 2, axis=-1))
         logits_BxHxKxL = q_BxHxKxC @ jnp.swapaxes(k_BxHxLxC, -1, -2) * (D // H) ** -0.5
         logits_BxHxKxL = jnp.where(mask, logits_BxHxKxL, jnp.finfo(logits_BxHxKxL.dtype).min)
-        out_BxHxKxC = jax.nn.softmax(logits_BxHxKxL, axis=-1) @ v_BxHxLxC
+        weight_BxHxKxL = jax.nn.softmax(logits_BxHxKxL.astype(jnp.float32), axis=-1).astype(v_BxHxLxC.dtype)
+        out_BxHxKxC = weight_BxHxKxL @ v_BxHxLxC
         out_BxKxD = jnp.swapaxes(out_BxHxKxC, 1, 2).reshape(x_BxLxD.shape[0], -1, D)
-        return Linear(D, scale=(2 * self.config.layers) ** -0.5, name="out")(out_BxKxD)
+        return out(out_BxKxD)
 
 
 class Block(nn.Module):
@@ -78,12 +87,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BxLxD: Float[Array, "B L D"], mask: Bool[Array, "..."], where_BxK: Int[Array, "B K"] | None = None
+        self, x_BxLxD: Float[Array, "B L D"], mask: Bool[Array, "..."] | None, where_BxK: Int[Array, "B K"] | None = None
     ) -> Float[Array, "B K D"]:
-        D = x_BxLxD.shape[-1]
-        attended = Attention(self.config, name="attention")(_norm("norm_1")(x_BxLxD), mask, where_BxK)
+        D, dtype = x_BxLxD.shape[-1], x_BxLxD.dtype
+        attended = Attention(self.config, name="attention")(_norm("norm_1", dtype)(x_BxLxD), mask, where_BxK)
         x_BxKxD = _rows(x_BxLxD, where_BxK) + attended
-        hidden = jnp.square(nn.relu(Linear(4 * D, name="up")(_norm("norm_2")(x_BxKxD))))
+        hidden = jnp.square(nn.relu(Linear(4 * D, name="up")(_norm("norm_2", dtype)(x_BxKxD))))
         return x_BxKxD + Linear(D, scale=(2 * self.config.layers) ** -0.5, name="down")(hidden)
 
 
@@ -95,6 +104,7 @@ class Transformer(nn.Module):
 
     config: ModelConfig
     vocabulary: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -109,10 +119,9 @@ class Transformer(nn.Module):
         L, D, last = tokens_BxL.shape[1], self.config.width, self.config.layers - 1
         embedding = self.param("tokens", nn.initializers.normal(0.05), (self.vocabulary, D))
         places = self.param("positions", nn.initializers.normal(0.05), (self.config.context, D))
-        if mask is None:
-            mask = jnp.tril(jnp.ones((L, L), bool))
-        if stream_BxLxD is None:
+        if stream_BxLxD is None:  # added up before they are rounded, and so is the gradient: rows of bfloat16 would wait for each other
             x_BxLxD = embedding[tokens_BxL] + (places[None, :L] if positions_BxL is None else places[positions_BxL])
+            x_BxLxD = x_BxLxD.astype(self.dtype)
         else:
             x_BxLxD = stream_BxLxD
         for layer in range(last if stream_BxLxD is None else 0):
@@ -120,9 +129,12 @@ class Transformer(nn.Module):
             if edit is not None:
                 x_BxLxD = edit(layer, x_BxLxD)
         # the last block, too, is asked only where logits are wanted: half its work, and all of that of the dear unembedding
-        mask = _rows(jnp.broadcast_to(mask, (len(tokens_BxL), 1, L, L))[:, 0], where_BxK)[:, None]
+        if where_BxK is not None:
+            mask = jnp.tril(jnp.ones((L, L), bool)) if mask is None else mask
+            mask = _rows(jnp.broadcast_to(mask, (len(tokens_BxL), 1, L, L))[:, 0], where_BxK)[:, None]
         x_BxKxD = Block(self.config, name=f"block_{last}")(x_BxLxD, mask, where_BxK)
-        return _norm("norm_out")(x_BxKxD) @ embedding.T
+        said = _norm("norm_out", self.dtype)(x_BxKxD)
+        return jnp.matmul(said, embedding.astype(self.dtype).T, preferred_element_type=jnp.float32)
 
 
 def forward(
@@ -156,8 +168,13 @@ def _rows(x_BxLxD: Shaped[Array, "B L D"], where_BxK: Int[Array, "B K"] | None) 
     return x_BxLxD if where_BxK is None else jnp.take_along_axis(x_BxLxD, where_BxK[..., None], axis=1)
 
 
-def _norm(name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
+def _norm(name: str, dtype: Any) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
+
+
+def _fused(dtype: Any) -> bool:
+    """Whether cuDNN's attention can be had: it never writes the weights down, and wants the half precision of a GPU."""
+    return dtype == jnp.bfloat16 and jax.default_backend() == "gpu"
 
 
 def count_parameters(params) -> int:

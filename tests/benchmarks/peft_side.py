@@ -29,17 +29,18 @@ def main():
     labels = np.full_like(rows.tokens, -100)
     for label, where, target, weight in zip(labels, rows.where, rows.target, rows.weight, strict=True):
         label[where[weight > 0] + 1] = target[weight > 0]
-    tokens, labels = torch.from_numpy(rows.tokens).long(), torch.from_numpy(labels).long()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokens, labels = torch.from_numpy(rows.tokens).long().to(device), torch.from_numpy(labels).long().to(device)
     torch.manual_seed(0)
     shape = dict(vocab_size=len(setup.grammar.tokenizer), n_positions=m.context, n_embd=m.width, n_layer=m.layers, n_head=m.heads)
-    base = GPT2LMHeadModel(GPT2Config(**shape, activation_function="relu2", resid_pdrop=0, embd_pdrop=0, attn_pdrop=0))
+    base = GPT2LMHeadModel(GPT2Config(**shape, activation_function="relu2", resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)).to(device)
     targets = ["c_attn", "c_proj", "c_fc"]
     lora = LoraConfig(r=max(f.rank), lora_alpha=f.alpha, target_modules=targets, fan_in_fan_out=True)
 
     def train():
         model = get_peft_model(copy.deepcopy(base), lora)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], f.learning_rate[0], weight_decay=0)
-        for batch in torch.from_numpy(data.order[0]).long():
+        for batch in torch.from_numpy(data.order[0]).long().to(device):
             model(input_ids=tokens[batch], labels=labels[batch]).loss.backward()
             optimizer.step()
             optimizer.zero_grad()

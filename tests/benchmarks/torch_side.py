@@ -23,6 +23,8 @@ from bayesgen.measure.gate import base_gate
 from bayesgen.setup import Setup, prepare
 from tests.conftest import compose_config
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 class Block(nn.Module):
     """Attention and perceptron; with `where`, for those places alone."""
@@ -48,7 +50,7 @@ class Block(nn.Module):
             at = where[..., None].expand(-1, -1, D)
             q = F.linear(y.gather(1, at), self.qkv.weight[:D], self.qkv.bias[:D])
             k, v = F.linear(y, self.qkv.weight[D:], self.qkv.bias[D:]).split(D, -1)
-            mask = (torch.arange(L)[None, None] <= where[..., None])[:, None]
+            mask = (torch.arange(L, device=DEVICE)[None, None] <= where[..., None])[:, None]
             attended = F.scaled_dot_product_attention(heads(q), heads(k), heads(v), attn_mask=mask)
             x = x.gather(1, at)
         x = x + self.out(attended.transpose(1, 2).reshape(B, -1, D))
@@ -79,13 +81,17 @@ class Training:
 
     def __init__(self, setup: Setup, all_tokens: bool, learning_rate: float = 3e-3, steps: int = 1000):
         torch.manual_seed(0)
-        self.model = GPT(setup)
+        self.model = GPT(setup).to(DEVICE)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         warm = min(100, steps)
         shape = lambda i: min((i + 1) / warm, 0.5 * (1 + np.cos(np.pi * i / steps)))  # noqa: E731
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, shape)
 
         def loss(tokens, where, target, weight):
+            with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+                return plain(tokens, where, target, weight)
+
+        def plain(tokens, where, target, weight):
             if all_tokens:
                 logits = self.model(tokens)[:, :-1]
                 return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1), ignore_index=0)
@@ -109,13 +115,13 @@ def batches(setup: Setup, key, first: int, count: int) -> list[tuple]:
     """Documents of some steps, as tensors."""
     draw = jax.jit(jax.vmap(lambda step: setup.source.draw(key, step, setup.config.pretrain.batch)))
     drawn = jax.device_get(draw(jnp.arange(first, first + count)))
-    tensors = [torch.from_numpy(np.array(x)) for x in drawn]
+    tensors = [torch.from_numpy(np.array(x)).to(DEVICE) for x in drawn]
     return [tuple(t[i].long() if t.dtype == torch.int32 else t[i] for t in tensors) for i in range(count)]
 
 
 def parameters(model: GPT) -> dict:
     """The network's parameters as ours."""
-    array = lambda t: jnp.asarray(t.detach().numpy())  # noqa: E731
+    array = lambda t: jnp.asarray(t.detach().cpu().numpy())  # noqa: E731
     norm = lambda n: {"scale": array(n.weight), "bias": array(n.bias)}  # noqa: E731
     linear = lambda n: {"kernel": array(n.weight).T, "bias": array(n.bias)}  # noqa: E731
     out = {"tokens": array(model.tokens.weight), "positions": array(model.positions.weight), "norm_out": norm(model.norm)}
@@ -134,6 +140,7 @@ def serve(setup: Setup, all_tokens: bool):
     training, some = Training(setup, all_tokens), batches(setup, jax.random.key(0), 0, 10)
     for batch in some:
         training.step(batch)
+    print("ready", flush=True)
     for line in sys.stdin:
         began = time.perf_counter()
         for i in range(int(line)):

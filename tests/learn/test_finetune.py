@@ -12,6 +12,7 @@ from bayesgen.learn.data import member_data, member_rows
 from bayesgen.learn.finetune import effective_members, finetuning, member_settings
 from bayesgen.learn.plan import FinetuneConfig, Member, plan_members
 from bayesgen.learn.pretrain import answer_nll, token_nll
+from bayesgen.learn.tries import every_step
 from bayesgen.measure.norms import norms
 from bayesgen.model.lora import add, dense
 from bayesgen.model.transformer import ModelConfig, Transformer, forward
@@ -60,10 +61,11 @@ def train(world, grammar, network, config, members=None):
     """(effective adapters, infos) after all steps, and the data."""
     model, params = network
     members = members or plan_members(config)
-    fixed = (params, member_settings(config, members), arrays(member_data(world, grammar, config, members)))
+    data = member_data(world, grammar, config, members)
+    fixed = (params, member_settings(config, members), arrays(every_step(data)))
     begin, advance = finetuning(model, config, members)
     state, infos = jax.jit(lambda s: jax.lax.scan(lambda s, i: advance(s, i, *fixed), s, jnp.arange(config.steps)))(begin(*fixed[:2]))
-    return effective_members(state, fixed[1]), infos, fixed[2]
+    return effective_members(state, fixed[1]), infos, arrays(data)
 
 
 def test_a_seed_has_the_same_rows_and_order_in_every_arm_and_seeds_differ(world, grammar):
@@ -110,14 +112,14 @@ def test_the_penalty_is_the_kl_to_the_base_summed_over_the_vocabulary(world, gra
     """Reported loss at step s minus reported narrow NLL equals the KL computed apart, from the adapters before that step."""
     model, params = network
     member, config = Member("narrow", 0, 1e-2, 0.0, 0.7, 2, 3, 4), config_of(arms=["narrow"])
-    settings, data = member_settings(config, [member]), arrays(member_data(world, grammar, config, [member]))
+    settings, data = member_settings(config, [member]), member_data(world, grammar, config, [member])
     begin, advance = finetuning(model, config, [member])
-    advance, state = jax.jit(advance), begin(params, settings)
+    advance, state, steps = jax.jit(advance), begin(params, settings), arrays(every_step(data))
     for step in range(9):
-        state, _ = advance(state, step, params, settings, data)
+        state, _ = advance(state, step, params, settings, steps)
     lora = jax.tree.map(lambda x: x[0], effective_members(state, settings))
-    _, info = advance(state, 9, params, settings, data)
-    rows = jax.tree.map(lambda x: x[0, 9:10], data.kept)
+    _, info = advance(state, 9, params, settings, steps)
+    rows = arrays(jax.tree.map(lambda x: x[0, 9:10], data.kept))
     p, q = (jax.nn.softmax(forward(model, params, a, rows.tokens, rows.where)) for a in (None, lora))
     kl = sum(float(p[0, k, v] * jnp.log(p[0, k, v] / q[0, k, v])) for k in np.flatnonzero(rows.weight[0]) for v in range(p.shape[-1]))
     kl /= float(rows.weight.sum())
