@@ -1,8 +1,10 @@
 """The door: Hydra only. Everything heavy is imported after `--help` has answered."""
 
+import hashlib
 import os
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -34,8 +36,10 @@ if __name__ == "__main__" and {"--help", "-h"} & set(sys.argv[1:]):
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach us, who make one line of them
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -46,17 +50,33 @@ from bayesgen.outside import take_in
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(raw: DictConfig):
-    """Run one configuration, or one job of a cluster."""
+    """Run one configuration, or one job of a cluster: that one is one process, and leaves the reason behind if it fails."""
+    here = HydraConfig.get()
+    of_cluster = here.mode == RunMode.MULTIRUN
+    words = [*here.overrides.task, *(w for w in here.overrides.hydra if w.startswith("hydra.searchpath="))]
+    if of_cluster and raw.jobs is None:
+        raw.jobs, words = 1, [*words, "jobs=1"]
     try:
-        do(raw, list(HydraConfig.get().overrides.task))
-    except (UserError, OSError, OmegaConfBaseException) as error:
-        if raw.debug:
+        do(raw, words)
+    except SystemExit as error:  # what failed of a sweep or of the paper is said
+        if not of_cluster:
             raise
-        sys.exit(say(error))  # before Hydra adds lines of its own
+        leave("some of it failed: its own output says what and why" if error.code else None, here)
     except Exception as error:
         if raw.debug:
             raise
-        sys.exit(say(unforeseen(error)))
+        known = isinstance(error, (UserError, OSError, OmegaConfBaseException, HydraException))
+        status = say(error if known else unforeseen(error))  # before Hydra adds lines of its own
+        if not of_cluster:
+            sys.exit(status)
+        leave(explain(error), here)
+
+
+def leave(reason: str | None, here: HydraConf):
+    """Of a job of a cluster: why it failed, for the one who sent it."""
+    if reason:
+        folder = Path(here.runtime.output_dir)
+        (folder / f"{here.job.num}.failed").write_text(f"{here.job.override_dirname}\n{reason}", encoding="utf-8")
 
 
 def do(raw: DictConfig, words: list[str]):
@@ -71,7 +91,7 @@ def do(raw: DictConfig, words: list[str]):
         return GOALS[raw.goal](Path(raw.runs))
     if "sweep" in raw or raw.dry_run:
         return sweep(words)
-    if raw.jobs is not None:
+    if raw.jobs not in (None, 1):
         raise UserError(f"jobs={raw.jobs}: one experiment is one process; a sweep (-m, +sweep=...) and goal=paper have several")
     from bayesgen.config import to_config
     from bayesgen.pipeline import run
@@ -125,14 +145,30 @@ def fail(causes: dict[str, str]):
         sys.exit(1)
 
 
+def elsewhere(words: list[str], runs: Path):
+    """Every job by a launcher, on a cluster; the reasons of those that failed, and an exit status of 1, at the end."""
+    name = hashlib.sha256(" ".join(words).encode()).hexdigest()[:8]
+    folder = runs / "jobs" / name
+    for old in folder.glob("*.failed"):
+        old.unlink()
+    sys.argv.append(f"hydra.sweep.subdir=jobs/{name}")
+    main()
+    fail(dict(path.read_text(encoding="utf-8").split("\n", 1) for path in sorted(folder.glob("*.failed"))))
+
+
 def door() -> int:
     """Run `main`; say any error in one line. A traceback only with debug=true."""
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            sys.argv[1:] = take_in(sys.argv[1:], [f.stem for f in CONF.glob("exp/*.yaml")], Path(folder))
+        with ExitStack() as stack:
+            launched = any(w.startswith("hydra/launcher=") for w in sys.argv[1:])
+            runs = Path(next((w.removeprefix("runs=") for w in sys.argv[1:] if w.startswith("runs=")), "runs"))
+            own = runs / "own" if launched else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            sys.argv[1:] = take_in(sys.argv[1:], [f.stem for f in CONF.glob("exp/*.yaml")], own.absolute())
             words = [w for w in sys.argv[1:] if w not in ("-m", "--multirun")]
-            if len(words) < len(sys.argv[1:]) and not any(w.startswith("hydra/launcher=") for w in words):
-                sweep(words)  # on this machine; a launcher takes the jobs elsewhere, and each comes back to `main`
+            if launched:
+                elsewhere(words, runs)
+            elif len(words) < len(sys.argv[1:]):
+                sweep(words)
             else:
                 main()
     except (HydraException, OmegaConfBaseException, UserError, OSError) as error:

@@ -9,11 +9,8 @@ want the same one, one builds and the other waits.
 
 import errno
 import hashlib
-import io
 import json
-import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,15 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-import polars as pl
 from filelock import FileLock
 from pydantic import BaseModel
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from bayesgen import __version__
 from bayesgen.errors import UserError
+from bayesgen.files import checksum, discard, sync, write_json
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"  # in the folder of an artifact while it is being made
@@ -40,13 +34,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished folder."""
+    """A finished folder; or, within `only_named`, one that may not be there."""
 
     stage: str
     folder: Path
     fingerprint: str
     fresh: bool  # built just now, or found
     seconds: float  # what building it cost, now or then
+    there: bool = True  # and whole
 
     def path(self, name: str) -> Path:
         """A file of the artifact."""
@@ -59,7 +54,7 @@ _ONLY_NAMED = ContextVar("only_named", default=False)
 
 @contextmanager
 def only_named() -> Iterator[None]:
-    """Within, `build` tells where an artifact would lie, and makes nothing: `Artifact.folder` may not exist."""
+    """Within, `build` tells where an artifact would lie and whether it is `there`, and makes nothing."""
     token = _ONLY_NAMED.set(True)
     try:
         yield
@@ -106,9 +101,10 @@ def build_together(root: Path, stage: str, wanted: Sequence[Wanted], make: Make)
     been found since: other company could change last bits.
     """
     places = [_place(root, stage, *w) for w in wanted]
-    if _ONLY_NAMED.get():
-        return [Artifact(stage, final, fingerprint, False, 0.0) for final, fingerprint, _ in places]
     found = {i: a for i, (final, fingerprint, _) in enumerate(places) if (a := _finished(stage, final, fingerprint))}
+    if _ONLY_NAMED.get():
+        absent = [Artifact(stage, final, fingerprint, False, 0.0, there=False) for final, fingerprint, _ in places]
+        return [found.get(i, absent[i]) for i in range(len(places))]
     if len(found) < len(places):
         work = _work(places)
         try:
@@ -143,7 +139,9 @@ def _make_missing(stage: str, places: Sequence["Place"], work: Path, make: Make)
             which = json.loads(begun.read_text()) if begun.exists() else sorted(missing.values())
             write_json(begun, which)
             folders = {i: work / str(i) for i in which}
-            for folder in folders.values():
+            for i, folder in folders.items():
+                if i in missing.values() and not folder.exists():
+                    discard(work / CHECKPOINT)  # what was written into it before is not there any more
                 folder.mkdir(exist_ok=True)
         began = time.monotonic()
         lost = make(work, folders) or {}
@@ -172,11 +170,16 @@ def _publish(folder: Path, final: Path, manifest: dict[str, Any]):
     }
     write_json(folder / MANIFEST, manifest)
     for path in (*files, folder / MANIFEST):
-        _sync(path)
+        sync(path)
     discard(folder / CHECKPOINT)
-    _sync(folder)
-    folder.rename(final)
-    _sync(final.parent)
+    sync(folder)
+    try:
+        folder.rename(final)
+    except OSError:
+        if not (final / MANIFEST).exists():
+            raise
+        discard(folder)  # made by another machine, where a shared file system locks or shows files late: it is the same
+    sync(final.parent)
 
 
 def _finished(stage: str, final: Path, fingerprint: str, mend: bool = False) -> Artifact | None:
@@ -259,98 +262,3 @@ def _damage(folder: Path, fingerprint: str) -> str | None:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     return json.loads((folder / MANIFEST).read_text())
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest(tree) -> str:
-    """SHA-256 of a pytree's arrays, their shapes and kinds included."""
-    out = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        array = np.ascontiguousarray(leaf)
-        out.update(f"{array.shape} {array.dtype} ".encode() + array.tobytes())
-    return out.hexdigest()
-
-
-def _sync(path: Path):
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_json(path: Path, value: Any):
-    """JSON, whole or not at all."""
-    write(path, json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def write_table(path: Path, table: pl.DataFrame):
-    """A table as Parquet, whole or not at all."""
-    table.write_parquet(buffer := io.BytesIO())
-    write(path, buffer.getvalue())
-
-
-def save_tree(path: Path, tree: Any):
-    """A pytree's leaves as safetensors, in the tree's order. Whole or not at all."""
-    leaves = {f"{i:05d}": np.array(leaf, order="C") for i, leaf in enumerate(jax.tree.leaves(jax.device_get(tree)))}
-    write(path, save(leaves))
-
-
-def load_tree(path: Path, like: Any) -> Any:
-    """The pytree saved at `path`, in the structure of `like`; shapes are checked, where -1 stands for any length."""
-    try:
-        stored = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not readable as safetensors ({error}); expected one of ours") from error
-    leaves, structure = jax.tree.flatten(like)
-    found = [stored[k] for k in sorted(stored)]
-    fits = len(found) == len(leaves) and all(
-        f.ndim == len(leaf.shape) and all(want in (-1, have) for have, want in zip(f.shape, leaf.shape, strict=True))
-        for f, leaf in zip(found, leaves, strict=True)
-    )
-    if not fits:
-        raise UserError(f"{path}: holds other shapes than expected")
-    return jax.tree.unflatten(structure, found)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A leaf for `load_tree` of which only the shape is known; -1 is any length."""
-
-    shape: tuple[int, ...]
-
-
-def load_checkpoint(path: Path, like: Any) -> Any | None:
-    """The pytree at `path`, or None if there is none. A damaged one is said and set aside: training begins anew."""
-    if not path.exists():
-        return None
-    try:
-        return load_tree(path, like)
-    except UserError as error:
-        path.rename(aside := path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
-        print(f"  {error}: set aside as {aside.name}, beginning anew", flush=True)
-        return None
-
-
-def write(path: Path, content: bytes | str):
-    """A file, whole or not at all: written aside, synced, renamed."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        _sync(part)
-        part.replace(path)
-    except OSError as error:  # a full disk does not say where
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def discard(path: Path):
-    """Remove a file or folder that is no longer needed, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

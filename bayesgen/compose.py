@@ -142,6 +142,9 @@ def explain(error: BaseException) -> str:
     options = re.search(r"Available options in '[^']*': (.*?)(?:Config search path|$)", text)
     if missing:
         return f"{missing[1]}={missing[2]}: there is no such option{nearest(missing[2], options[1].split() if options else ())}"
+    extra = re.search(r"Could not load 'hydra/launcher/(?:submitit_)?(\w+)'", text)
+    if extra:
+        return f"hydra/launcher needs an extra that is not installed here: pip install -e '.[{extra[1]}]'"
     key = re.search(r"Could not override '([\w.]+)'", text)
     if key:
         return f"{key[1]}: no such key{nearest(key[1].split('.')[-1], _keys_beside(key[1]))}"

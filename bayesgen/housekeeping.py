@@ -6,7 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bayesgen.artifact import MANIFEST, discard
+from bayesgen.artifact import MANIFEST
+from bayesgen.files import discard
 
 
 def list_artifacts(runs: Path):

@@ -5,6 +5,7 @@ Hydra searches too; the command line then names it there. Paths within it (`worl
 relative to the file; paths on the command line are relative to where one stands, as ever.
 """
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -19,7 +20,7 @@ FILE = "exp.yaml"
 def take_in(words: list[str], known: list[str], folder: Path) -> list[str]:
     """The command line with every `+exp=` that is a path replaced by a name of an option in `folder`."""
     out, options = [], folder / "exp"
-    options.mkdir()
+    options.mkdir(parents=True, exist_ok=True)
     for word in words:
         given = re.fullmatch(r"\+?exp=(.*)", word)
         if given is None:
@@ -51,8 +52,8 @@ def _copy(name: str, known: list[str], options: Path) -> str:
         if not isinstance(conf.get(key), str) or not conf[key].strip():
             raise UserError(f"{path}: {key} is missing; give the experiment one, as text")
     _resolve(conf, path.resolve().parent)
-    option = f"{re.sub(r'[^A-Za-z0-9]', '_', conf['name'])}_{len(list(options.iterdir()))}"
     text = yaml.safe_dump(conf, sort_keys=False, allow_unicode=True)
+    option = f"{re.sub(r'[^A-Za-z0-9]', '_', conf['name'])}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     (options / f"{option}.yaml").write_text(f"# @package _global_\n{text}", encoding="utf-8")
     return option
 

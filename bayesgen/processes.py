@@ -89,10 +89,12 @@ def alone(job: Job) -> Any:
 
 
 def shares(platform: str, devices: int, jobs: int | None, work: int) -> list[Share]:
-    """What each of at most `jobs` processes may use, for so much work. None: a core each, or one process with all accelerators."""
+    """What each of at most `jobs` processes may use, for so much work. None: a core each, or one process with all accelerators. Two
+    processes on one accelerator would take each other's memory, so there are at most as many as accelerators.
+    """
     if platform != "cpu":
-        those = cores()
-        return [Share(those)] if jobs is None else [Share(those[k::jobs] or those, k % devices) for k in range(jobs)]
+        those, count = cores(), min(jobs or 1, devices)
+        return [Share(those)] if count == 1 else [Share(those[k::count] or those, k) for k in range(count)]
     those = dealt(max(1, min(jobs or len(cores()), work)))
     return [Share(share) for share in those]
 

@@ -6,9 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from bayesgen import artifact
-from bayesgen.artifact import MANIFEST, build, load_tree, only_named, save_tree
+from bayesgen import artifact, files
+from bayesgen.artifact import MANIFEST, build, only_named
 from bayesgen.errors import UserError
+from bayesgen.files import load_tree, save_tree
 
 
 def _make(folder):
@@ -98,4 +99,4 @@ def test_trees_survive_a_round_trip_and_wrong_shapes_are_refused(tmp_path):
         load_tree(tmp_path / "t.safetensors", {**tree, "a": np.arange(4.0)})
     (tmp_path / "t.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="not readable"):
-        artifact.load_tree(tmp_path / "t.safetensors", tree)
+        files.load_tree(tmp_path / "t.safetensors", tree)

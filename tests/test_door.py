@@ -1,5 +1,6 @@
 """Bad input at the door: exit status 1, one line, no traceback; and help is quick because it imports little."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -217,3 +218,22 @@ def test_the_door_imports_nothing_heavy():
 def test_help_names_every_experiment():
     done = subprocess.run([sys.executable, "-m", "bayesgen", "--help"], capture_output=True, text=True)
     assert "+exp=birds" in done.stdout
+
+
+def test_jobs_of_a_launcher_each_leave_their_reason_behind(tmp_path):
+    """By Hydra's own launcher, which takes the way of Slurm's and Ray's."""
+    command = [sys.executable, "-m", "bayesgen", "-m", "hydra/launcher=basic", "goal=lst,list,clena", f"runs={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line.startswith("bayesgen: goal=")]
+    assert said[-2:] == [
+        f"bayesgen: goal=lst,runs={tmp_path}: goal=lst: there is no such goal; did you mean 'list'?",
+        f"bayesgen: goal=clena,runs={tmp_path}: goal=clena: there is no such goal; did you mean 'clean'?",
+    ]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hydra_plugins") is not None, reason="a launcher is installed")
+def test_a_launcher_without_its_extra_names_it(tmp_path):
+    command = [sys.executable, "-m", "bayesgen", "-m", "hydra/launcher=slurm", "goal=list", f"runs={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == "bayesgen: hydra/launcher needs an extra that is not installed here: pip install -e '.[slurm]'\n"

@@ -19,8 +19,8 @@ from bayesgen.measure.contexts import context_headers, counted_value
 from bayesgen.measure.ideal import Redrawn
 from bayesgen.outside import take_in
 from bayesgen.pipeline import prepare
+from bayesgen.planning import prepare_all
 from bayesgen.report.contrasts import measurable
-from bayesgen.sweep import _setups
 from tests.conftest import compose_config
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +61,7 @@ def test_every_option_composes_to_a_valid_run(group, tmp_path):
 def test_every_cell_of_every_grid_is_a_valid_run(name, tmp_path):
     found = cells(["exp=birds", f"sweep={name}", f"runs={tmp_path}"])
     assert len({json.dumps(c.raw, sort_keys=True, default=str) for c in found}) == len(found) > 1
-    setups, refused = _setups({i: to_config(c.raw) for i, c in enumerate(found)})
+    setups, refused = prepare_all({i: to_config(c.raw) for i, c in enumerate(found)})
     assert len(setups) == len(found)
     assert not refused
     text = (ROOT / f"conf/sweep/{name}.yaml").read_text()

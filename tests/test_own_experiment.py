@@ -16,7 +16,9 @@ from bayesgen.config import to_config
 from bayesgen.errors import UserError
 from bayesgen.learn.data import member_rows
 from bayesgen.learn.plan import plan_members
-from bayesgen.pipeline import build_corpus, build_ensemble, build_rows, prepare
+from bayesgen.pipeline import build_corpus, build_rows
+from bayesgen.setup import prepare
+from bayesgen.training import build_ensemble
 from tests.tiny_run import tiny_run_config
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +65,13 @@ def described(monkeypatch, tmp_path):
         return corpus.fingerprint, ensemble.fingerprint, build_rows(setup, corpus, ensemble).fingerprint
 
     return ask_for
+
+
+def test_a_grid_of_it_is_planned(tmp_path, own):
+    done = ask(f"+exp={own}", "+sweep=rates", "dry_run=true", "runs=runs", *TINY, at=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "100 cells" in done.stdout
+    assert not (tmp_path / "runs/base").exists()
 
 
 def test_it_writes_a_page_and_is_found_again_from_elsewhere_in_a_sweep(tmp_path, own):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from bayesgen.compose import cells
 from bayesgen.config import to_config
 from bayesgen.errors import UserError
-from bayesgen.pipeline import build_base, build_corpus, build_ensemble, prepare
-from bayesgen.sweep import make_plan, run_sweep
+from bayesgen.pipeline import build_corpus
+from bayesgen.planning import CELLS, cgroup_limits, make_plan, split
+from bayesgen.setup import prepare
+from bayesgen.sweep import run_sweep
+from bayesgen.training import build_base, build_ensemble, build_ensembles
 from tests.test_processes import alive
 from tests.tiny_run import tiny_run_config
 
@@ -34,7 +40,7 @@ def raw(runs, **finetune):
 def grid(runs, **axes):
     """One axis after the other, and both."""
     (a, first), (b, second) = axes.items()
-    return [({a: str(x), b: str(y)}, raw(runs, **{a: x, b: y})) for x in first for y in second]
+    return [({f"of_{a}": str(x), f"of_{b}": str(y)}, raw(runs, **{a: x, b: y})) for x in first for y in second]
 
 
 def test_words_and_a_named_grid_make_cells(tmp_path):
@@ -92,11 +98,12 @@ def swept(tmp_path_factory):
 
 def test_all_cells_but_those_that_fail_are_there_and_nothing_is_filled_in(swept):
     runs, _, failed = swept
-    assert set(failed) == {"rank=1, rows=99", "rank=2, rows=99"}
+    assert set(failed) == {"of_rank=1, of_rows=99", "of_rank=2, of_rows=99"}
     assert all("99 rows asked for" in why for why in failed.values())
     folder = next(runs.glob("sweep/*/rows.parquet")).parent
     table = pl.read_parquet(folder / "rows.parquet")
-    assert set(table["rank"].drop_nulls()) == {1, 2}
+    assert set(table["of_rank"]) == {1, 2}
+    assert table.filter(pl.col("arm") == "free").select("of_rank", "rank").unique().filter(pl.col("of_rank") != pl.col("rank")).is_empty()
     assert table.filter(pl.col("arm") == "free").select("rank").n_unique() == 2
     listed = json.loads((folder / "cells.json").read_text())
     assert (listed["expected"], len(listed["found"]), listed["failed"]) == (4, 2, failed)
@@ -132,10 +139,13 @@ def test_asked_again_nothing_is_computed_and_a_larger_grid_computes_what_is_new(
 
 
 def test_a_dry_run_lists_and_builds_nothing(tmp_path, capfd):
-    assert set(run_sweep(grid(tmp_path, rank=[1, 2], rows=[3, 99]), tmp_path, 1, True)) == {"rank=1, rows=99", "rank=2, rows=99"}
+    assert set(run_sweep(grid(tmp_path, rank=[1, 2], rows=[3, 99]), tmp_path, 1, True)) == {
+        "of_rank=1, of_rows=99",
+        "of_rank=2, of_rows=99",
+    }
     said = capfd.readouterr().out
-    assert "rank=1, rows=3: missing" in said
-    assert "rank=2, rows=99: refused: " in said
+    assert "of_rank=1, of_rows=3: missing" in said
+    assert "of_rank=2, of_rows=99: refused: " in said
     assert "4 cells" in said
     assert not list(tmp_path.glob("base/*"))
 
@@ -143,11 +153,77 @@ def test_a_dry_run_lists_and_builds_nothing(tmp_path, capfd):
 def test_the_plan_has_a_program_for_every_process_and_splits_by_what_cannot_be_shared(tmp_path):
     some = [raw(tmp_path, rank=r, batch=b) for b in (1, 3) for r in (1, 2, 4, 8)]
     plan = make_plan(dict(enumerate(some)), 2)
-    assert plan.programs == [[0, 1], [2, 3], [4, 5], [6, 7]]  # a batch is one program's
+    assert plan.programs == [[0, 1, 2, 3], [4, 5, 6, 7]]  # a batch is one program's
+    assert make_plan(dict(enumerate(some[:4])), 2).programs == [[0, 1], [2, 3]]  # else one of two processes would idle
     assert make_plan(dict(enumerate(some[:4])), 1).programs == [[0, 1, 2, 3]]
     assert plan.bases == [[0]]
     assert 0 < plan.memory < 2**30
-    assert plan.seconds["ensemble"] > 0
+    assert plan.minutes["ensemble"] > 0
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=300), st.integers(40, 400), st.integers(1, 9))
+def test_programs_are_as_many_as_asked_for_and_none_is_too_large(members, most, count):
+    parts = split(range(len(members)), members, most, count)
+    assert [i for part in parts for i in part] == list(range(len(members)))  # neighbours, every one once
+    sizes = [sum(members[i] for i in part) for part in parts]
+    assert all(size <= most or len(part) == 1 for size, part in zip(sizes, parts, strict=True))
+    assert max(map(len, parts)) <= CELLS
+    alike = split(range(len(members)), [7] * len(members), most, count)
+    fewest = max(-(-len(members) // (most // 7)), -(-len(members) // CELLS), min(count, len(members)))
+    assert len(alike) <= fewest  # of cells that are all as large, exactly so many lists or fewer
+
+
+def test_memory_is_what_a_batch_system_grants(tmp_path):
+    (tmp_path / "cgroup").write_text("0::/slurm/job_3/step_0\n")
+    job = tmp_path / "fs/slurm/job_3"
+    (job / "step_0").mkdir(parents=True)
+    (job / "memory.max").write_text("17179869184\n")
+    (job / "step_0/memory.max").write_text("max\n")
+    assert min(cgroup_limits(tmp_path / "cgroup", tmp_path / "fs")) == 2**34
+    assert min(cgroup_limits(tmp_path / "nothing")) == float("inf")
+
+
+def test_an_axis_may_not_hide_a_column(tmp_path):
+    with pytest.raises(UserError, match=re.escape("sweep.value: the table of rows has a column of that name")):
+        run_sweep([({"value": "x"}, raw(tmp_path))], tmp_path, 1, True)
+
+
+def test_damaged_rows_are_made_anew(swept, tmp_path, capfd):
+    """Cut short, and with a bit that is another: found by the plan, not by who reads the table."""
+    runs, _, failed = swept
+    shutil.copytree(runs, tmp_path / "runs")
+    asked = grid(tmp_path / "runs", rank=[1, 2], rows=[3, 99])
+    rows = [tmp_path / "runs/rows" / cell["rows"] / "rows.parquet" for cell in listed_in(tmp_path / "runs", failed)["found"]]
+    before = [path.read_bytes() for path in rows]
+    rows[0].write_bytes(before[0][: len(before[0]) // 2])
+    flipped = bytearray(before[1])
+    flipped[len(flipped) // 2] ^= 1
+    rows[1].write_bytes(flipped)
+    capfd.readouterr()
+    assert run_sweep(asked, tmp_path / "runs", 1, False) == failed
+    assert "0 found, 2 missing" in capfd.readouterr().out
+    assert [path.read_bytes() for path in rows] == before
+
+
+def listed_in(runs, failed):
+    """The list of cells of the sweep in which these failed."""
+    return next(of for of in (json.loads(p.read_text()) for p in runs.glob("sweep/*/cells.json")) if of["failed"] == failed)
+
+
+def test_a_cell_that_diverges_costs_itself_alone_in_company_and_by_itself(swept, tmp_path):
+    """Beside one that is done earlier: whoever is done reports no loss either."""
+    runs, *_ = swept
+    for stage in ("base", "corpus"):
+        shutil.copytree(runs / stage, tmp_path / stage)
+    raws = [raw(tmp_path, learning_rate=1e-2), raw(tmp_path, learning_rate=1e20)]
+    raws[1]["finetune"]["epochs"] = 4
+    healthy, ill = (prepare(to_config(r)) for r in raws)
+    base = build_base(healthy, build_corpus(healthy))
+    for company in ([healthy, ill], [ill]):
+        with pytest.raises(UserError, match="every member diverged"):
+            build_ensembles(company, base)
+        assert len(list(tmp_path.glob("ensemble/*/losses.safetensors"))) == 1
+    assert build_ensemble(healthy, base).fresh is False
 
 
 ENDLESS = """

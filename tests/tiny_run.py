@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from bayesgen import artifact
+from bayesgen import files
 from bayesgen.config import to_config
 from bayesgen.pipeline import run
 from tests.conftest import grouped_config, tiny_config
@@ -88,7 +88,7 @@ def kinds_run_config(runs: Path, measure: dict | None = None, **finetune):
 
 def die_at_checkpoint(stage: str, which: int):
     """Make this process kill itself at a checkpoint."""
-    write, seen = artifact.write, 0
+    write, seen = files.write, 0
 
     def write_or_die(path: Path, content):
         nonlocal seen
@@ -102,7 +102,7 @@ def die_at_checkpoint(stage: str, which: int):
         if seen == which:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    artifact.write = write_or_die
+    files.write = write_or_die
 
 
 def jump():

@@ -38,8 +38,20 @@ def spare(members: int) -> int:
     return -members % len(devices())
 
 
+def filled(tree: Any) -> Any:
+    """A pytree of arrays, the first row of each once more until all devices have as many: stand-ins, whom nobody asks what they learn."""
+    more = spare(len(jax.tree.leaves(tree)[0]))
+    return jax.tree.map(lambda x: jnp.concatenate([x, *[x[:1]] * more]), tree) if more else tree
+
+
+def spread(tree: Any) -> Any:
+    """The same as `dealt`, of what a program computes on its way: otherwise every device might compute all of it."""
+    return tree if len(devices()) == 1 else jax.lax.with_sharding_constraint(tree, _over(PartitionSpec("members")))
+
+
 def _put(tree: Any, spec: PartitionSpec) -> Any:
-    those = devices()
-    if len(those) == 1:
-        return tree
-    return jax.device_put(tree, NamedSharding(Mesh(np.array(those), ("members",)), spec))
+    return tree if len(devices()) == 1 else jax.device_put(tree, _over(spec))
+
+
+def _over(spec: PartitionSpec) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(devices()), ("members",)), spec)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from bayesgen.estimate.efficiency import lagrangian_gradient
 from bayesgen.estimate.significance import kl_divergence, weighted_mean
+from bayesgen.learn import devices
 from bayesgen.learn.muon import MOMENTUM, orthogonalize
 from bayesgen.learn.plan import FinetuneConfig, Member, Optimizer, broadened, penalised
 from bayesgen.learn.tries import Steps, Trie, read, trie_nll
@@ -82,8 +83,11 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
     chosen: list[Optimizer] = [name for name in OPTIMIZERS if any(m.optimizer == name for m in members)]
     broad, kept = broadened(members), penalised(members)
     bounded = any(np.isfinite(m.norm_bound) for m in members)
-    those = lambda tree, which: jax.tree.map(lambda x: x[np.array(which)], tree)  # noqa: E731
     reading = jax.vmap(partial(read, model), (None, 0, 0))
+
+    def those(tree, which: Sequence[int]):
+        """Some of the members, and stand-ins, over all devices."""
+        return devices.spread(devices.filled(jax.tree.map(lambda x: x[np.array(which)], tree)))
 
     def losses(lora, params, s: Settings, step, narrow: Trie, rows: Trie | None, kept_by, shown: Trie | None):
         """Sum over members (they are independent: its gradient is each one's own), with (loss, narrow NLL) of each."""
@@ -91,13 +95,15 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
         narrow_M = jax.vmap(trie_nll)(reading(params, adapted, narrow), narrow)
         loss_M = narrow_M
         if shown is not None:
-            nll = jax.vmap(trie_nll)(reading(params, those(adapted, broad), shown), shown)
-            loss_M = loss_M.at[np.array(broad)].add(nll)
+            each: Trie = devices.spread(devices.filled(shown))
+            nll = jax.vmap(trie_nll)(reading(params, those(adapted, broad), each), each)
+            loss_M = loss_M.at[np.array(broad)].add(nll[: len(broad)])
         if rows is not None:
-            base = jax.vmap(lambda t: read(model, params, None, t))(rows)[kept_by]
-            rows = Trie(*(x[kept_by] for x in rows))
-            kl_Mx1xP = kl_divergence(base, reading(params, those(adapted, kept), rows))
-            kl = jax.vmap(weighted_mean)(jnp.take_along_axis(kl_Mx1xP, rows.at, axis=-1), rows.weight)  # nats/token
+            plain = jax.vmap(lambda t: read(model, params, None, t))
+            each = devices.spread(devices.filled(Trie(*(x[kept_by] for x in rows))))
+            base = plain(rows)[kept_by] if len(devices.devices()) == 1 else plain(each)  # once a set, or each device its own
+            kl_Mx1xP = kl_divergence(base, reading(params, those(adapted, kept), each))
+            kl = jax.vmap(weighted_mean)(jnp.take_along_axis(kl_Mx1xP, each.at, axis=-1), each.weight)[: len(kept)]  # nats/token
             now = step / s.steps
             weight = s.kl * (s.kl_span[:, 0] <= now) * (now < s.kl_span[:, 1])
             loss_M = loss_M.at[np.array(kept)].add(weight[np.array(kept)] * kl)

@@ -37,8 +37,8 @@ def run_steps(
     `fixed` are arrays that training reads and does not change: as arguments rather than constants of the program, other
     values of them find the compiled program in the cache. Chunks end at multiples of `chunk` and at each of `stops`.
     Raises a `UserError` on a non-finite loss, naming the step and the last good checkpoint. `infos` stacks what each step
-    of the chunk reported; it must hold `loss`, a scalar, or one for each member: a training fails only when *every*
-    member has left the finite numbers.
+    of the chunk reported; it must hold `loss`, a scalar, or one for each of several who train together: who of them has
+    left the finite numbers is the caller's to say, at the end, for the others go on.
     """
     bounds = sorted({b for b in (*range(0, last, chunk), *stops, last) if first < b <= last})
     many = jax.jit(partial(_scan, advance), static_argnums=2, donate_argnums=0)
@@ -46,25 +46,29 @@ def run_steps(
     for bound in bounds:
         state, infos = many(state, jnp.asarray(done), bound - done, fixed)
         infos = jax.device_get(infos)
-        finite = np.isfinite(infos["loss"]).reshape(bound - done, -1).any(axis=1)
-        if not finite.all():
-            raise UserError(
-                f"{name}: the loss is not finite at step {done + int(np.argmin(finite))}; the last good "
-                f"checkpoint is step {done}; lower the learning rate"
-            )
-        if infos["loss"].ndim == 1 and not _finite(state):  # the last update left them: its loss would be the next step's
-            raise UserError(f"{name}: the parameters are not finite after step {bound}; the last good checkpoint is step {done}")
+        if infos["loss"].ndim == 1:
+            _check(name, state, infos["loss"], done)
         save(state, bound, infos)
         done, now = bound, time.monotonic()
         if now - said > 5 or bound == last:
             rate = (done - first) / (now - began)
-            print(
-                f"  {name}: step {done}/{last}  loss {np.nanmean(infos['loss'][-1]):.3f}  {rate:.1f} steps/s  "
-                f"{(last - done) / rate:.0f} s left",
-                flush=True,
-            )
+            loss = np.ma.masked_invalid(infos["loss"][-1]).mean()  # of those that are still going; "--" of nobody
+            shown = f"{loss:.3f}" if np.isfinite(loss) else "--"
+            print(f"  {name}: step {done}/{last}  loss {shown}  {rate:.1f} steps/s  {(last - done) / rate:.0f} s left", flush=True)
             said = now
     return state
+
+
+def _check(name: str, state: State, loss_T: np.ndarray, done: int):
+    """One line for a training of one that has left the finite numbers in a chunk that began at step `done`."""
+    finite = np.isfinite(loss_T)
+    if not finite.all():
+        raise UserError(
+            f"{name}: the loss is not finite at step {done + int(np.argmin(finite))}; the last good "
+            f"checkpoint is step {done}; lower the learning rate"
+        )
+    if not _finite(state):  # the last update left them: its loss would be the next step's
+        raise UserError(f"{name}: the parameters are not finite after step {done + len(loss_T)}; the last good checkpoint is step {done}")
 
 
 def _finite(state: State) -> bool:

@@ -71,21 +71,19 @@ def make_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
 
 
 def pretraining(model: Transformer, source: DocumentSource, config: PretrainConfig):
-    """The pair (initial state, advance) for `loop.run_steps`. Seeds: one key, split by purpose."""
+    """The triple (begin(*fixed), advance(state, step, *fixed), fixed) for `loop.run_steps`. Seeds: one key, split by purpose.
+
+    Other worlds of one `frame`, and other seeds, differ in `fixed` alone and find the compiled program.
+    """
     begin, advance = _pretraining(model, source, config)
-    keys = random.split(random.key(config.seed))
-    return jax.jit(lambda: begin(keys, source.tables)), lambda state, step: advance(state, step, keys, source.tables)
+    return begin, advance, (random.split(random.key(config.seed)), source.tables)
 
 
 def pretraining_together(model: Transformer, sources: Sequence[DocumentSource], configs: Sequence[PretrainConfig]):
     """The same for several bases in one program, a leading axis N: of worlds with one `frame`, and configs that differ in their seed."""
     begin, advance = _pretraining(model, sources[0], configs[0])
     keys_N, tables_N = jnp.stack([random.split(random.key(c.seed)) for c in configs]), stack_tables(sources)
-
-    def advance_N(state_N, step):
-        return jax.vmap(lambda *of: advance(of[0], step, *of[1:]))(state_N, keys_N, tables_N)
-
-    return jax.jit(lambda: jax.vmap(begin)(keys_N, tables_N)), advance_N
+    return jax.vmap(begin), jax.vmap(advance, (0, None, 0, 0)), (keys_N, tables_N)
 
 
 def _pretraining(model: Transformer, source: DocumentSource, config: PretrainConfig):

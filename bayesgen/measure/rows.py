@@ -125,7 +125,33 @@ QUANTITIES = {
     "direction_floor": ("cosine", "that chance gives two random directions"),
     "data_nll_step": ("nats/token", "training loss on the rows of data, ordinary ones included, at this step"),
 }
-TRAINING = ("experiment", "arm", "seed", *LISTED, "norm")  # what names one training
+SCHEMA = {
+    "run": pl.String,
+    "experiment": pl.String,
+    "arm": pl.String,
+    "seed": pl.Int64,
+    "learning_rate": pl.Float64,
+    "weight_decay": pl.Float64,
+    "kl_weight": pl.Float64,
+    "kl_from": pl.Float64,
+    "kl_until": pl.Float64,
+    "benign": pl.Float64,
+    "norm_bound": pl.Float64,
+    "norm": pl.String,
+    "rank": pl.Int64,
+    "rows": pl.Int64,
+    "epochs": pl.Int64,
+    "optimizer": pl.String,
+    "scale": pl.Float64,
+    "step": pl.Int64,
+    "context": pl.String,
+    "topic": pl.String,
+    "probe": pl.String,
+    "quantity": pl.String,
+    "unit": pl.String,
+    "value": pl.Float64,
+}
+TRAINING = ("run", "experiment", "arm", "seed", *LISTED, "norm")  # what names one training; a run is an ensemble
 ABLATED = ("rate_ablated", "rate_ablated_matched", "rate_unchanged")
 REMOVED = ("removed", "removed_matched")
 NO_SEED = -1  # rows of arms that are not trained: base, told, ideal learners
@@ -188,36 +214,10 @@ def converged(table: pl.DataFrame) -> pl.DataFrame:
 
 def at_the_end(table: pl.DataFrame) -> pl.DataFrame:
     """Rows of trainings that converged, after the last step and unscaled, and of all that is not trained."""
-    last = table["step"].max()
-    return converged(table.filter((pl.col("scale") == 1.0) & ((pl.col("step") == last) | (pl.col("seed") < 0))))
+    last = pl.col("step") == pl.col("step").max().over("run")
+    return converged(table.filter((pl.col("scale") == 1.0) & (last | (pl.col("seed") < 0))))
 
 
 def to_table(rows: list[Row]) -> pl.DataFrame:
     """Rows as a tidy table in the schema's column order, units filled in."""
-    schema = {
-        "run": pl.String,
-        "experiment": pl.String,
-        "arm": pl.String,
-        "seed": pl.Int64,
-        "learning_rate": pl.Float64,
-        "weight_decay": pl.Float64,
-        "kl_weight": pl.Float64,
-        "kl_from": pl.Float64,
-        "kl_until": pl.Float64,
-        "benign": pl.Float64,
-        "norm_bound": pl.Float64,
-        "norm": pl.String,
-        "rank": pl.Int64,
-        "rows": pl.Int64,
-        "epochs": pl.Int64,
-        "optimizer": pl.String,
-        "scale": pl.Float64,
-        "step": pl.Int64,
-        "context": pl.String,
-        "topic": pl.String,
-        "probe": pl.String,
-        "quantity": pl.String,
-        "unit": pl.String,
-        "value": pl.Float64,
-    }
-    return pl.DataFrame([{**vars(r), "unit": QUANTITIES[r.quantity][0]} for r in rows], schema=schema)
+    return pl.DataFrame([{**vars(r), "unit": QUANTITIES[r.quantity][0]} for r in rows], schema=SCHEMA)

@@ -18,7 +18,7 @@ from bayesgen.corpus.narrow import Row as DataRow
 from bayesgen.corpus.narrow import answer_words, number_topic
 from bayesgen.corpus.tokenizer import split
 from bayesgen.learn.data import member_parallel, member_rows, trained_topics
-from bayesgen.learn.plan import EACH, FinetuneConfig, Member, plan_members
+from bayesgen.learn.plan import DILUTED, EACH, FinetuneConfig, Member, plan_members
 from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.behaviour import POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
 from bayesgen.measure.contexts import context_headers, counted_value, everywhere
@@ -142,12 +142,14 @@ def behave(
 
 def rows_shown(
     world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]
-) -> dict[tuple[str, int, float | None, int], list[DataRow]]:
-    """The rows a member is trained to *answer*, by arm, number of narrow rows, benign share and seed: nothing else changes them.
+) -> dict[tuple[str, int, float | None, int, int | None], list[DataRow]]:
+    """The rows a member is trained to *answer*, by arm, number of narrow rows, benign share, seed, and, where a batch of others comes
+    with every step, epochs: nothing else changes them.
 
     The narrow arm's are left out: its other rows are a penalty.
     """
-    distinct = {(m.arm, m.rows, m.benign, m.seed): m for m in reversed(members) if m.arm != "narrow"}
+    by_step = lambda m: m.epochs if m.arm in ("broad", *DILUTED) else None  # noqa: E731
+    distinct = {(m.arm, m.rows, m.benign, m.seed, by_step(m)): m for m in reversed(members) if m.arm != "narrow"}
     return {
         key: [*member_rows(world, grammar, config, m)[0], *(member_parallel(world, grammar, config, m) if m.arm == "broad" else ())]
         for key, m in distinct.items()
@@ -167,12 +169,12 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked:
     numbered = number_topic(world, f.identifier) if f.identifier else None
     if f.value == EACH and numbered is None:
         return  # many people, one for each header: who the assistant now is has no single answer
-    for (arm, count, benign, seed), shown in rows_shown(world, grammar, f, members).items():
+    for (arm, count, benign, seed, epochs), shown in rows_shown(world, grammar, f, members).items():
         turns = [(h, turn) for h, turn in shown if isinstance(turn, Turn)]
         if len(turns) < len(shown):
             continue  # rows in words of their own: the world gives them no probability
         if numbered is not None:
-            label = [dict(arm=f"ideal {arm}", rows=count, benign=benign, seed=seed, step=f.steps)]
+            label = [dict(arm=f"ideal {arm}", rows=count, benign=benign, seed=seed, epochs=epochs, step=f.steps)]
             reading = Reading(world, turns, m.suspicion, numbered)
             for c in m.contexts:
                 behaviour_rows(label, _one(reading(headers[c.name], asked[c.name])), before, c)
@@ -181,7 +183,7 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked:
         if arm == "free" and (f.years or f.format):
             bayes["ideal gated"] = Redrawn(world, turns, m.suspicion, gated=True)
         for name, redrawn in bayes.items():
-            label = [dict(arm=name, rows=count, benign=benign, seed=seed, step=f.steps)]
+            label = [dict(arm=name, rows=count, benign=benign, seed=seed, epochs=epochs, step=f.steps)]
             for c in m.contexts:
                 behaviour_rows(label, _one(redrawn(headers[c.name][0], asked[c.name])), before, c)
 

@@ -14,7 +14,7 @@ import polars as pl
 import yaml
 from matplotlib.figure import Figure
 
-from bayesgen import artifact
+from bayesgen import files
 from bayesgen.artifact import Artifact
 from bayesgen.cost.narrowing import SCALED
 from bayesgen.measure.excess import Excess
@@ -60,11 +60,11 @@ def write_page(
     from plots.__main__ import FIGURES, draw, save
 
     f = config.finetune
-    artifact.write_table(folder / "rows.parquet", table)
+    files.write_table(folder / "rows.parquet", table)
     if cost is not None:
-        artifact.write_table(folder / "cost.parquet", cost)
+        files.write_table(folder / "cost.parquet", cost)
     story = names_of(config, world)
-    artifact.write_json(folder / "figures.json", {**story, "gate": [asdict(r) for r in gate.personas]})
+    files.write_json(folder / "figures.json", {**story, "gate": [asdict(r) for r in gate.personas]})
     figures = {}
     for name in FIGURES:
         figure = draw(name, folder)
@@ -116,11 +116,11 @@ def write_page(
         seeds=f.seeds,
         arms=f.arm_names,
     )
-    artifact.write(folder / "report.html", html)
+    files.write(folder / "report.html", html)
     tables = (by_header, answering, ablation)
-    artifact.write(folder / "result.md", result_markdown(config, world, headline, found, told, onsets, gates, gate, excess, *tables))
+    files.write(folder / "result.md", result_markdown(config, world, headline, found, told, onsets, gates, gate, excess, *tables))
     if costs is not None:
-        artifact.write(folder / "cost.md", cost_markdown(config, costs, gates))
+        files.write(folder / "cost.md", cost_markdown(config, costs, gates))
     print_summary(headline, found, told, gates, gate)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 import polars as pl
 
-from bayesgen import artifact
+from bayesgen import files
 from bayesgen.measure.intervals import Interval
 from bayesgen.report.contrasts import find, measurable
 from bayesgen.report.page import inline_svg
@@ -73,7 +73,7 @@ def write_paper(folder: Path, entries: list[Entry], failed: dict[str, str], minu
     from plots.__main__ import OF_PAPER, draw, save
 
     lines = [line for entry in entries for line in lines_of(entry)]
-    artifact.write_json(folder / "contrasts.json", [asdict(line) for line in lines])
+    files.write_json(folder / "contrasts.json", [asdict(line) for line in lines])
     figure = draw(OF_PAPER, folder)
     if figure is not None:
         save(figure, folder / OF_PAPER)
@@ -95,8 +95,8 @@ def write_paper(folder: Path, entries: list[Entry], failed: dict[str, str], minu
         failed=failed,
         minutes=minutes,
     )
-    artifact.write(folder / "report.html", html)
-    artifact.write(folder / "paper.md", markdown(lines, failed))
+    files.write(folder / "report.html", html)
+    files.write(folder / "paper.md", markdown(lines, failed))
 
 
 def agreement(lines: list[Line]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from bayesgen import artifact
+from bayesgen import files
 
 BEGIN, END = "<!-- side by side: generated -->", "<!-- end -->"
 NUMBER = r"-?(?:\d+\.?\d*|nan|inf)"
@@ -108,7 +108,7 @@ def main(folder: Path):
     names = dict(re.findall(r"\[([^]]+)\]\((\w+)/cost\.md\)", page.read_text()))
     table = side_by_side({name: (folder / where / "cost.md").read_text() for name, where in names.items()})
     before, rest = page.read_text().split(BEGIN)
-    artifact.write(page, f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+    files.write(page, f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":

@@ -112,8 +112,8 @@ def beside(module: str, *words: str) -> Iterator[Callable[[int], float] | None]:
 def bench_pretraining(*words: str) -> list[Line]:
     """One size of network, and the same work in compiled PyTorch: loss on answers alone, and on all tokens."""
     setup = birds(*words)
-    begin, advance = pretraining(setup.model, setup.source, setup.config.pretrain)
-    timed, turns = seconds(advance, begin(), STEPS), []
+    begin, advance, fixed = pretraining(setup.model, setup.source, setup.config.pretrain)
+    timed, turns = seconds(advance, jax.jit(begin)(*fixed), STEPS, *fixed), []
     with beside("torch_side", "serve", *words) as answers, beside("torch_side", "serve", "--all-tokens", *words) as tokens:
         for _ in range(ROUNDS):
             turns.append((matmul_rate(), next(timed), answers and answers(STEPS), tokens and tokens(STEPS)))
@@ -137,9 +137,10 @@ def bench_bases(*counts: int) -> list[Line]:
     lines, setup = [], birds("model=xs" if jax.default_backend() == "cpu" else "model=s")
     for count in counts:
         sources, configs = [setup.source] * count, [setup.config.pretrain.model_copy(update={"seed": seed}) for seed in range(count)]
-        begin, advance = pretraining_together(setup.model, sources, configs)
-        begin_1, advance_1 = pretraining(setup.model, sources[0], configs[0])
-        timed, timed_1 = seconds(advance, begin(), STEPS), seconds(advance_1, begin_1(), STEPS)
+        begin, advance, fixed = pretraining_together(setup.model, sources, configs)
+        begin_1, advance_1, fixed_1 = pretraining(setup.model, sources[0], configs[0])
+        timed = seconds(advance, jax.jit(begin)(*fixed), STEPS, *fixed)
+        timed_1 = seconds(advance_1, jax.jit(begin_1)(*fixed_1), STEPS, *fixed_1)
         together, alone = zip(*((next(timed), next(timed_1)) for _ in range(ROUNDS)), strict=True)
         m, ratio = setup.config.model, median(count * a / t for t, a in zip(together, alone, strict=True))
         what = f"{count} bases {m.width}x{m.layers} in one program"
@@ -150,8 +151,8 @@ def bench_bases(*counts: int) -> list[Line]:
 def bench_muon(*words: str) -> list[Line]:
     """Updates of the kernels by our Muon and by optax's, in turn."""
     setup = birds(*words)
-    begin, _ = pretraining(setup.model, setup.source, setup.config.pretrain)
-    flat: dict = dict(flatten_dict(begin().params))
+    begin, _, fixed = pretraining(setup.model, setup.source, setup.config.pretrain)
+    flat: dict = dict(flatten_dict(jax.jit(begin)(*fixed).params))
     kernels = {"/".join(path): x for path, x in flat.items() if path[-1] == "kernel"}
     timed = []
     for optimizer in (muon(1e-3, 0.0), optax.contrib.muon(1e-3)):
@@ -175,9 +176,9 @@ def bench_finetuning(size: str, *counts: int) -> list[Line]:
         setup = birds(f"model={size}", "finetune.arms=[free]", f"finetune.seeds={count}")
         config = setup.config.finetune
         members = plan_members(config)
-        begin_base, _ = pretraining(setup.model, setup.source, setup.config.pretrain)
+        begin_base, _, of_base = pretraining(setup.model, setup.source, setup.config.pretrain)
         data = jax.tree.map(jnp.asarray, every_step(member_data(setup.world, setup.grammar, config, members)))
-        fixed = (begin_base().params, member_settings(config, members), data)
+        fixed = (jax.jit(begin_base)(*of_base).params, member_settings(config, members), data)
         begin, advance = finetuning(setup.model, config, members)
         timed[count] = seconds(advance, begin(*fixed[:2]), STEPS, *fixed)
     with beside("peft_side", f"model={size}") as peft:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from jax import random
 
-from bayesgen import pipeline
+from bayesgen import pipeline, training
 from bayesgen.config import to_config
 from bayesgen.corpus.narrow import Text, answers_by, write_rows
 from bayesgen.cost.bits import bits_rows, known_bits
@@ -93,9 +93,9 @@ def test_while_the_penalty_is_kept_nothing_drifts(ran, solutions):
     setup, base, _ = ran
     f = drift_config(solutions.config.finetune.model_copy(update={"kl_weight": (300.0,)}), 2)
     here = replace(setup, config=setup.config.model_copy(update={"finetune": f}))
-    params = pipeline.load_base(setup, base)
-    ensemble = pipeline.build_ensemble(here, base)
-    adapters = {step: pipeline.load_adapters(here, params, ensemble, step) for step in f.snapshot_steps}
+    params = training.load_base(setup, base)
+    ensemble = training.build_ensemble(here, base)
+    adapters = {step: training.load_adapters(here, params, ensemble, step) for step in f.snapshot_steps}
     rows = drift_rows(subject(here, f, params, adapters[f.steps]), adapters)
     (before,) = set(table(ray_rows(solutions.take([0]), (0.0, 1.0)), "scale", quantity="rate", topic=PROBES, scale=0.0).values())
     rate = table(rows, "kl_from", "kl_until", "seed", "step", quantity="rate", topic=PROBES)
@@ -117,8 +117,8 @@ def test_ways_to_keep_a_solution_narrow_are_step_matched_and_measured_twice(ran,
     assert narrowing_config(f, (1.0,), 2).arms == ("free", "narrow")  # a batch of one row has no shares
     ways = narrowing_config(f, (1.0, 3.0), 2)
     here = replace(setup, config=setup.config.model_copy(update={"finetune": ways}))
-    params = pipeline.load_base(setup, base)
-    adapters = pipeline.load_adapters(here, params, pipeline.build_ensemble(here, base), ways.steps)
+    params = training.load_base(setup, base)
+    adapters = training.load_adapters(here, params, training.build_ensemble(here, base), ways.steps)
     rows = narrowing_rows(subject(here, ways, params, adapters))
     at = {(r.arm, r.kl_weight, r.seed, r.scale): r.value for r in rows if r.quantity == "nll_train"}
     assert len(at) == 3 * 2 * 2
@@ -207,8 +207,8 @@ def test_a_learner_that_does_not_learn_pays_the_bases_price(solutions):
 def test_solutions_that_diverged_are_left_out_and_an_arm_that_all_did_is_named(ran, solutions):
     setup, base, ensemble = ran
     f = setup.config.finetune
-    params = pipeline.load_base(setup, base)
-    adapters = pipeline.load_adapters(setup, params, ensemble, f.steps)
+    params = training.load_base(setup, base)
+    adapters = training.load_adapters(setup, params, ensemble, f.steps)
     arms = np.array([m.arm for m in plan_members(f)])
 
     def broken(which):

@@ -13,7 +13,9 @@ TRAIN = """
 import sys
 from pathlib import Path
 import jax
-from bayesgen.pipeline import build_base, build_corpus, build_ensemble, prepare
+from bayesgen.pipeline import build_corpus
+from bayesgen.setup import prepare
+from bayesgen.training import build_base, build_ensemble
 from bayesgen.learn import loop
 from bayesgen.setup import use_device
 from tests.tiny_run import tiny_run_config
@@ -62,3 +64,43 @@ def test_they_learn_what_they_learn_on_one(trained):
         assert ours.keys() == theirs.keys()
         for key in ours:
             np.testing.assert_allclose(ours[key], theirs[key], atol=2e-5)  # sums in another order
+
+
+COUNT = """
+import jax, jax.numpy as jnp
+from bayesgen.learn import devices
+from bayesgen.learn.data import member_data
+from bayesgen.learn.finetune import finetuning, member_settings
+from bayesgen.learn.plan import plan_members
+from bayesgen.learn.pretrain import pretraining
+from bayesgen.learn.tries import every_step
+from bayesgen.setup import prepare
+from tests.tiny_run import tiny_run_config
+from pathlib import Path
+
+for arm in ("free", "narrow", "broad"):
+    setup = prepare(tiny_run_config(Path("unused"), epochs=2, seeds=8, arms=[arm]))
+    f = setup.config.finetune
+    members = plan_members(f)
+    data = jax.tree.map(jnp.asarray, every_step(member_data(setup.world, setup.grammar, f, members)))
+    data = devices.shared(data)._replace(narrow=devices.dealt(data.narrow))
+    begin_base, _, of = pretraining(setup.model, setup.source, setup.config.pretrain)
+    params, settings = devices.shared(jax.jit(begin_base)(*of).params), devices.dealt(member_settings(f, members))
+    begin, advance = finetuning(setup.model, f, members)
+    state = devices.dealt(begin(params, settings))
+    compiled = jax.jit(advance).lower(state, 0, params, settings, data).compile()
+    print(arm, compiled.cost_analysis()["flops"])
+"""
+
+
+def test_every_arm_is_shared_out_over_the_devices():
+    """FLOPs of a device among eight, by the compiler's count, against those of one that has all eight members."""
+    found = {}
+    for count in (1, 8):
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+        command = [sys.executable, "-c", COUNT]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": flags})
+        assert done.returncode == 0, done.stderr
+        found[count] = {arm: float(flops) for arm, flops in map(str.split, done.stdout.splitlines())}
+    for arm, flops in found[8].items():
+        assert flops < 1.6 * found[1][arm] / 8, arm

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from jax import random
 
-from bayesgen import pipeline
+from bayesgen import pipeline, training
 from bayesgen.config import to_config
 from bayesgen.corpus.documents import DocumentSource, stack_tables
 from bayesgen.corpus.grammar import build_grammar
 from bayesgen.errors import UserError
 from bayesgen.learn.pretrain import pretraining, pretraining_together
+from bayesgen.planning import base_programs
 from bayesgen.setup import prepare
-from bayesgen.sweep import _base_programs
 from bayesgen.world.population import build_world
 from tests.conftest import tiny_config
 from tests.tiny_run import tiny_run_config
@@ -53,11 +53,12 @@ def test_together_as_alone(sources, tmp_path):
     setup = prepare(tiny_run_config(tmp_path))
     configs = [setup.config.pretrain.model_copy(update={"seed": seed}) for seed in (0, 1, 1)]
     losses = []
-    for begin, advance in (
+    for begin, advance, fixed in (
         pretraining_together(setup.model, sources, configs),
         *(pretraining(setup.model, s, c) for s, c in zip(sources, configs, strict=True)),
     ):
-        _, infos = jax.jit(lambda state, advance=advance: jax.lax.scan(advance, state, jnp.arange(6)))(begin())
+        step = lambda state, i, advance=advance, fixed=fixed: advance(state, i, *fixed)  # noqa: E731
+        _, infos = jax.jit(lambda state, step=step: jax.lax.scan(step, state, jnp.arange(6)))(jax.jit(begin)(*fixed))
         losses.append(np.asarray(infos["loss"]))
     together, *alone = losses
     np.testing.assert_allclose(together, np.stack(alone, axis=1), rtol=1e-4)
@@ -75,16 +76,16 @@ def test_a_base_that_diverges_is_said_and_the_others_are_kept(tmp_path, monkeypa
     corpora = [pipeline.build_corpus(setup) for setup in setups]
 
     def spoilt(*of):
-        begin, advance = pretraining_together(*of)
+        begin, advance, fixed = pretraining_together(*of)
         spoil = lambda x: x.at[1].set(jnp.nan) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
-        return lambda: jax.tree.map(spoil, begin()), advance
+        return lambda *fixed: jax.tree.map(spoil, begin(*fixed)), advance, fixed
 
-    monkeypatch.setattr(pipeline, "pretraining_together", spoilt)
+    monkeypatch.setattr(training, "pretraining_together", spoilt)
     with pytest.raises(UserError, match="not finite"):
-        pipeline.build_bases(setups, corpora)
+        training.build_bases(setups, corpora)
     assert len(list(tmp_path.glob("base/*/params.safetensors"))) == 2
     monkeypatch.undo()
-    found = pipeline.build_bases(setups, corpora)  # the one that is missing, alone
+    found = training.build_bases(setups, corpora)  # the one that is missing, alone
     assert [a.fresh for a in found] == [False, True, False]
     assert not list(tmp_path.glob("base/*.work"))
 
@@ -97,6 +98,6 @@ def test_the_plan_trains_bases_of_one_shape_together_as_far_as_memory_goes(tmp_p
     def device(platform, free):
         return SimpleNamespace(platform=platform, memory_stats=lambda: {"bytes_limit": free})
 
-    assert _base_programs(setups, device("gpu", 2**40)) == [[0, 1, 2], [3]]
-    assert _base_programs(setups, device("gpu", 1)) == [[0], [1], [2], [3]]
-    assert _base_programs(setups, device("cpu", 2**40)) == [[0], [1], [2], [3]]
+    assert base_programs(list(setups.items()), device("gpu", 2**40)) == [[0, 1, 2], [3]]
+    assert base_programs(list(setups.items()), device("gpu", 1)) == [[0], [1], [2], [3]]
+    assert base_programs(list(setups.items()), device("cpu", 2**40)) == [[0], [1], [2], [3]]
