@@ -86,6 +86,26 @@ def test_twenty_kills_at_random_moments(undisturbed, tmp_path):
     assert not list(runs.glob("*/*.work"))
 
 
+def test_a_program_of_several_cells_is_killed(undisturbed, tmp_path):
+    """At checkpoints before and after the first cell has all its snapshots; each cell then has the bits of an undisturbed program."""
+
+    def cells(runs: Path, *words: str) -> int:
+        for stage in ("corpus", "base"):
+            shutil.copytree(undisturbed[0] / stage, runs / stage, dirs_exist_ok=True)
+        process = start(runs, "cells", *words)
+        process.communicate()
+        return process.returncode
+
+    assert cells(tmp_path / "whole") == 0
+    expected = bits(tmp_path / "whole")
+    assert len([name for name in expected if name.endswith("rows.parquet")]) == 2
+    for which in (1, 4, 15):
+        assert cells(tmp_path / str(which), "ensemble", str(which)) == -signal.SIGKILL
+        assert cells(tmp_path / str(which)) == 0
+        assert bits(tmp_path / str(which)) == expected
+        assert not list(tmp_path.glob(f"{which}/*/*.work"))
+
+
 def test_eight_processes_on_one_cache(undisturbed, tmp_path):
     processes = [start(tmp_path) for _ in range(8)]
     said = [p.communicate()[0] for p in processes]

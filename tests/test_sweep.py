@@ -163,12 +163,12 @@ def test_the_plan_has_a_program_for_every_process_and_splits_by_what_cannot_be_s
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=300), st.integers(40, 400), st.integers(1, 9))
 def test_programs_are_as_many_as_asked_for_and_none_is_too_large(members, most, count):
-    parts = split(range(len(members)), members, most, count)
+    parts = split(range(len(members)), members, float(most), count)
     assert [i for part in parts for i in part] == list(range(len(members)))  # neighbours, every one once
     sizes = [sum(members[i] for i in part) for part in parts]
     assert all(size <= most or len(part) == 1 for size, part in zip(sizes, parts, strict=True))
     assert max(map(len, parts)) <= CELLS
-    alike = split(range(len(members)), [7] * len(members), most, count)
+    alike = split(range(len(members)), [7] * len(members), float(most), count)
     fewest = max(-(-len(members) // (most // 7)), -(-len(members) // CELLS), min(count, len(members)))
     assert len(alike) <= fewest  # of cells that are all as large, exactly so many lists or fewer
 

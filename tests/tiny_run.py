@@ -1,8 +1,8 @@
-"""A whole pipeline on the tiny world, in a process of its own: `python -m tests.tiny_run RUNS [clock | diverging | seed | STAGE N]`.
+"""A whole pipeline on the tiny world, in a process of its own: `python -m tests.tiny_run RUNS [HOW] [STAGE N]`.
 
-`clock`: the wall clock jumps by days at every look. `diverging`: beside the rest, a learning rate nobody survives. `seed`: of the
-base, another. With a stage and a number it kills itself (SIGKILL) at the N-th checkpoint of that stage, before that one is in place where
-N is odd, and after where it is even.
+HOW `clock`: the wall clock jumps by days at every look. `diverging`: beside the rest, a learning rate nobody survives. `seed`: of the
+base, another. `cells`: two that train together, up to their rows. With a stage and a number it kills itself (SIGKILL) at the N-th
+checkpoint of that stage, before that one is in place where N is odd, and after where it is even.
 """
 
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 from bayesgen import files
 from bayesgen.config import to_config
 from bayesgen.pipeline import run
+from bayesgen.sweep import make_cells
 from tests.conftest import grouped_config, tiny_config
 
 
@@ -114,14 +115,17 @@ def jump():
 
 def main(runs: Path, *words: str):
     """Run it."""
-    finetune = {"learning_rate": [1e-2, 1e20]} if words == ("diverging",) else {}
-    config = tiny_run_config(runs, **finetune)
-    if words == ("clock",):
+    how, dies = (words[0], words[1:]) if words[:1] and words[0] in ("clock", "diverging", "seed", "cells") else ("", words)
+    config = tiny_run_config(runs, **({"learning_rate": [1e-2, 1e20]} if how == "diverging" else {}))
+    if dies:
+        die_at_checkpoint(dies[0], int(dies[1]))
+    if how == "cells":
+        assert not make_cells({i: tiny_run_config(runs, epochs=epochs).model_dump() for i, epochs in enumerate((5, 20))})
+        return
+    if how == "clock":
         jump()
-    elif words == ("seed",):
+    elif how == "seed":
         config = config.model_copy(update={"pretrain": config.pretrain.model_copy(update={"seed": 1})})
-    elif len(words) == 2:
-        die_at_checkpoint(words[0], int(words[1]))
     run(config)
 
 
