@@ -81,6 +81,8 @@ def leave(reason: str | None, here: HydraConf):
 
 def do(raw: DictConfig, words: list[str]):
     """What these words ask for, which gave the configuration `raw`."""
+    if raw.hosts is not None and (raw.goal == "paper" or "sweep" in raw or raw.dry_run):
+        raise UserError(f"hosts={raw.hosts}: one experiment trains on several hosts; a grid goes over them by hydra/launcher=slurm")
     if raw.goal == "paper":
         return paper(words, Path(raw.runs), raw.jobs)
     if raw.goal != "run":

@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from bayesgen import __version__
 from bayesgen.errors import UserError
 from bayesgen.files import checksum, discard, sync, write_json
+from bayesgen.hosts import first, told
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"  # in the folder of an artifact while it is being made
@@ -92,15 +93,17 @@ def build(
     return build_together(root, stage, [Wanted(name, config, parents)], make_it)[0]
 
 
-def build_together(root: Path, stage: str, wanted: Sequence[Wanted], make: Make) -> list[Artifact]:
+def build_together(root: Path, stage: str, wanted: Sequence[Wanted], make: Make, everybody: bool = False) -> list[Artifact]:
     """Several artifacts, of which those that are not there yet are made by one computation.
 
     `make(work, folders)` writes the files of wanted[i] into folders[i], for every i that is there. A `CHECKPOINT` that it writes
     into `work` outlives a kill and is not kept. It may return the reasons of some that came to nothing: the others are finished
     before these are raised as a `UserError`. A killed computation is taken up as it was begun, though some of what it makes may have
-    been found since: other company could change last bits.
+    been found since: other company could change last bits. Of several hosts the first alone makes, or `everybody` does together.
     """
     places = [_place(root, stage, *w) for w in wanted]
+    if not first() and not _ONLY_NAMED.get():
+        return _follow(stage, places, make)
     found = {i: a for i, (final, fingerprint, _) in enumerate(places) if (a := _finished(stage, final, fingerprint))}
     if _ONLY_NAMED.get():
         absent = [Artifact(stage, final, fingerprint, False, 0.0, there=False) for final, fingerprint, _ in places]
@@ -112,17 +115,34 @@ def build_together(root: Path, stage: str, wanted: Sequence[Wanted], make: Make)
             with ExitStack() as locks:
                 for lock in sorted({f"{str(work).removesuffix('.work')}.lock", *(f"{final}.lock" for final, *_ in places)}):
                     locks.enter_context(FileLock(lock))  # all take theirs in this order, so nobody waits in a circle
-                found |= _make_missing(stage, places, work, make)
+                found |= _make_missing(stage, places, work, make, everybody)
         except OSError as error:
             if error.errno in (errno.EROFS, errno.EACCES):
                 raise UserError(
                     f"runs={root}: cannot be written to ({error.strerror}); give a folder you may write to, as runs=..."
                 ) from error
             raise
+    told([], len(places))
     return [found[i] for i in range(len(places))]
 
 
-def _make_missing(stage: str, places: Sequence["Place"], work: Path, make: Make) -> dict[int, Artifact]:
+def _follow(stage: str, places: Sequence["Place"], make: Make) -> list[Artifact]:
+    """Of a host that is not the first: take part in whatever that one makes, then find it."""
+    while which := told([], len(places)):
+        make(*_folders(_work(places), which, len(places)))
+    found = [_finished(stage, final, fingerprint) for final, fingerprint, _ in places]
+    absent = [final for a, (final, *_) in zip(found, places, strict=True) if a is None]
+    if absent:
+        raise UserError(f"{absent[0]}: the first host made it, and it is not to be seen here; runs must be a folder that all hosts share")
+    return [a for a in found if a is not None]
+
+
+def _folders(work: Path, which: Sequence[int], of: int) -> tuple[Path, dict[int, Path]]:
+    """Where the files of some of several artifacts are written while they are made."""
+    return work, {0: work} if of == 1 else {i: work / str(i) for i in which}
+
+
+def _make_missing(stage: str, places: Sequence["Place"], work: Path, make: Make, everybody: bool) -> dict[int, Artifact]:
     """Under the locks of all: whatever another process has not made meanwhile."""
     found: dict[int, Artifact] = {}
     while True:
@@ -133,16 +153,18 @@ def _make_missing(stage: str, places: Sequence["Place"], work: Path, make: Make)
         if not missing:
             return found
         work.mkdir(exist_ok=True)
-        which, folders = [0], {0: work}
+        which = sorted(missing.values())
         if len(places) > 1:
             begun = work / "which.json"
-            which = json.loads(begun.read_text()) if begun.exists() else sorted(missing.values())
+            which = json.loads(begun.read_text()) if begun.exists() else which
             write_json(begun, which)
-            folders = {i: work / str(i) for i in which}
-            for i, folder in folders.items():
-                if i in missing.values() and not folder.exists():
-                    discard(work / CHECKPOINT)  # what was written into it before is not there any more
-                folder.mkdir(exist_ok=True)
+        _, folders = _folders(work, which, len(places))
+        for i, folder in folders.items():
+            if i in missing.values() and not folder.exists():
+                discard(work / CHECKPOINT)  # what was written into it before is not there any more
+            folder.mkdir(exist_ok=True)
+        if everybody:
+            told(which, len(places))
         began = time.monotonic()
         lost = make(work, folders) or {}
         seconds = (time.monotonic() - began) / len(which)

@@ -31,6 +31,7 @@ class Config(BaseModel):
     contrasts: tuple[Contrast, ...] = ()  # what was published of it, or what a user asks
     runs: Path
     device: Literal["cpu", "gpu", "tpu"] | None
+    hosts: str | None = None  # see `hosts.join`
     debug: bool
 
 

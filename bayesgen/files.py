@@ -1,4 +1,4 @@
-"""Files, whole or not at all: written aside, synced, renamed. What is read is checked."""
+"""Files, whole or not at all: written aside, synced, renamed, by the first host. What is read is checked."""
 
 import hashlib
 import io
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from bayesgen.errors import UserError
+from bayesgen.hosts import fetched, first
 
 
 def checksum(path: Path) -> str:
@@ -56,7 +57,7 @@ def write_table(path: Path, table: pl.DataFrame):
 
 def save_tree(path: Path, tree: Any):
     """A pytree's leaves as safetensors, in the tree's order. Whole or not at all."""
-    leaves = {f"{i:05d}": np.array(leaf, order="C") for i, leaf in enumerate(jax.tree.leaves(jax.device_get(tree)))}
+    leaves = {f"{i:05d}": np.array(leaf, order="C") for i, leaf in enumerate(jax.tree.leaves(fetched(tree)))}
     write(path, save(leaves))
 
 
@@ -98,6 +99,8 @@ def load_checkpoint(path: Path, like: Any) -> Any | None:
 
 def write(path: Path, content: bytes | str):
     """A file, whole or not at all: written aside, synced, renamed."""
+    if not first():
+        return
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(content.encode() if isinstance(content, str) else content)

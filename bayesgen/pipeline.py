@@ -24,6 +24,7 @@ from bayesgen.artifact import Artifact
 from bayesgen.config import Config
 from bayesgen.cost.subject import Subject, subject
 from bayesgen.cost.suite import Part, parts
+from bayesgen.hosts import several
 from bayesgen.learn.plan import FinetuneConfig, plan_members
 from bayesgen.measure.answers import NetworkPredictor
 from bayesgen.measure.excess import Excess, corpus_excess
@@ -144,7 +145,8 @@ def build_costs(setup: Setup, base: Artifact, ensemble: Artifact) -> dict[str, A
     with artifact.only_named():
         missing = [part for part, build in of.items() if not build().there]
     shares = dealt(len(missing))
-    if len(shares) > 1 and jax.devices(setup.config.device)[0].platform == "cpu" and not current_process().daemon:
+    alone = not several() and not current_process().daemon
+    if alone and len(shares) > 1 and jax.devices(setup.config.device)[0].platform == "cpu":
         with workers(shares, _begin_costs, setup.config, base, ensemble) as pool:
             for done in as_completed([pool.submit(_build_cost, part) for part in missing]):
                 done.result()

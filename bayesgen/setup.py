@@ -9,6 +9,7 @@ from bayesgen.config import Config
 from bayesgen.corpus.documents import DocumentSource
 from bayesgen.corpus.grammar import Grammar, build_grammar
 from bayesgen.errors import UserError
+from bayesgen.hosts import join, several
 from bayesgen.learn.data import check_experiment
 from bayesgen.measure.contexts import check_measures
 from bayesgen.measure.gate import longest_prompt
@@ -40,14 +41,15 @@ def use_device(config: Config) -> str:
 
     An absent one is a `UserError`.
     """
+    join(config.hosts)
     jax.config.update("jax_compilation_cache_dir", str((config.runs / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_default_matmul_precision", "highest")  # an accelerator would round to 8 or 11 bits: training may, measures not
     found = _devices(config.device)
-    jax.config.update("jax_default_device", found[0])
+    jax.config.update("jax_default_device", jax.local_devices(backend=found[0].platform)[0])
     if found[0].platform == "cpu":  # XLA's own caches are an accelerator's, and make every program depend on where they lie
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    return f"{found[0].platform} ({found[0].device_kind}), {len(found)} used"
+    return f"{found[0].platform} ({found[0].device_kind}), {len(found)} used" + (f" on {jax.process_count()} hosts" if several() else "")
 
 
 def _devices(kind: str | None) -> list:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bayesgen import artifact, files
 from bayesgen.artifact import Artifact, Wanted
+from bayesgen.hosts import fetched
 from bayesgen.learn import devices
 from bayesgen.learn.data import Data, member_data, together
 from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_settings
@@ -78,7 +79,7 @@ def build_bases(setups: Sequence[Setup], corpora: Sequence[Artifact]) -> list[Ar
     for setup, corpus in zip(setups, corpora, strict=True):
         described = {"model": c.model.model_dump(), "pretrain": setup.config.pretrain.model_dump(exclude={"checkpoint_every"})}
         wanted.append(Wanted(f"{c.model.width}x{c.model.layers}", described, (corpus,)))
-    return artifact.build_together(c.runs, "base", wanted, make)
+    return artifact.build_together(c.runs, "base", wanted, make, everybody=True)
 
 
 def alike_bases(setup: Setup) -> tuple:
@@ -97,7 +98,7 @@ def _one(tree_M, k: int):
 
 
 def _finite(tree) -> bool:
-    return all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(tree)))
+    return all(np.isfinite(x).all() for x in jax.tree.leaves(fetched(tree)))
 
 
 def build_ensemble(setup: Setup, base: Artifact) -> Artifact:
@@ -143,7 +144,7 @@ def build_ensembles(setups: Sequence[Setup], base: Artifact) -> list[Artifact]:
 
         def adapters(state: FinetuneState) -> dict[int, dict]:
             """The effective adapters of each configuration."""
-            every = jax.device_get(effective_members(state, settings))
+            every = fetched(effective_members(state, settings))
             own_of = lambda those: jax.tree.map(lambda x: x[those], every)  # noqa: E731
             return {i: cut(own_of(those), max(configs[i].rank)) for i, those in of_each(np.arange(count))}
 
@@ -166,7 +167,7 @@ def build_ensembles(setups: Sequence[Setup], base: Artifact) -> list[Artifact]:
         return {i: nobody for i, found in adapters(state).items() if not any(_finite(_one(found, k)) for k in range(len(crews[i])))}
 
     wanted = [Wanted(s.config.name, _described(s, data), (base,)) for s, data in zip(setups, drawn, strict=True)]
-    return artifact.build_together(setups[0].config.runs, "ensemble", wanted, make)
+    return artifact.build_together(setups[0].config.runs, "ensemble", wanted, make, everybody=True)
 
 
 def _described(setup: Setup, data: Data) -> dict:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesgen.errors import UserError
+from bayesgen.hosts import fetched
 
 State = Any  # a pytree
 Advance = Callable[..., tuple[State, dict[str, jax.Array]]]  # (state, step, *fixed) -> (state, info)
@@ -45,7 +46,7 @@ def run_steps(
     done, began, said = first, time.monotonic(), 0.0
     for bound in bounds:
         state, infos = many(state, jnp.asarray(done), bound - done, fixed)
-        infos = jax.device_get(infos)
+        infos = fetched(infos)
         if infos["loss"].ndim == 1:
             _check(name, state, infos["loss"], done)
         save(state, bound, infos)

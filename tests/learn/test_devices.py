@@ -1,13 +1,19 @@
-"""Eight devices, which XLA makes of this processor: members are spread over them, and learn what they learn on one."""
+"""Eight devices, which XLA makes of this processor, or two hosts with four each: members are spread over them, and learn what they
+learn on one.
+"""
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+
+from bayesgen.errors import UserError
+from bayesgen.hosts import join
 
 TRAIN = """
 import sys
@@ -104,3 +110,61 @@ def test_every_arm_is_shared_out_over_the_devices():
         found[count] = {arm: float(flops) for arm, flops in map(str.split, done.stdout.splitlines())}
     for arm, flops in found[8].items():
         assert flops < 1.6 * found[1][arm] / 8, arm
+
+
+HOST = """
+import sys
+from pathlib import Path
+from bayesgen.pipeline import build_corpus, build_gate
+from bayesgen.setup import prepare, use_device
+from bayesgen.training import build_base, build_ensemble
+from tests.tiny_run import tiny_run_config
+
+config = tiny_run_config(Path(sys.argv[1]), epochs=2, snapshots=1, seeds=3)
+config = config.model_copy(update={"hosts": sys.argv[2], "pretrain": config.pretrain.model_copy(update={"steps": 4})})
+print(use_device(config))
+setup = prepare(config)
+corpus = build_corpus(setup)
+base = build_base(setup, corpus)
+build_gate(setup, base)
+found = build_ensemble(setup, base)
+print("fresh" if found.fresh else "found")
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_two_hosts_train_together_and_the_first_does_the_rest(trained, tmp_path):
+    for stage in ("corpus", "base"):
+        shutil.copytree(trained[1][0] / stage, tmp_path / stage)
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    command, port = [sys.executable, "-c", HOST, str(tmp_path)], free_port()
+    several = [
+        subprocess.Popen(
+            [*command, f"127.0.0.1:{port}/2/{i}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": flags},
+        )
+        for i in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in several]
+    assert [process.returncode for process in several] == [0, 0], said
+    assert all("8 used on 2 hosts" in text for text in said)
+    assert [text.split()[-1] for text in said] == ["fresh", "found"]
+    for file in ("ensemble/*/adapters-*.safetensors", "ensemble/*/losses.safetensors"):
+        ours, theirs = (load_file(next(runs.glob(file))) for runs in (tmp_path, trained[1][0]))
+        for key in theirs:
+            np.testing.assert_allclose(ours[key], theirs[key], atol=2e-5)
+    assert not list(tmp_path.glob("*/*.work"))
+
+
+@pytest.mark.parametrize("hosts", ["10.0.0.1", "10.0.0.1:1234/4/4", "everywhere"])
+def test_hosts_that_are_none_are_one_line(hosts):
+    with pytest.raises(UserError, match="expected auto, or ADDRESS:PORT/COUNT/OWN"):
+        join(hosts)
