@@ -264,7 +264,11 @@ def main():
     here = child("--machine")
     print(f"{here['machine']}\n\n| what | | | peak memory |\n|---|---|---|---:|", flush=True)
     for name in sys.argv[1:] or here["names"]:
-        found = child("--alone", name)
+        try:
+            found = child("--alone", name)
+        except subprocess.CalledProcessError as error:  # its own output says why; the others go on
+            print(f"| {name} | FAILED with {error.returncode} | | |", flush=True)
+            continue
         for i, line in enumerate(found["lines"]):
             print(f"| {' | '.join(line)} | {'' if i else format(found['peak'] / 2**30, '.2f') + ' GiB'} |", flush=True)
 

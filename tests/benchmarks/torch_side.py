@@ -173,7 +173,7 @@ def main():
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--out", type=Path, default=Path("torch_gate.json"))
     parser.add_argument("words", nargs="*")
-    a = parser.parse_args()
+    a = parser.parse_intermixed_args()
     setup = prepare(compose_config("+exp=birds", *a.words))
     if a.what == "serve":
         serve(setup, a.all_tokens)
