@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bayesgen.hosts import fetched, several
+
 
 def devices() -> list:
     """All devices of the kind that is computed on."""
@@ -50,7 +52,19 @@ def spread(tree: Any) -> Any:
 
 
 def _put(tree: Any, spec: PartitionSpec) -> Any:
-    return tree if len(devices()) == 1 else jax.device_put(tree, _over(spec))
+    if len(devices()) == 1:
+        return tree
+    if not several():
+        return jax.device_put(tree, _over(spec))
+
+    def from_here(x):
+        """Every host has all of it, and gives its own devices their part."""
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(from_here(jax.random.key_data(x)))
+        whole = fetched(x)
+        return jax.make_array_from_callback(whole.shape, _over(spec), lambda part: whole[part])
+
+    return jax.tree.map(from_here, tree)
 
 
 def _over(spec: PartitionSpec) -> NamedSharding:
