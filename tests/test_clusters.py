@@ -13,9 +13,9 @@ pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 SBATCH = """#!/bin/sh
 cp "$1" "$KEPT"
 export SLURM_ARRAY_JOB_ID=7 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_JOB_NODELIST=here
-for task in 0 1; do
-  SLURM_JOB_ID=$((8 + task)) SLURM_ARRAY_TASK_ID=$task sh "$1" >/dev/null 2>&1
-done
+( sleep 3  # until what is to be done lies where it is looked for
+  for task in 0 1; do SLURM_JOB_ID=$((8 + task)) SLURM_ARRAY_TASK_ID=$task sh "$KEPT"; done
+  touch "$KEPT.done" ) >"$KEPT.log" 2>&1 &
 echo "Submitted batch job 7"
 """
 SRUN = """#!/bin/sh
@@ -23,7 +23,8 @@ while [ "${1#-}" != "$1" ]; do case "$1" in --output|--error) shift 2 ;; *) shif
 exec "$@"
 """
 SACCT = """#!/bin/sh
-printf 'JobID|State|NodeList\\n7_0|COMPLETED|here\\n7_1|COMPLETED|here\\n'
+state=RUNNING; [ -e "$KEPT.done" ] && state=COMPLETED
+printf "JobID|State|NodeList\\n7_0|$state|here\\n7_1|$state|here\\n"
 """
 
 
