@@ -7,6 +7,7 @@ asked again, or grows, computes what is missing. Cells that share a base train i
 `pipeline.alike_ensembles` allow. A job that fails or is killed costs its own cells; they are listed at the end with the reason.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from bayesgen.processes import Job, alone, cause, shares, side_by_side
 from bayesgen.setup import use_device
 
 Levels = Mapping[str, str]  # of a cell, on every axis
+Found = tuple[Artifact, Artifact, dict[str, Artifact]]  # rows, gate, and the parts of the costs
+Kept = tuple[Levels, Artifact, Artifact, dict[str, Artifact]]
+DAMAGED = "its rows are damaged, or gone; asked again they are made anew"
 
 
 def run_sweep(cells: Sequence[tuple[Levels, Raw | str]], runs: Path, jobs: int | None, dry_run: bool) -> dict[str, str]:
@@ -53,18 +57,19 @@ def run_sweep(cells: Sequence[tuple[Levels, Raw | str]], runs: Path, jobs: int |
         plan = alone(Job("plan", "bayesgen.planning:make_plan", (asked, jobs)))
         plan.say(len(failed))
         found, failed = plan.found, failed | plan.refused
-        if not dry_run:
-            failed |= _compute(plan, asked, jobs)
     if dry_run:
         for i, name in enumerate(names):
             print(f"  {name}: {'refused: ' + failed[i] if i in failed else 'found' if i in found else 'missing'}", flush=True)
-        return {names[i]: cause for i, cause in failed.items()}
-    done = {i: raw for i, raw in asked.items() if i not in failed}
-    if done:
-        where = {i: (cells[i][0], raw) for i, raw in done.items()}
-        table, lost = gather(where, len(cells), {names[i]: failed[i] for i in sorted(failed)}, runs)
-        failed |= lost
-        print(f"  {len(done) - len(lost)} of {len(cells)} cells: {table.path('rows.parquet')}", flush=True)
+    elif asked:
+        came, died = _compute(plan, asked, jobs)
+        failed |= came
+        left = {i: raw for i, raw in asked.items() if i not in failed}
+        of = alone(Job("table", "bayesgen.sweep:find_cells", (left,))) if left else {}
+        failed |= {i: died.get(i, DAMAGED) for i, (rows, *_) in of.items() if not rows.there}  # whoever was done before is not lost
+        kept = [(cells[i][0], *those) for i, those in of.items() if i not in failed]
+        if kept:
+            table = gather(kept, len(cells), {names[i]: failed[i] for i in sorted(failed)}, runs)
+            print(f"  {len(kept)} of {len(cells)} cells: {table.path('rows.parquet')}", flush=True)
     return {names[i]: failed[i] for i in sorted(failed)}
 
 
@@ -72,9 +77,9 @@ def _name(levels: Levels) -> str:
     return ", ".join(f"{axis}={level}" for axis, level in levels.items()) or "the one cell"
 
 
-def _compute(plan: Plan, raws: Mapping[int, Raw], jobs: int | None) -> dict[int, str]:
-    """Bases, then programs; returns the reasons of what failed, by cell."""
-    failed: dict[int, str] = {}
+def _compute(plan: Plan, raws: Mapping[int, Raw], jobs: int | None) -> tuple[dict[int, str], dict[int, str]]:
+    """Bases, then programs; returns the reasons of what failed, by cell, and of what a job that died may have left undone."""
+    failed, died = {}, {}
     parts = {f"bases {k}/{len(plan.bases)}": part for k, part in enumerate(plan.bases, start=1)}
     for part, _, why in _each(plan, "make_bases", parts, raws, jobs):
         for i in part:
@@ -83,8 +88,11 @@ def _compute(plan: Plan, raws: Mapping[int, Raw], jobs: int | None) -> dict[int,
     left = [[i for i in part if i not in failed] for part in plan.programs]
     parts = {f"program {k}/{len(plan.programs)}": part for k, part in enumerate(left, start=1) if part}
     for part, found, why in _each(plan, "make_cells", parts, raws, jobs):
-        failed |= dict.fromkeys(part, why) if why else dict(found)
-    return failed
+        if why:
+            died |= dict.fromkeys(part, why)
+        else:
+            failed |= found
+    return failed, died
 
 
 def _each(
@@ -143,49 +151,36 @@ def _trained(setup, base: Artifact) -> bool:
         return training.build_ensemble(setup, base).there
 
 
-def gather(
-    cells: Mapping[int, tuple[Levels, Raw]], expected: int, failed: Mapping[str, str], runs: Path
-) -> tuple[Artifact, dict[int, str]]:
+def gather(kept: Sequence[Kept], expected: int, failed: Mapping[str, str], runs: Path) -> Artifact:
     """One table of the rows of all cells, a column for every axis, one of their costs, and beside them which cells there are, how many
     of their trainings diverged, whether their base passed its gate, and which cells failed and why. Nothing is filled in for those.
-
-    Also returns the cells whose rows are not there after all.
     """
-    found = alone(Job("table", "bayesgen.sweep:find_cells", ({i: raw for i, (_, raw) in cells.items()},)))
-    lost = {i: "its rows are not there, or damaged; asked again they are made anew" for i, of in found.items() if not of[0].there}
-    kept = {i: (levels, *found[i]) for i, (levels, _) in cells.items() if i not in lost}
 
     def make(folder: Path):
         tables, costs, listed, gates = [], [], [], {}
-        for k, (levels, rows, gate, of_costs) in enumerate(kept.values()):
+        for k, (levels, rows, gate, of_costs) in enumerate(kept):
             own = {"cell": pl.lit(k), **{axis: pl.lit(level) for axis, level in levels.items()}}
             tables.append(pl.read_parquet(rows.path("rows.parquet")).with_columns(**own))
             costs += [pl.read_parquet(a.path("rows.parquet")).with_columns(part=pl.lit(part), **own) for part, a in of_costs.items()]
             gates[gate.folder.name] = pipeline.load_gate(gate)[0].failures
-            listed.append(
-                {
-                    "levels": levels,
-                    "rows": rows.folder.name,
-                    "gate": gate.folder.name,
-                    "passed": not gates[gate.folder.name],
-                    "diverged": diverged(tables[-1]).height,
-                }
-            )
-        numbers = [a for a in kept[min(kept)][0] if all(_number(levels[a]) for levels, *_ in kept.values())]
+            its = {"rows": rows.folder.name, "gate": gate.folder.name, "passed": not gates[gate.folder.name]}
+            listed.append({"levels": levels, **its, "diverged": diverged(tables[-1]).height})
+        numbers = [axis for axis in kept[0][0] if all(_number(levels[axis]) for levels, *_ in kept)]
         for name, those in (("rows", tables), ("costs", costs)):
             if those:
                 files.write_table(folder / f"{name}.parquet", pl.concat(those).with_columns(pl.col(numbers).cast(pl.Float64)))
         files.write_json(folder / "cells.json", {"expected": expected, "found": listed, "failed": failed})
-        for gate, failures in gates.items():
-            if failures:
-                print(f"  gate NOT PASSED: {gate}, {len(failures)} of its lines fail", flush=True)
-        if bad := sum(cell["diverged"] for cell in listed):
-            print(f"  {bad} trainings diverged, in {sum(cell['diverged'] > 0 for cell in listed)} cells", flush=True)
 
-    described = {"levels": [dict(levels) for levels, *_ in kept.values()], "expected": expected, "failed": dict(failed)}
-    parents = [a for _, rows, gate, costs in kept.values() for a in (rows, gate, *costs.values())]
-    names = {rows.folder.name.rpartition("-")[0] for _, rows, *_ in kept.values()}
-    return artifact.build(runs, "sweep", "-".join(sorted(names)), described, make, *dict.fromkeys(parents)), lost
+    described = {"levels": [dict(levels) for levels, *_ in kept], "expected": expected, "failed": dict(failed)}
+    parents = [a for _, rows, gate, costs in kept for a in (rows, gate, *costs.values())]
+    names = {rows.folder.name.rpartition("-")[0] for _, rows, *_ in kept}
+    table = artifact.build(runs, "sweep", "-".join(sorted(names)), described, make, *dict.fromkeys(parents))
+    listed = json.loads(table.path("cells.json").read_text())["found"]
+    if fail := {cell["gate"] for cell in listed if not cell["passed"]}:
+        print(f"  gate NOT PASSED, of {len({cell['gate'] for cell in listed})}: {', '.join(sorted(fail))}", flush=True)
+    if bad := sum(cell["diverged"] for cell in listed):
+        print(f"  {bad} trainings diverged, in {sum(cell['diverged'] > 0 for cell in listed)} cells", flush=True)
+    return table
 
 
 def _number(level: str) -> bool:
@@ -196,7 +191,7 @@ def _number(level: str) -> bool:
     return True
 
 
-def find_cells(raws: Mapping[int, Raw]) -> dict[int, tuple[Artifact, Artifact, dict[str, Artifact]]]:
+def find_cells(raws: Mapping[int, Raw]) -> dict[int, Found]:
     """Rows, gate and costs of some cells, whether they are `there` or not."""
     configs = {i: to_config(raw) for i, raw in raws.items()}
     use_device(next(iter(configs.values())))

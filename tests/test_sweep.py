@@ -242,6 +242,42 @@ if __name__ == "__main__":
 """
 
 
+KILLED = """
+import sys
+from pathlib import Path
+from bayesgen.sweep import run_sweep
+from tests.test_sweep import raw
+
+if __name__ == "__main__":
+    runs = Path(sys.argv[1])
+    long = raw(runs, batch=3)
+    long["finetune"]["epochs"] = 40_000
+    print("FAILED CELLS", run_sweep([({"a": "1"}, raw(runs)), ({"a": "2"}, long)], runs, 2, False), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the children in /proc")
+def test_a_job_that_is_killed_costs_its_own_cells(tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    runs = tmp_path / "runs"
+    command = [sys.executable, str(tmp_path / "killed.py"), str(runs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}) as parent:
+        assert parent.stdout is not None
+        for line in parent.stdout:
+            if "program 2/2:" in line and "ensemble: step" in line:
+                children = [int(c) for of in Path(f"/proc/{parent.pid}/task").glob("*/children") for c in of.read_text().split()]
+                endless = max(runs.glob("ensemble/*.work"), key=lambda work: (work / "checkpoint.safetensors").exists())
+                (holder,) = [c for c in children if any(str(endless)[:-5] in os.readlink(fd) for fd in Path(f"/proc/{c}/fd").iterdir())]
+                os.kill(holder, signal.SIGKILL)
+                break
+        said = parent.stdout.read()
+        assert parent.wait(120) == 0
+    assert "FAILED CELLS {'a=2': 'RuntimeError: its process ended by signal SIGKILL (no memory left?)'}" in said
+    assert "1 of 2 cells" in said
+    assert pl.read_parquet(next(runs.glob("sweep/*/rows.parquet")))["a"].unique().to_list() == [1.0]
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the children in /proc")
 def test_an_interrupt_leaves_no_children_and_a_state_to_go_on_from(tmp_path):
     (tmp_path / "endless.py").write_text(ENDLESS)
