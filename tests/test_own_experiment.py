@@ -53,7 +53,7 @@ def change(folder, **keys):
 def described(monkeypatch, tmp_path):
     """What the corpus and the ensemble of an experiment are named by, without building them."""
 
-    def build_together(runs, stage, wanted, make):
+    def build_together(runs, stage, wanted, make, everybody=False):
         return [Artifact(stage, runs, json.dumps(w.config, sort_keys=True), True, 0.0) for w in wanted]
 
     monkeypatch.setattr("bayesgen.artifact.build_together", build_together)

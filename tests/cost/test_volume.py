@@ -54,7 +54,8 @@ def test_the_chains_are_compared_with_the_mode_of_their_own_target(solutions, mo
     monkeypatch.setattr(volume, "descend", lambda energy, w, *_: (w, jax.grad(energy)(w)))
     here = table(coefficient_rows(solutions, 200, 10.0), "quantity")
     assert here["llc"] < found["llc"]
-    assert here["failures"] > found["failures"]
+    assert here["llc_missed"] > volume.AT_REST > found["llc_missed"]  # which is counted among the failures
+    assert here["failures"] >= 1
 
 
 def test_chains_take_as_many_rows_of_every_member_as_the_budget_holds(solutions, monkeypatch):
