@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bayesgen.errors import UserError, nearest
@@ -44,8 +44,8 @@ def plain(raw: DictConfig) -> dict[str, Any]:
 def cells(words: list[str]) -> list[Cell]:
     """The grid of words with several values (`finetune.rank=1,2,4`) and of what `+sweep=` names; first axes slowest.
 
-    Options of a group (`model=xs,s`) are composed by Hydra, once for each of their combinations; all other values are put in
-    place directly, so that a thousand cells take no longer than one.
+    Options of a group (`model=xs,s`) are composed by Hydra, once for each of their combinations; all other values are set in a copy,
+    so that a thousand cells take seconds.
     """
     parsed = OverridesParser.create().parse_overrides(words)
     fixed = [w for w, o in zip(words, parsed, strict=True) if not o.is_sweep_override()]
@@ -58,7 +58,7 @@ def cells(words: list[str]) -> list[Cell]:
         if name in axes:
             raise UserError(f"{name}: both on the command line and in the grid that sweep names; give it once")
         axes[name] = levels
-    composed: dict[tuple[str, ...], dict[str, Any] | str] = {}
+    composed: dict[tuple[str, ...], DictConfig | str] = {}
     out = []
     for levels in itertools.product(*axes.values()):
         chosen = dict(zip(axes, levels, strict=True))
@@ -105,32 +105,33 @@ def _label(value: Any) -> str:
     return str(value).replace(" ", "") if isinstance(value, (list, dict)) else str(value)
 
 
-def _composed(*words: str) -> dict[str, Any] | str:
+def _composed(*words: str) -> DictConfig | str:
     try:
-        return plain(compose_here(*words))
+        return compose_here(*words)
     except (HydraException, OmegaConfBaseException, UserError) as error:
         return explain(error)
 
 
-def _with(raw: dict[str, Any] | str, sets: Mapping[str, Any]) -> dict[str, Any] | str:
-    """A configuration with some keys set; the reason, if one of them is none."""
-    if isinstance(raw, str):
-        return raw
-    raw = deepcopy(raw)
+def _with(composed: DictConfig | str, sets: Mapping[str, Any]) -> dict[str, Any] | str:
+    """A configuration with some keys set, as Hydra sets them, what refers to them included; the reason, if one of them is none."""
+    if isinstance(composed, str):
+        return composed
+    config = deepcopy(composed)
     for key, value in sets.items():
-        node: Any = raw
         *path, last = key.split(".")
-        for part in path:
-            node = _inside(node).get(part)
-        if last not in _inside(node):
+        node = OmegaConf.select(config, ".".join(path)) if path else config
+        if node is None or last not in _inside(node):
             return f"{key}: no such key{nearest(last, _inside(node))}"
-        node[int(last) if isinstance(node, list) else last] = value
-    return raw
+        OmegaConf.update(config, key, value, merge=True)
+    try:
+        return plain(config)
+    except OmegaConfBaseException as error:
+        return explain(error)
 
 
-def _inside(node: Any) -> dict[str, Any]:
+def _inside(node: Any) -> list[str]:
     """What a part of a configuration holds, by name or place."""
-    return node if isinstance(node, dict) else {str(i): x for i, x in enumerate(node)} if isinstance(node, list) else {}
+    return [str(k) for k in (node if isinstance(node, DictConfig) else range(len(node)) if isinstance(node, ListConfig) else ())]
 
 
 def explain(error: BaseException) -> str:

@@ -70,6 +70,16 @@ def test_levels_by_name_set_several_keys(tmp_path, monkeypatch):
     ]
 
 
+def test_values_are_set_as_hydra_sets_them(tmp_path):
+    """What refers to a key that is swept follows it, and a part of a table is merged into it."""
+    found = cells(["exp=presidents", "finetune.identifier='xxx{ordinal}xx','xx{ordinal}xxx'"])
+    assert [c.raw["measure"]["contexts"][0]["identifier"] for c in found] == ["xxx{ordinal}xx", "xx{ordinal}xxx"]
+    for words in (["world.frequencies={era:{victorian:0.2}},{era:{victorian:0.1}}"], ["world.frequencies={era:{victorian:0.2}}"]):
+        swept = cells(["exp=birds", *words])[0].raw["world"]["frequencies"]["era"]
+        assert swept["victorian"] == 0.2
+        assert len(swept) == 4
+
+
 @pytest.mark.parametrize(
     ("grid", "said"),
     [("finetune.rank: 3", "sweep.finetune.rank is 3"), ("finetune.rank: [1, 1]", "holds a value twice"), ("a: {x: 3}", "sweep.a is")],

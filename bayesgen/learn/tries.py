@@ -93,17 +93,17 @@ def grow(batch: Batch) -> Trie:
         place[:, row] = np.where(alike[:, row], place[:, row - 1], place[:, row])
     size = _up(int(count.max()))
     tokens_NxT, position_NxT, end_NxT = out = np.zeros((3, len(new), size), np.int32)
-    read = np.zeros((len(new), size), bool)
+    heard = np.zeros((len(new), size), bool)
     for row in range(new.shape[1]):  # a later row that runs through a place has the last word on where its subtree ends
         n, j = np.nonzero(inside[:, row])
         out[:, n, place[n, row, j]] = tokens[n, row, j], j, count[n, row]
         n, k = np.nonzero(used[:, row])
-        read[n, place[n, row, where[n, row, k]]] = True
+        heard[n, place[n, row, where[n, row, k]]] = True
     predictor = np.take_along_axis(place, where, axis=-1)
-    at = np.take_along_axis(np.cumsum(read, axis=-1) - 1, np.where(used, predictor, 0).reshape(len(new), -1), axis=-1)
-    asked = np.zeros((len(new), _up(int(read.sum(-1).max()))), np.int32)
-    n, places = np.nonzero(read)
-    asked[n, (np.cumsum(read, axis=-1) - 1)[n, places]] = places
+    at = np.take_along_axis(np.cumsum(heard, axis=-1) - 1, np.where(used, predictor, 0).reshape(len(new), -1), axis=-1)
+    asked = np.zeros((len(new), _up(int(heard.sum(-1).max()))), np.int32)
+    n, places = np.nonzero(heard)
+    asked[n, (np.cumsum(heard, axis=-1) - 1)[n, places]] = places
     flat = lambda x: x.reshape(len(new), -1)  # noqa: E731
     return Trie(tokens_NxT, position_NxT, end_NxT, asked, np.where(flat(used), at, 0).astype(np.int32), flat(target), flat(weight))
 
