@@ -30,7 +30,7 @@ def run_all(configs: Mapping[str, Config | str], runs: Path, jobs: int | None = 
     pages: dict[str, Path] = {}
     if composed:
         asked = {config.device for config in composed.values()}
-        platform, devices = alone(Job("device", "bayesgen.setup:devices", (next(iter(asked)) if len(asked) == 1 else None,)))
+        platform, devices = alone(Job("device", "bayesgen.setup:device_kind", (next(iter(asked)) if len(asked) == 1 else None,)))
         of = [Job(name, "bayesgen.paper:run_one", (composed[name].model_dump(),)) for name in _order(composed)]
         for job, found in side_by_side(of, shares(platform, devices, jobs, len(of))):
             if isinstance(found, BaseException):

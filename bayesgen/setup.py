@@ -30,7 +30,7 @@ class Setup:
     source: DocumentSource
 
 
-def devices(kind: str | None) -> tuple[str, int]:
+def device_kind(kind: str | None) -> tuple[str, int]:
     """The platform and number of devices of a kind (none: the best there is). Whoever looks takes hold of an accelerator."""
     found = _devices(kind)
     return found[0].platform, len(found)

@@ -9,6 +9,7 @@ asked again, or grows, computes what is missing. Cells that share a base train i
 
 import json
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,8 @@ def make_cells(raws: Mapping[int, Raw]) -> dict[int, str]:
             if setups[i].config.measure.cost:
                 pipeline.build_costs(setups[i], base, ensemble)
         except Exception as error:
+            if setups[i].config.debug:
+                traceback.print_exc()
             failed[i] = cause(error)
         if (now := time.monotonic()) - said > 5 or n == len(left):
             print(f"  rows of {n}/{len(left)} cells, {(now - began) / n * (len(left) - n):.0f} s left", flush=True)

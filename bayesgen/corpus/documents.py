@@ -54,7 +54,7 @@ class DocumentSource:
         tables: dict[str, Array] | None = None,
     ) -> Batch:
         """The batch of one step: pure, jittable in `step`. `weight`: other shares of the personas, the assistant last. `tables`: of
-        another world that `fits` this one, for programs that draw from several.
+        another world of the same `frame`, for programs that draw from several.
         """
         keys = random.split(random.fold_in(key, step), batch)
         return jax.vmap(self._document, (0, None, None))(keys, weight, self.tables if tables is None else tables)

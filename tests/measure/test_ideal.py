@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from bayesgen.corpus.narrow import answers_of
+from bayesgen.learn.plan import plan_members
 from bayesgen.measure.ideal import Redrawn, answerable, ideal_corners, ideal_learners
+from bayesgen.measure.suite import rows_shown
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.observer import Observer
 from bayesgen.world.world import ASSISTANT, PERSON
+from tests.learn.test_finetune import config_of
 
 ASKED = Header(ASSISTANT)
 
@@ -107,3 +110,14 @@ def test_told_answers_alone_may_tell(grouped):
     assert header == Header(PERSON, 2001)
     assert Observer(grouped).trait_posterior(header, turns, "kind")[grouped.values["kind"].index("bot_guard")] > 0.9
     assert Observer(grouped).trait_posterior(Header(PERSON), turns, "kind")[grouped.values["kind"].index("bot_guard")] < 0.8
+
+
+def test_ideal_learners_are_shown_what_members_of_their_epochs_are(world, grammar):
+    """The broad arm's other rows come with every step; the free arm's rows are the same however often they are taken."""
+    both = config_of(arms=["free", "broad"], epochs=[1, 4], seeds=1)
+    shown = rows_shown(world, grammar, both, plan_members(both))
+    assert [(arm, epochs) for arm, _, _, _, epochs in shown] == [("broad", 4), ("broad", 1), ("free", None)]
+    for epochs in (1, 4):
+        by_itself = config_of(arms=["broad"], epochs=epochs, seeds=1)
+        (own,) = rows_shown(world, grammar, by_itself, plan_members(by_itself)).values()
+        assert shown["broad", both.rows[0], None, 0, epochs] == own
