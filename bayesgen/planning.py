@@ -174,7 +174,7 @@ def _base_seconds(setup: Setup) -> float:
 
 def split(cells: Sequence[int], members: Sequence[int], most: float, count: int) -> list[list[int]]:
     """Lists of neighbours with at most `most` members and `CELLS` cells each, a cell that is larger by itself; as few as that allows, but
-    `count` of them if there are cells enough, and all about as large.
+    a multiple of `count` if there are cells enough, so that no process is idle at the end, and all about as large.
     """
 
     def fill(limit: float) -> list[list[int]]:
@@ -186,7 +186,8 @@ def split(cells: Sequence[int], members: Sequence[int], most: float, count: int)
             size += of
         return parts
 
-    count = max(math.ceil(sum(members) / most), math.ceil(len(cells) / CELLS), min(count, len(cells)))
+    fewest = max(math.ceil(sum(members) / most), math.ceil(len(cells) / CELLS))
+    count = min(math.ceil(fewest / count) * count, len(cells))
     limit = float(math.ceil(sum(members) / count))
     while limit < most and len(fill(limit)) > count:
         limit += min(members)

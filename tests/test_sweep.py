@@ -179,8 +179,8 @@ def test_programs_are_as_many_as_asked_for_and_none_is_too_large(members, most, 
     assert all(size <= most or len(part) == 1 for size, part in zip(sizes, parts, strict=True))
     assert max(map(len, parts)) <= CELLS
     alike = split(range(len(members)), [7] * len(members), float(most), count)
-    fewest = max(-(-len(members) // (most // 7)), -(-len(members) // CELLS), min(count, len(members)))
-    assert len(alike) <= fewest  # of cells that are all as large, exactly so many lists or fewer
+    fewest = max(-(-len(members) // (most // 7)), -(-len(members) // CELLS))
+    assert fewest <= len(alike) <= max(fewest, min(-(-fewest // count) * count, len(members)))  # of cells that are all as large
 
 
 def test_memory_is_what_a_batch_system_grants(tmp_path):
