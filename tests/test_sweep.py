@@ -117,6 +117,7 @@ def test_all_cells_but_those_that_fail_are_there_and_nothing_is_filled_in(swept)
     assert table.filter(pl.col("arm") == "free").select("rank").n_unique() == 2
     listed = json.loads((folder / "cells.json").read_text())
     assert (listed["expected"], len(listed["found"]), listed["failed"]) == (4, 2, failed)
+    assert {(cell["passed"], cell["diverged"]) for cell in listed["found"]} == {(False, 0)}  # four steps make no base that passes
 
 
 def test_cells_that_train_together_are_what_they_are_alone(swept, tmp_path):
@@ -142,6 +143,8 @@ def test_asked_again_nothing_is_computed_and_a_larger_grid_computes_what_is_new(
     assert sorted(runs.glob("*/*")) == before
     assert "step" not in capfd.readouterr().out
     larger = grid(runs, rank=[1, 2], learning_rate=[1e-2, 2e-2])
+    plan = make_plan({i: words for i, (_, words) in enumerate(larger)}, 1)
+    assert (len(plan.found), plan.programs) == (2, [[0, 1, 2, 3]])  # split as if none were found: what was begun is found again
     assert run_sweep(larger, runs, 1, False) == {}
     assert "2 found, 2 missing" in (said := capfd.readouterr().out)
     assert len(list(runs.glob("ensemble/*/losses.safetensors"))) == 4
