@@ -36,7 +36,8 @@ from bayesgen.estimate.llc import coefficient, default_n_beta, tied
 from bayesgen.estimate.sampling import Chains, split_hmc
 from bayesgen.learn.data import member_rows
 from bayesgen.learn.plan import Member
-from bayesgen.measure.answers import Data, data_nll, pack_data, visible
+from bayesgen.learn.tries import visible
+from bayesgen.measure.answers import Data, data_nll, pack_data
 from bayesgen.measure.rows import Row
 from bayesgen.measure.suite import member_label
 from bayesgen.model.lora import balanced, init_lora
@@ -152,7 +153,7 @@ def evidence_rows(s: Subject, draws: int) -> list[Row]:
     def total(params, data: Data, n):
         """Of w: negative log likelihood of all rows (nats). What stands before the small adapter is computed once."""
         of = data.rows
-        stream = residual(s.model, params, of.tokens, last, of.position, visible(of)) if last >= 0 else None
+        stream = residual(s.model, params, of.tokens, last, of.position, visible(of.end)) if last >= 0 else None
         return lambda w: n * data_nll(s.model, params, w, data, stream)
 
     @jax.jit

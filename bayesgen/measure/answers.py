@@ -21,6 +21,7 @@ import numpy as np
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import Row as DataRow
 from bayesgen.corpus.narrow import prompt_and_answer
+from bayesgen.learn.tries import visible
 from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer, forward
 from bayesgen.world.dialogue import Prompt
@@ -168,7 +169,7 @@ def _block(rows: Sequence[Sequence[_Asked]], count: int, length: int, read: int,
 
 def _score(model: Transformer, params, rows: Rows, edit=None, lora=None, stream=None) -> jax.Array:
     """Log P(target | what its predecessor sees): (R, E)."""
-    logits_RxKxV = forward(model, params, lora, rows.tokens, rows.where, rows.position, visible(rows), edit, stream)
+    logits_RxKxV = forward(model, params, lora, rows.tokens, rows.where, rows.position, visible(rows.end), edit, stream)
     norm_RxK = jax.nn.logsumexp(logits_RxKxV, axis=-1)
     row = jnp.arange(len(rows.tokens))[:, None]
     return logits_RxKxV[row, rows.at, rows.target] - norm_RxK[row, rows.at]
@@ -177,13 +178,6 @@ def _score(model: Transformer, params, rows: Rows, edit=None, lora=None, stream=
 def _score_members(model: Transformer, params, lora_M, rows: Rows, edit_M=None) -> jax.Array:
     """(M, R, E): members one after the other, each with its update merged, which is faster here than the low-rank path."""
     return jax.lax.map(lambda member: _score(model, merge(params, member[0]), rows, member[1]), (lora_M, edit_M))
-
-
-def visible(rows: Rows) -> jax.Array:
-    """Which places see which, (R, 1, L, L): their ancestors."""
-    place = jnp.arange(rows.tokens.shape[1])
-    mask = (place[None, :] <= place[:, None]) & (place[:, None] < rows.end[:, None, :])
-    return (mask | jnp.eye(len(place), dtype=bool))[:, None]  # padding sees itself: a softmax over nothing is not a number
 
 
 _score_base = jax.jit(_score, static_argnums=0)
