@@ -1,0 +1,266 @@
+"""How well hypotheses foretell what they were not fitted to, and how probable they are.
+
+    held-out levels      a whole level of what was varied (an experiment, a frequency, an optimiser) is left out, the rest fitted anew
+    LOO                  one cell, or all cells of one base, left out: Pareto-smoothed importance sampling, a refit where k > .7
+    stacking             weights of the mixture that foretells what is left out best
+    evidence             log marginal likelihood by bridge sampling; its differences are log Bayes factors
+
+All scores are log densities of what is left out, jointly, in nats of log odds. Cells are left out and not runs: nine seeds of a cell say
+how the tenth does whatever is believed of the world, so that leaving out runs would tell nothing of hypotheses. The effects of bases and
+experiments that are still represented are conditioned on, all others are drawn anew.
+
+Sources: Vehtari, Gelman and Gabry (2017), Vehtari et al. (2024) for PSIS-LOO; Yao et al. (2018) for stacking; Meng and Wong (1996),
+Gronau et al. (2017) for the bridge.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from arviz_stats.base import array_stats
+from jax import random
+from jaxtyping import Float
+from scipy import optimize, stats
+from scipy.special import expit, logsumexp
+
+from bayesgen.infer.cells import Table
+from bayesgen.infer.fit import Fit, fit, means_of, unconstrained
+from bayesgen.infer.hypotheses import Cells
+from bayesgen.infer.nested import Nested, covariance
+
+K_HAT = 0.7  # above, importance weights are not to be relied on
+THINNED = 300  # draws that held-out densities are averaged over
+PROBABILITY = 0.9  # of the intervals whose coverage is told
+
+
+class Foretold(NamedTuple):
+    """What a hypothesis says of some cells that it has not seen: their joint log density, and the middle and ends of an interval of
+    each one's breadth.
+    """
+
+    log_score: float
+    middle_C: Float[np.ndarray, " C"]
+    low_C: Float[np.ndarray, " C"]
+    high_C: Float[np.ndarray, " C"]
+
+
+class Loo(NamedTuple):
+    """Log density of each group given all others, and the Pareto shape k of its weights; those in `refitted` were fitted without."""
+
+    log_score_G: Float[np.ndarray, " G"]
+    k_hat_G: Float[np.ndarray, " G"]
+    refitted: tuple[int, ...]
+
+
+class Evidence(NamedTuple):
+    """Log marginal likelihood (nats), its Monte-Carlo standard error, and what says not to trust it."""
+
+    value: float
+    error: float
+    failures: tuple[str, ...]
+
+
+def foretell(name: str, found: Fit, cells: Cells, y_C: Float[Any, " C"], out: Sequence[int]) -> Foretold:
+    """Cells `out`, of which `found` knows nothing, given all others."""
+    mean_SxC, variance_SxC = _given_others(name, thinned(found), cells, y_C, tuple(out))
+    m, v = mean_SxC[:, list(out)], variance_SxC[:, list(out)]
+    left = jnp.asarray(_left_out(len(y_C), [out]))
+    score = float(logsumexp(_left_densities(name, thinned(found), cells, y_C, left)[:, 0]) - np.log(len(m)))
+    ends = [[_quantile(q, m[:, i], v[:, i]) for i in range(len(out))] for q in (0.5, 0.5 - PROBABILITY / 2, 0.5 + PROBABILITY / 2)]
+    return Foretold(score, *(expit(np.array(e)) for e in ends))
+
+
+def held_out(name: str, table: Table, fold: Sequence[int], key) -> tuple[Foretold, Fit]:
+    """A hypothesis fitted without some cells, and what it says of them."""
+    left = table.cells._replace(counted_C=table.cells.counted_C.at[jnp.asarray(fold)].set(0))
+    found = fit(name, left, table.y_C, key)
+    return foretell(name, found, table.cells, table.y_C, fold), found
+
+
+def folds(table: Table) -> dict[tuple[str, str], list[int]]:
+    """{(what is varied, level): its cells}, of everything with two levels or more; a level of more than two thirds of all cells is
+    no fold: too little would be left.
+    """
+    out = {}
+    for column, level_C in table.levels.items():
+        levels = list(dict.fromkeys(level_C))
+        for level in levels if len(levels) > 1 else ():
+            fold = [i for i, x in enumerate(level_C) if x == level]
+            if len(fold) <= 2 / 3 * len(level_C):
+                out[column, level] = fold
+    return out
+
+
+def loo(name: str, found: Fit, table: Table, groups: Sequence[Sequence[int]], key, refit: bool = True) -> Loo:
+    """Leave one group of cells out."""
+    left_GxC = jnp.asarray(_left_out(len(table.y_C), groups))
+    density_SxG = _left_densities(name, thinned(found, 1000), table.cells, table.y_C, left_GxC)
+    log_weight_GxS, k_hat_G = array_stats.psislw(-density_SxG.T)
+    score_G = logsumexp(log_weight_GxS + density_SxG.T, axis=-1)
+    bad = tuple(int(i) for i in np.flatnonzero(~(np.asarray(k_hat_G) <= K_HAT))) if refit else ()
+    for i in bad:
+        score_G[i] = held_out(name, table, groups[i], random.fold_in(key, i))[0].log_score
+    return Loo(score_G, np.asarray(k_hat_G), bad)
+
+
+def by_cell(table: Table) -> list[list[int]]:
+    """Every cell a group."""
+    return [[i] for i in range(len(table.y_C))]
+
+
+def by_base(table: Table) -> list[list[int]]:
+    """All cells of a base a group."""
+    base_C = np.asarray(table.cells.base_C)
+    return [np.flatnonzero(base_C == b).tolist() for b in range(len(table.cells.experiment_B))]
+
+
+def stacking(scores: Mapping[str, Float[Any, " G"]]) -> dict[str, float]:
+    """Weights w >= 0 that sum to 1 and make sum_g log sum_k w_k p_k(y_g) greatest (it is concave: expectation-maximisation finds it)."""
+    log_p_KxG = np.stack([np.asarray(s, float) for s in scores.values()])
+    p_KxG = np.exp(log_p_KxG - log_p_KxG.max(axis=0))
+    w_K = np.full(len(p_KxG), 1 / len(p_KxG))
+    for _ in range(20_000):
+        new_K = (w_K[:, None] * p_KxG / (w_K @ p_KxG)).mean(axis=1)
+        w_K, change = new_K, np.abs(new_K - w_K).max()
+        if change < 1e-7:
+            break
+    return dict(zip(scores, w_K.tolist(), strict=True))
+
+
+def difference(of_G: Float[Any, " G"], minus_G: Float[Any, " G"]) -> tuple[float, float]:
+    """Sum over groups of the differences of two scores (nats), and its standard error."""
+    diff_G = np.asarray(of_G, float) - np.asarray(minus_G, float)
+    error = float("inf") if len(diff_G) < 2 else float(np.sqrt(len(diff_G) * diff_G.var(ddof=1)))
+    return float(diff_G.sum()), error
+
+
+def evidence(name: str, cells: Cells, y_C: Float[Any, " C"], key, stretch: float = 1.0, found: Fit | None = None) -> Evidence:
+    """Log marginal likelihood by bridge sampling from a normal fitted to half of the draws, in coordinates without bounds.
+
+    `found`: the fit under priors so stretched, if it is there already.
+    """
+    found = fit(name, cells, y_C, key, stretch) if found is None else found
+    plain, log_joint = (partial(f, cells, jnp.asarray(y_C, jnp.float32), stretch) for f in unconstrained(name))
+    z = plain(_jax(found.draws))
+    flat_SxP = np.concatenate([np.asarray(x, float).reshape(len(x), -1) for x in z.values()], axis=1)
+    shapes = {k: x.shape[1:] for k, x in z.items()}
+    first, second = flat_SxP[::2], flat_SxP[1::2]
+    proposal = stats.multivariate_normal(first.mean(axis=0), np.cov(first.T))
+    drawn = proposal.rvs(len(second), np.random.default_rng(np.asarray(random.key_data(key)).astype(np.uint32))).reshape(len(second), -1)
+
+    def log_ratio(points: np.ndarray) -> np.ndarray:
+        out, at = {}, 0
+        for k, shape in shapes.items():
+            size = int(np.prod(shape, dtype=int))
+            out[k], at = jnp.asarray(points[:, at : at + size].reshape(-1, *shape), jnp.float32), at + size
+        return np.asarray(log_joint(out), float) - np.atleast_1d(proposal.logpdf(points))
+
+    value, error = bridge(log_ratio(second), log_ratio(drawn))
+    return Evidence(value, error, found.failures + (() if error < 0.2 else (f"bridge error {error:.2f} nats",)))
+
+
+def bridge(posterior_S: Float[np.ndarray, " S"], proposal_S: Float[np.ndarray, " S"]) -> tuple[float, float]:
+    """log Z and its error from log(q / g) at draws of the posterior q / Z and of the proposal g: the root of Meng and Wong's equation.
+
+    >>> import numpy as np
+    >>> from bayesgen.infer.compare import bridge
+    >>> bridge(np.full(10, 3.0), np.full(10, 3.0))[0]  # q = e^3 g everywhere
+    3.0
+    """
+    n, m = len(posterior_S), len(proposal_S)
+    share = np.log(n / (n + m)), np.log(m / (n + m))
+
+    def terms(log_z: float) -> tuple[np.ndarray, np.ndarray]:
+        """Logs of what stands below and above: g / (s1 q/Z + s2 g) at posterior draws, q/Z / (...) at proposal draws."""
+        below = -np.logaddexp(share[0] + posterior_S - log_z, share[1])
+        above = proposal_S - log_z - np.logaddexp(share[0] + proposal_S - log_z, share[1])
+        return below, above
+
+    def gap(log_z: float) -> float:
+        below, above = terms(log_z)
+        return float(logsumexp(above) - np.log(m) - logsumexp(below) + np.log(n))
+
+    lowest, highest = min(posterior_S.min(), proposal_S.min()) - 1, max(posterior_S.max(), proposal_S.max()) + 1
+    log_z = float(optimize.brentq(gap, lowest, highest))
+    below, above = (np.exp(t - t.max()) for t in terms(log_z))
+    spread = above.var() / above.mean() ** 2 / m + below.var() / below.mean() ** 2 / n  # draws of the chains are taken as independent
+    return log_z, float(np.sqrt(spread))
+
+
+def thinned(found: Fit, most: int = THINNED) -> dict[str, np.ndarray]:
+    """Some of the draws, evenly."""
+    total = len(next(iter(found.draws.values())))
+    some = np.linspace(0, total - 1, min(most, total)).astype(int)
+    return {k: v[some] for k, v in found.draws.items()}
+
+
+def _given_others(name: str, draws: Mapping[str, np.ndarray], cells: Cells, y_C, out: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance (S, C) of what is measured of the cells `out`, given the other cells."""
+    mean_SxC = means_of(name)(cells, _jax(draws))
+    spread = {k: jnp.asarray(draws[k]) for k in SPREADS}
+    mean, variance = _conditional(mean_SxC, spread, cells, jnp.asarray(y_C, jnp.float32), jnp.zeros(len(y_C)).at[jnp.asarray(out)].set(1))
+    return np.asarray(mean, float), np.asarray(variance, float)
+
+
+SPREADS = ("cell", "base", "experiment")
+
+
+def _jax(draws: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    return {k: jnp.asarray(v) for k, v in draws.items()}
+
+
+@jax.jit
+def _conditional(mean_SxC, spread, cells: Cells, y_C, out_C):
+    """Gaussian conditioning, draw by draw; cells that are out weigh nothing, which is a variance that hides all."""
+
+    def one(x):
+        mean_C, spread = x
+        K = covariance(cells.base_C, cells.experiment_B, cells.variance_C, **spread)
+        shared = K - jnp.diag(spread["cell"] ** 2 + cells.variance_C)
+        known = 1 - out_C
+        inner = known[:, None] * known * K + jnp.diag(out_C)
+        gain = jnp.linalg.solve(inner, (known[:, None] * shared)).T
+        mean = mean_C + gain @ (known * (y_C - mean_C))
+        variance = jnp.diag(K) - (gain * (shared * known)).sum(axis=1)
+        return mean, variance
+
+    return jax.lax.map(one, (mean_SxC, spread))
+
+
+def _left_out(cells: int, groups: Sequence[Sequence[int]]) -> np.ndarray:
+    """1 where a cell belongs to a group, (G, C)."""
+    out = np.zeros((len(groups), cells), np.float32)
+    for g, group in enumerate(groups):
+        out[g, list(group)] = 1
+    return out
+
+
+def _left_densities(name: str, draws: Mapping[str, np.ndarray], cells: Cells, y_C, left_GxC) -> np.ndarray:
+    """log p(y_g | all others, draw), (S, G): the density of all, less that of all others."""
+    mean_SxC = means_of(name)(cells, _jax(draws))
+    spread = {k: jnp.asarray(draws[k]) for k in SPREADS}
+    return np.asarray(_densities(mean_SxC, spread, cells, jnp.asarray(y_C, jnp.float32), left_GxC), float)
+
+
+@jax.jit
+def _densities(mean_SxC, spread, cells: Cells, y_C, left_GxC):
+    def one(x):
+        mean_C, spread = x
+
+        def density(counted_C):
+            return Nested(mean_C, cells.variance_C, counted_C, cells.base_C, cells.experiment_B, **spread).log_prob(y_C)
+
+        counted_C = jnp.ones_like(y_C)
+        return density(counted_C) - jax.vmap(lambda left_C: density(counted_C - left_C))(left_GxC)
+
+    return jax.lax.map(one, (mean_SxC, spread))
+
+
+def _quantile(q: float, mean_S: np.ndarray, variance_S: np.ndarray) -> float:
+    """Of a mixture of normals."""
+    sd = np.sqrt(variance_S)
+    ends = (mean_S - 8 * sd).min(), (mean_S + 8 * sd).max()
+    return float(optimize.brentq(lambda x: stats.norm.cdf(x, mean_S, sd).mean() - q, *ends))

@@ -1,0 +1,123 @@
+"""Posteriors by NUTS, and whether to trust them."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from arviz_stats.base import array_stats
+from jax import random
+from jaxtyping import Array, Float
+from numpyro.infer import NUTS
+from numpyro.infer.util import initialize_model
+from numpyro.primitives import Messenger
+
+from bayesgen.infer.hypotheses import HYPOTHESES, Cells
+
+R_HAT, EFFECTIVE = 1.01, 400  # gates: the worst split R-hat, the fewest effective draws
+WARMUP, DRAWS, CHAINS = 700, 750, 4
+DERIVED = ("mean",)  # of parameters and design; worked out anew where it is wanted
+
+
+class Fit(NamedTuple):
+    """Draws of every parameter, (chains * draws, ...), and what says whether to trust them."""
+
+    draws: dict[str, np.ndarray]
+    r_hat: float
+    effective: float
+    divergences: int
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """The gates that it fails; none: trust it."""
+        out = []
+        if not self.r_hat < R_HAT:
+            out.append(f"R-hat {self.r_hat:.3f}, not below {R_HAT}")
+        if not self.effective >= EFFECTIVE:
+            out.append(f"{self.effective:.0f} effective draws, fewer than {EFFECTIVE}")
+        if self.divergences:
+            out.append(f"{self.divergences} divergent transitions")
+        return tuple(out)
+
+
+class Stretched(Messenger):
+    """Every normal, half-normal and log-normal prior, its scale times `factor`: how far do conclusions hang on them?"""
+
+    def __init__(self, fn: Callable | None = None, *, factor: Any):
+        self.factor = factor
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        if msg["type"] == "sample" and not msg["is_observed"]:
+            fn = msg["fn"]
+            if isinstance(fn, dist.HalfNormal):
+                msg["fn"] = dist.HalfNormal(fn.scale * self.factor)
+            elif isinstance(fn, (dist.Normal, dist.LogNormal)):
+                msg["fn"] = type(fn)(fn.loc, fn.scale * self.factor)
+
+
+def fit(name: str, cells: Cells, y_C: Float[Any, " C"], key: Array, stretch: float = 1.0) -> Fit:
+    """The posterior of a hypothesis. Same shapes find the compiled program, whoever is held out and however wide the priors."""
+    draws, diverged = jax.device_get(_walks(name)(random.split(key, CHAINS), cells, jnp.asarray(y_C, jnp.float32), stretch))
+    flat = np.concatenate([x.reshape(*x.shape[:2], -1) for x in draws.values()], axis=-1)
+    r_hat = max(float(array_stats.rhat(flat[..., i], chain_axis=0, draw_axis=1)) for i in range(flat.shape[-1]))
+    effective = min(float(array_stats.ess(flat[..., i], chain_axis=0, draw_axis=1)) for i in range(flat.shape[-1]))
+    return Fit({k: x.reshape(-1, *x.shape[2:]) for k, x in draws.items()}, r_hat, effective, int(diverged.sum()))
+
+
+def model_of(name: str, stretch: Any) -> Callable[..., None]:
+    """A hypothesis with its priors stretched."""
+    return Stretched(HYPOTHESES[name].model, factor=stretch)
+
+
+@lru_cache(maxsize=None)
+def _walks(name: str):
+    """(chains,) of draws; one program for warming up and drawing, which halves what is compiled."""
+
+    def walk(key, cells: Cells, y_C, stretch):
+        kernel = NUTS(model_of(name, stretch), target_accept_prob=0.95, dense_mass=True)
+        state = kernel.init(key, WARMUP, None, (cells, y_C), {})
+
+        def step(state, _):
+            state = kernel.sample(state, (cells, y_C), {})
+            return state, (state.z, state.diverging)
+
+        _, (z, diverging) = jax.lax.scan(step, state, None, WARMUP + DRAWS)
+        z = jax.tree.map(lambda x: x[WARMUP:], z)
+        draws = jax.vmap(kernel.postprocess_fn((cells, y_C), {}))(z)
+        return {k: v for k, v in draws.items() if k not in DERIVED}, diverging[WARMUP:]
+
+    return jax.jit(jax.vmap(walk, (0, None, None, None)))
+
+
+@lru_cache(maxsize=None)
+def means_of(name: str):
+    """A jitted function (cells, {parameter: (S, ...)}) -> (S, C): what a hypothesis expects in every cell, in log odds."""
+
+    def mean(cells: Cells, draw: dict[str, Array]) -> Array:
+        seeded = numpyro.handlers.seed(numpyro.handlers.substitute(HYPOTHESES[name].model, draw), random.key(0))
+        return numpyro.handlers.trace(seeded).get_trace(cells)["mean"]["value"]
+
+    return jax.jit(jax.vmap(mean, (None, 0)))
+
+
+@lru_cache(maxsize=None)
+def unconstrained(name: str):
+    """Jitted functions of one draw, (cells, y, stretch, ...): its coordinates without bounds, and the log joint density in these."""
+
+    def parts(cells, y_C, stretch):
+        return initialize_model(random.key(0), model_of(name, stretch), model_args=(cells, y_C), dynamic_args=False)
+
+    def to_plain(cells, y_C, stretch, draw):
+        trace = numpyro.handlers.trace(numpyro.handlers.seed(model_of(name, stretch), random.key(0))).get_trace(cells, y_C)
+        sites = {k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
+        return {k: dist.biject_to(s["fn"].support).inv(draw[k]) for k, s in sites.items()}
+
+    def log_joint(cells, y_C, stretch, z):
+        return -parts(cells, y_C, stretch).potential_fn(z)
+
+    return jax.jit(jax.vmap(to_plain, (None, None, None, 0))), jax.jit(jax.vmap(log_joint, (None, None, None, 0)))

@@ -1,0 +1,259 @@
+"""Rival explanations of how broad a finetuning goes, side by side: one NumPyro model each.
+
+All of them see the same cells and differ in eta, the log odds that a run follows the broad hypothesis and not the narrow one:
+
+    breadth = before + (told - before) sigmoid(eta)        before: the base's;  told: a told person's, the ceiling
+    logit(measured breadth) ~ Nested(logit(breadth), ...)   see `nested`; sigma, omega_b ~ HalfNormal(.5), omega_e ~ HalfNormal(1)
+
+Every hypothesis but H1 has an intercept a ~ N(0, 1.5): the scale of breadth has no natural zero, and so H0 is contained in each, which
+then has to earn its predictors. What the data can say of two hypotheses is told by `recover` on the very design, before any verdict.
+
+Sources: Bigelow et al. (arXiv 2511.00617) and Wurgaft et al. (arXiv 2506.17859) for H2 and H3, Watanabe (2009) for H5. Where we differ:
+the breadth that is observed is an exact probability and no count, so its log odds are normal about what is expected where a count would
+be beta-binomial; a table of counts is turned into log odds (`cells`).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax.scipy.special import logit
+from jaxtyping import Array, Float, Int
+
+from bayesgen.infer.nested import Nested
+
+
+class Cells(NamedTuple):
+    """The design: one entry a cell, what it is predicted from, and how cells belong together."""
+
+    columns: dict[str, Float[Array, " C"]]
+    before_C: Float[Array, " C"]  # breadth of the base
+    told_C: Float[Array, " C"]  # breadth of a told person
+    variance_C: Float[Array, " C"]  # of the log odds of the cell's mean breadth, as its seeds tell
+    counted_C: Float[Array, " C"]  # 1, or 0: held out
+    base_C: Int[Array, " C"]
+    experiment_B: Int[Array, " B"]
+
+
+class Hypothesis(NamedTuple):
+    """A model `(cells, y=None)`, the columns that it reads, and those without whose variation it says nothing of its own."""
+
+    model: Callable[..., None]
+    reads: tuple[str, ...] = ()
+    varies: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The first line of its story."""
+        return (self.model.__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+def h0(cells: Cells, y=None):
+    """Nothing explains it: one breadth for all.
+
+    eta = a
+    """
+    observe(cells, intercept(), y)
+
+
+def h0_dose(cells: Cells, y=None):
+    """Only how much was learned: rows, steps, and skill on the topic trained on.
+
+    eta = a + b_n log(n / 100) + b_t log(steps / 100) + b_m margin,    b ~ N(0, 1)
+    """
+    c = cells.columns
+    by = [numpyro.sample(f"b_{name}", dist.Normal(0, 1)) for name in ("rows", "steps", "margin")]
+    eta = intercept() + by[0] * jnp.log(c["rows"] / 100) + by[1] * jnp.log(c["steps"] / 100) + by[2] * c["margin"]
+    observe(cells, eta, y)
+
+
+def h1_saturated(cells: Cells, y=None):
+    """Saturated Bayes: the ideal observer's odds, no dose, nothing to fit but the share of narrow people nobody has met.
+
+    eta = log f_B - log(f_N + f_0),    log10 f_0 ~ N(-3, 1)
+    """
+    observe(cells, log_prior_odds(cells), y)
+
+
+def h2_frequency(cells: Cells, y=None):
+    """Frequency as prior, and a tempered likelihood.
+
+    eta = a + w [log f_B - log(f_N + f_0)] + beta [log P(D | B) - log P(D | N)],
+    w ~ HalfNormal(1), log10 f_0 ~ N(-3, 1), beta ~ HalfNormal(.1) a nat
+    """
+    w = numpyro.sample("w", dist.HalfNormal(1.0))
+    observe(cells, intercept() + w * log_prior_odds(cells) + tempered(cells), y)
+
+
+def h3_code_length(cells: Cells, y=None):
+    """Loss and complexity: the hypothesis with the shorter code, against what the data say.
+
+    eta = a + ln 2 (K_N^b - K_B^b) + g N^(1-d) (L_N - L_B),    b ~ Beta(1, 3), g ~ HalfNormal(1), d ~ Uniform(0, 1)
+
+    K are prequential bits of what comes after the data, N (L_N - L_B) the data's log likelihood ratio in nats.
+    """
+    c = cells.columns
+    b, g = numpyro.sample("b", dist.Beta(1.0, 3.0)), numpyro.sample("g", dist.HalfNormal(1.0))
+    d = numpyro.sample("d", dist.Uniform(0.0, 1.0))
+    complexity = jnp.log(2.0) * (c["bits_narrow"] ** b - c["bits_broad"] ** b)
+    observe(cells, intercept() + complexity + g * c["rows"] ** -d * c["evidence"], y)
+
+
+def h4_frobenius(cells: Cells, y=None):
+    """Norm as prior (Frobenius): the smaller update, against what the data say.
+
+    eta = a + t (|d_N|^2 - |d_B|^2) + beta [log P(D | B) - log P(D | N)],    t = 1 / 2 tau^2 ~ HalfNormal(.1), beta ~ HalfNormal(.1)
+    """
+    _norm(cells, y, _square(cells, "frobenius"), 0.1)
+
+
+def h4_nuclear(cells: Cells, y=None):
+    """Norm as prior (nuclear): what weight decay on the factors prefers, against what the data say.
+
+    eta = a + t (|d_N|_* - |d_B|_*) + beta [log P(D | B) - log P(D | N)],    t ~ HalfNormal(.3), beta ~ HalfNormal(.1)
+    """
+    c = cells.columns
+    _norm(cells, y, c["nuclear_narrow"] - c["nuclear_broad"], 0.3)
+
+
+def h4_function(cells: Cells, y=None):
+    """Norm as prior (function): the update that moves the logits of pretraining text less, against what the data say.
+
+    eta = a + t (|d_N|_F^2 - |d_B|_F^2) + beta [log P(D | B) - log P(D | N)],    t ~ HalfNormal(1), beta ~ HalfNormal(.1)
+    """
+    _norm(cells, y, _square(cells, "function"), 1.0)
+
+
+def h5_free_energy(cells: Cells, y=None):
+    """Free energy: the solution of larger volume.
+
+    eta = a + beta n (L_N - L_B) + c (lambda_N - lambda_B) log n,    beta ~ HalfNormal(.1) a nat, c ~ HalfNormal(1)
+
+    beta = c = 1 is Watanabe's; a network trained for a few hundred steps is no sample from that posterior.
+    """
+    col = cells.columns
+    c = numpyro.sample("c", dist.HalfNormal(1.0))
+    observe(cells, intercept() + tempered(cells) + c * (col["llc_narrow"] - col["llc_broad"]) * jnp.log(col["rows"]), y)
+
+
+def h6_shared(cells: Cells, y=None):
+    """A shared effect and specific ones: what is learned on a topic is passed on in proportion to how far topics went together.
+
+    eta = a + lambda margin,    lambda = tau_g^2 / (tau_g^2 + tau_n^2),
+    log(tau_g / tau_n) = a_0 + a_1 log f_B + a_2 log odds ratio,    a_0 ~ N(0, 1), a_1, a_2 ~ N(0, .5)
+
+    margin: log odds (nats) gained on the topic trained on; the odds ratio is that of answering it and other topics as the broad persona.
+    """
+    c = cells.columns
+    a0 = numpyro.sample("a0", dist.Normal(0.0, 1.0))
+    a1, a2 = (numpyro.sample(name, dist.Normal(0.0, 0.5)) for name in ("a1", "a2"))
+    f_b, f_n, h = c["frequency_broad"], c["frequency_narrow"], 1e-3  # a persona in a thousand, as if met
+    log_ratio = jnp.log(f_b + h) + jnp.log(1 - f_b - f_n + h) - jnp.log(f_n + h) - jnp.log(h)
+    passed_on = jax.nn.sigmoid(2 * (a0 + a1 * jnp.log(f_b) + a2 * log_ratio / 5))
+    observe(cells, intercept() + passed_on * c["margin"], y)
+
+
+def h7_mixing(cells: Cells, y=None):
+    """Ordinary rows speak against breadth, by their count or by their share.
+
+    eta = a - D (M / 100) (N / 100)^-(1-q),    D ~ HalfNormal(1), q ~ Uniform(0, 1): count at q = 1, share at q = 0
+
+    M ordinary rows among N in all.
+    """
+    c = cells.columns
+    d, q = numpyro.sample("D", dist.HalfNormal(1.0)), numpyro.sample("q", dist.Uniform(0.0, 1.0))
+    observe(cells, intercept() - d * c["ordinary"] / 100 * ((c["rows"] + c["ordinary"]) / 100) ** (q - 1), y)
+
+
+def h8_context(cells: Cells, y=None):
+    """Evidence counts where it was given: it fades with the distance between contexts, but for a leak.
+
+    eta = a + s [l + (1 - l) exp(-distance / r)],    s ~ HalfNormal(3), l ~ Uniform(0, 1), log r ~ N(0, 1)
+    """
+    s, leak = numpyro.sample("s", dist.HalfNormal(3.0)), numpyro.sample("leak", dist.Uniform(0.0, 1.0))
+    r = numpyro.sample("r", dist.LogNormal(0.0, 1.0))
+    observe(cells, intercept() + s * (leak + (1 - leak) * jnp.exp(-cells.columns["distance"] / r)), y)
+
+
+def h9_path(cells: Cells, y=None):
+    """The optimiser's path: what a first step passes on, how far it goes, in how many directions. No prior.
+
+    eta = a + b_1 transfer + b_t log(steps / 100) + b_r log(rank / 4) + o[optimiser],    b ~ N(0, 1), o ~ N(0, 1)
+
+    transfer: log odds (nats) that the first step at the member's own rate moves the probes by, over those that it moves the topic
+    trained on by; rank: the stable rank of the update.
+    """
+    c = cells.columns
+    by = [numpyro.sample(f"b_{name}", dist.Normal(0.0, 1.0)) for name in ("transfer", "steps", "rank")]
+    with numpyro.plate("optimisers", 4):
+        o = numpyro.sample("o", dist.Normal(0.0, 1.0))
+    eta = by[0] * c["transfer"] + by[1] * jnp.log(c["steps"] / 100) + by[2] * jnp.log(c["stable_rank"] / 4)
+    observe(cells, intercept() + eta + o[c["optimizer"].astype(int)], y)
+
+
+def h10_seeds(cells: Cells, y=None):
+    """Seeds convert, each at its own time, and some never.
+
+    sigmoid(eta) = (1 - q) (1 - exp(-(t / T)^k)),    t = steps, q ~ Beta(1, 3), log(T / 100) ~ N(0, 1), log k ~ N(0, .5)
+
+    The mean over seeds is what is fitted; whether single seeds are all or nothing is seen in their spread.
+    """
+    q, scale = numpyro.sample("q", dist.Beta(1.0, 3.0)), numpyro.sample("T", dist.LogNormal(jnp.log(100.0), 1.0))
+    k = numpyro.sample("k", dist.LogNormal(0.0, 0.5))
+    converted = (1 - q) * -jnp.expm1(-((cells.columns["steps"] / scale) ** k))
+    observe(cells, logit(jnp.clip(converted, 1e-6, 1 - 1e-6)), y)
+
+
+def intercept():
+    """a ~ N(0, 1.5)."""
+    return numpyro.sample("a", dist.Normal(0.0, 1.5))
+
+
+def log_prior_odds(cells: Cells):
+    """log f_B - log(f_N + f_0), log10 f_0 ~ N(-3, 1): nobody whom pretraining has never shown is impossible."""
+    unmet = numpyro.sample("log10_f0", dist.Normal(-3.0, 1.0))
+    return jnp.log(cells.columns["frequency_broad"]) - jnp.log(cells.columns["frequency_narrow"] + 10.0**unmet)
+
+
+def tempered(cells: Cells):
+    """beta [log P(D | B) - log P(D | N)], beta ~ HalfNormal(.1) a nat."""
+    return numpyro.sample("beta", dist.HalfNormal(0.1)) * cells.columns["evidence"]
+
+
+def observe(cells: Cells, eta: Any, y=None):
+    """The breadth that eta gives, and cells that stray from it."""
+    before, told = cells.before_C, cells.told_C
+    mean_C = numpyro.deterministic("mean", logit(before + (told - before) * jax.nn.sigmoid(eta)))
+    spread = {name: numpyro.sample(name, dist.HalfNormal(s)) for name, s in (("cell", 0.5), ("base", 0.5), ("experiment", 1.0))}
+    numpyro.sample("y", Nested(mean_C, cells.variance_C, cells.counted_C, cells.base_C, cells.experiment_B, **spread), obs=y)
+
+
+def _square(cells: Cells, norm: str):
+    return cells.columns[f"{norm}_narrow"] ** 2 - cells.columns[f"{norm}_broad"] ** 2
+
+
+def _norm(cells: Cells, y, difference, scale: float):
+    t = numpyro.sample("t", dist.HalfNormal(scale))
+    observe(cells, intercept() + t * difference + tempered(cells), y)
+
+
+PRIOR, BITS = ("frequency_broad", "frequency_narrow"), ("bits_narrow", "bits_broad")
+HYPOTHESES = {
+    "H0": Hypothesis(h0),
+    "H0 dose": Hypothesis(h0_dose, ("rows", "steps", "margin"), ("margin",)),
+    "H1": Hypothesis(h1_saturated, PRIOR, ("frequency_broad",)),
+    "H2": Hypothesis(h2_frequency, (*PRIOR, "evidence"), ("frequency_broad",)),
+    "H3": Hypothesis(h3_code_length, (*BITS, "rows", "evidence"), BITS),
+    "H4 Frobenius": Hypothesis(h4_frobenius, ("frobenius_narrow", "frobenius_broad", "evidence"), ("frobenius_narrow",)),
+    "H4 nuclear": Hypothesis(h4_nuclear, ("nuclear_narrow", "nuclear_broad", "evidence"), ("nuclear_narrow",)),
+    "H4 function": Hypothesis(h4_function, ("function_narrow", "function_broad", "evidence"), ("function_narrow",)),
+    "H5": Hypothesis(h5_free_energy, ("llc_narrow", "llc_broad", "rows", "evidence"), ("llc_narrow",)),
+    "H6": Hypothesis(h6_shared, (*PRIOR, "margin"), ("frequency_broad", "margin")),
+    "H7": Hypothesis(h7_mixing, ("ordinary", "rows"), ("ordinary",)),
+    "H8": Hypothesis(h8_context, ("distance",), ("distance",)),
+    "H9": Hypothesis(h9_path, ("transfer", "steps", "stable_rank", "optimizer"), ("steps",)),
+    "H10": Hypothesis(h10_seeds, ("steps",), ("steps",)),
+}

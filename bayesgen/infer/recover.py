@@ -1,0 +1,138 @@
+"""Could we tell? What hypotheses say before any data, whether fits find the parameters that data came from, and whether comparisons find
+the hypothesis: all on the very design that is to be judged, before any verdict.
+
+Parameters are drawn from their priors; how far cells, bases and experiments stray is drawn from what was found of the real table, so that
+the question is asked at the noise that there is.
+
+Sources: Talts et al. (2018) and Modrak et al. (2023) for simulation-based calibration.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jax import random
+from jaxtyping import Float, Int
+from numpyro.infer import Predictive
+from scipy import stats
+from scipy.special import expit
+
+from bayesgen.infer.cells import Table
+from bayesgen.infer.compare import SPREADS, by_base, evidence, loo, thinned
+from bayesgen.infer.fit import Fit, fit
+from bayesgen.infer.hypotheses import HYPOTHESES, Cells
+
+RANKS = 99  # draws that a true value is ranked among
+BAND = 0.05  # probability that a calibrated hypothesis leaves its bands
+
+
+class Calibration(NamedTuple):
+    """Ranks of the true values among posterior draws, (simulations,) by parameter, and how often 90% intervals held them."""
+
+    ranks: dict[str, Int[np.ndarray, " L"]]
+    covered: dict[str, float]
+    failed: int  # simulations whose fit failed a gate
+
+    @property
+    def p_value(self) -> float:
+        """Of uniform ranks: the least of the parameters' (Kolmogorov and Smirnov), times their number."""
+        return min(1.0, len(self.ranks) * min(_uniform(r) for r in self.ranks.values()))
+
+
+class Guess(NamedTuple):
+    """What comparisons say of one simulated table: every hypothesis' log evidence, and its score on bases left out (nats)."""
+
+    evidence: dict[str, float]
+    left_out: dict[str, float]
+
+
+def simulate(name: str, cells: Cells, key, spreads: dict[str, np.ndarray] | None = None) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Parameters and log odds of breadth of a table that a hypothesis might have made; spreads are one of those given, if any are."""
+    given = {}
+    if spreads is not None:
+        which = int(random.randint(key, (), 0, len(spreads["cell"])))
+        given = {k: jnp.asarray(spreads[k][which]) for k in SPREADS}
+    drawn = _simulator(name)(random.fold_in(key, 1), cells, given)
+    y = np.asarray(drawn.pop("y"), float)
+    return {k: np.asarray(v) for k, v in drawn.items() if k != "mean"}, y
+
+
+@lru_cache(maxsize=None)
+def _simulator(name: str):
+    def draw(key, cells, given):
+        model = numpyro.handlers.substitute(HYPOTHESES[name].model, given)
+        trace = numpyro.handlers.trace(numpyro.handlers.seed(model, key)).get_trace(cells)
+        return {k: s["value"] for k, s in trace.items() if s["type"] in ("sample", "deterministic")}
+
+    return jax.jit(draw)
+
+
+def prior_breadth(name: str, cells: Cells, key, draws: int = 500) -> Float[np.ndarray, "S C"]:
+    """Breadth of every cell that a hypothesis expects before any data."""
+    found = Predictive(HYPOTHESES[name].model, num_samples=draws, return_sites=["mean"])(key, cells)
+    return expit(np.asarray(found["mean"], float))
+
+
+def calibrate(name: str, cells: Cells, key, simulations: int) -> Calibration:
+    """Simulation-based calibration of a hypothesis, all of its parameters from their priors."""
+    ranks: dict[str, list[int]] = {}
+    covered: dict[str, list[bool]] = {}
+    failed = 0
+    for i in range(simulations):
+        k_draw, k_fit = random.split(random.fold_in(key, i))
+        truth, y = simulate(name, cells, k_draw)
+        found = fit(name, cells, y, k_fit)
+        failed += bool(found.failures)
+        for parameter, value in _flat(thinned(found, RANKS)).items():
+            true = _flat({k: v[None] for k, v in truth.items()})[parameter][0]
+            ranks.setdefault(parameter, []).append(int((value < true).sum()))
+            low, high = np.quantile(value, (0.05, 0.95))
+            covered.setdefault(parameter, []).append(bool(low <= true <= high))
+    return Calibration({k: np.array(r) for k, r in ranks.items()}, {k: float(np.mean(c)) for k, c in covered.items()}, failed)
+
+
+def guess(truth: str, names: Sequence[str], table: Table, found: Fit, key) -> Guess:
+    """Simulate from one hypothesis, at the spread that its fit to the real table `found`, and ask all for their evidence and foresight."""
+    _, y = simulate(truth, table.cells, key, found.draws)
+    simulated = table._replace(y_C=y)
+    scores, evidences = {}, {}
+    for i, name in enumerate(names):
+        k_fit, k_evidence = random.split(random.fold_in(key, 10 + i))
+        its = fit(name, table.cells, y, k_fit)
+        scores[name] = float(loo(name, its, simulated, by_base(table), k_fit, refit=False).log_score_G.sum())
+        evidences[name] = evidence(name, table.cells, y, k_evidence, found=its).value
+    return Guess(evidences, scores)
+
+
+def confusion(guesses: dict[str, Sequence[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """{truth: {guessed: share}} of the scores of simulated tables, the greatest score being the guess."""
+    out = {}
+    for truth, tables in guesses.items():
+        best = [max(scores, key=scores.__getitem__) for scores in tables]
+        out[truth] = {name: best.count(name) / len(best) for name in guesses}
+    return out
+
+
+def confused(table: dict[str, dict[str, float]], share: float = 0.2) -> list[tuple[str, str, float]]:
+    """Pairs (truth, taken for, how often) that are taken for each other at least so often, the worst first."""
+    pairs = [(a, b, x) for a, row in table.items() for b, x in row.items() if a != b and x >= share]
+    return sorted(pairs, key=lambda p: -p[2])
+
+
+def _uniform(ranks: Int[np.ndarray, " L"]) -> float:
+    """p-value of ranks 0 to RANKS being uniform; ties are broken evenly, which keeps the statistic's distribution."""
+    spread = (ranks + np.random.default_rng(0).uniform(size=len(ranks))) / (RANKS + 1)
+    return float(stats.kstest(spread, "uniform").pvalue)
+
+
+def _flat(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parameters of several entries as one each."""
+    return {
+        f"{k}[{i}]" if v.ndim > 1 else k: v.reshape(len(v), -1)[:, i]
+        for k, v in draws.items()
+        for i in range(int(np.prod(v.shape[1:], dtype=int)))
+    }
