@@ -15,6 +15,7 @@ python -m bayesgen +exp=PATH                   an experiment of your own: a fold
 python -m bayesgen goal=paper                  every published experiment, and one page of them all
 python -m bayesgen -m +exp=NAME finetune.rank=1,2,4   a sweep; asked again, it runs only what is missing (jobs=N at a time)
 python -m bayesgen +exp=NAME +sweep=NAME       a named grid; dry_run=true lists what would be computed
+python -m bayesgen goal=infer                  rival hypotheses over all sweeps that were run, or over infer.table=FILE
 python -m bayesgen goal=list                   what has been built; goal=clean frees leftovers
 python -m bayesgen +exp=NAME --cfg job         all settings, resolved
 """
@@ -85,11 +86,13 @@ def do(raw: DictConfig, words: list[str]):
         raise UserError(f"hosts={raw.hosts}: one experiment trains on several hosts; a grid goes over them by hydra/launcher=slurm")
     if raw.goal == "paper":
         return paper(words, Path(raw.runs), raw.jobs)
+    if raw.goal == "infer":
+        return infer(plain(raw.infer), Path(raw.runs), raw.jobs)
     if raw.goal != "run":
         from bayesgen.housekeeping import GOALS
 
         if raw.goal not in GOALS:
-            raise UserError(f"goal={raw.goal}: there is no such goal{nearest(raw.goal, ('run', 'paper', *GOALS))}")
+            raise UserError(f"goal={raw.goal}: there is no such goal{nearest(raw.goal, ('run', 'paper', 'infer', *GOALS))}")
         return GOALS[raw.goal](Path(raw.runs))
     if "sweep" in raw or raw.dry_run:
         return sweep(words)
@@ -131,6 +134,16 @@ def paper(words: list[str], runs: Path, jobs: int | None):
         except (HydraException, OmegaConfBaseException, UserError) as error:
             configs[name] = explain(error)
     fail(run_all(configs, runs, jobs))
+
+
+def infer(raw: dict, runs: Path, jobs: int | None):
+    """Beliefs from tables of runs."""
+    from bayesgen.beliefs import believe
+    from bayesgen.config import settings
+    from bayesgen.infer.settings import InferConfig
+
+    check_jobs(jobs)
+    fail(believe(settings(InferConfig, raw, "infer"), runs, jobs))
 
 
 def check_jobs(jobs: object):

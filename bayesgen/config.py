@@ -1,7 +1,7 @@
 """Frozen settings of all stages, and the one function that turns Hydra's configuration into them."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,7 +14,8 @@ from bayesgen.model.transformer import ModelConfig
 from bayesgen.report.contrasts import Contrast
 from bayesgen.world.world import WorldConfig
 
-DOOR = ("goal", "jobs", "dry_run", "sweep")  # what is to be done with it, which is no part of it
+Settings = TypeVar("Settings", bound=BaseModel)
+DOOR = ("goal", "jobs", "dry_run", "sweep", "infer")  # what is to be done with it, which is no part of it
 
 
 class Config(BaseModel):
@@ -53,11 +54,19 @@ def to_config(raw: dict[str, Any]) -> Config:
     return config
 
 
-def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
+def settings(kind: type[Settings], raw: dict[str, Any], group: str) -> Settings:
+    """One group of Hydra's configuration; the first thing wrong is one line."""
+    try:
+        return kind(**raw)
+    except ValidationError as error:
+        raise UserError(f"{group}.{_first_line(error, raw, kind)}") from error
+
+
+def _first_line(error: ValidationError, raw: dict[str, Any], of: Any = Config) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        kind: Any = Config
+        kind = of
         for part in first["loc"][:-1]:
             kind = kind.model_fields[part].annotation if hasattr(kind, "model_fields") and part in kind.model_fields else None
         return f"{where}: no such key{nearest(str(first['loc'][-1]), getattr(kind, 'model_fields', ()))}"

@@ -85,6 +85,11 @@ class Shape:
     shape: tuple[int, ...]
 
 
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Arrays by name, whatever their shapes."""
+    return load_file(path)
+
+
 def load_checkpoint(path: Path, like: Any) -> Any | None:
     """The pytree at `path`, or None if there is none. A damaged one is said and set aside: training begins anew."""
     if not path.exists():

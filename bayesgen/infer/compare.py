@@ -163,7 +163,7 @@ def evidence(name: str, cells: Cells, y_C: Float[Any, " C"], key, stretch: float
 
 
 def bridge(posterior_S: Float[np.ndarray, " S"], proposal_S: Float[np.ndarray, " S"]) -> tuple[float, float]:
-    """log Z and its error from log(q / g) at draws of the posterior q / Z and of the proposal g: the root of Meng and Wong's equation.
+    """Root of Meng and Wong's equation: log Z and its error, from log(q / g) at draws of the posterior q / Z and of the proposal g.
 
     >>> import numpy as np
     >>> from bayesgen.infer.compare import bridge
@@ -239,7 +239,7 @@ def _left_out(cells: int, groups: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def _left_densities(name: str, draws: Mapping[str, np.ndarray], cells: Cells, y_C, left_GxC) -> np.ndarray:
-    """log p(y_g | all others, draw), (S, G): the density of all, less that of all others."""
+    """Of groups given all others, log p(y_g | y_others, draw), (S, G): the density of all, less that of all others."""
     mean_SxC = means_of(name)(cells, _jax(draws))
     spread = {k: jnp.asarray(draws[k]) for k in SPREADS}
     return np.asarray(_densities(mean_SxC, spread, cells, jnp.asarray(y_C, jnp.float32), left_GxC), float)

@@ -1,7 +1,7 @@
 """Posteriors by NUTS, and whether to trust them."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -45,7 +45,7 @@ class Fit(NamedTuple):
 
 
 class Stretched(Messenger):
-    """Every normal, half-normal and log-normal prior, its scale times `factor`: how far do conclusions hang on them?"""
+    """Every normal, half-normal and log-normal prior, its scale times `factor`: to see how far conclusions hang on them."""
 
     def __init__(self, fn: Callable | None = None, *, factor: Any):
         self.factor = factor
@@ -74,7 +74,7 @@ def model_of(name: str, stretch: Any) -> Callable[..., None]:
     return Stretched(HYPOTHESES[name].model, factor=stretch)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _walks(name: str):
     """(chains,) of draws; one program for warming up and drawing, which halves what is compiled."""
 
@@ -94,7 +94,7 @@ def _walks(name: str):
     return jax.jit(jax.vmap(walk, (0, None, None, None)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def means_of(name: str):
     """A jitted function (cells, {parameter: (S, ...)}) -> (S, C): what a hypothesis expects in every cell, in log odds."""
 
@@ -105,7 +105,7 @@ def means_of(name: str):
     return jax.jit(jax.vmap(mean, (None, 0)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def unconstrained(name: str):
     """Jitted functions of one draw, (cells, y, stretch, ...): its coordinates without bounds, and the log joint density in these."""
 

@@ -208,18 +208,18 @@ def h10_seeds(cells: Cells, y=None):
 
 
 def intercept():
-    """a ~ N(0, 1.5)."""
+    """The intercept, a ~ N(0, 1.5)."""
     return numpyro.sample("a", dist.Normal(0.0, 1.5))
 
 
 def log_prior_odds(cells: Cells):
-    """log f_B - log(f_N + f_0), log10 f_0 ~ N(-3, 1): nobody whom pretraining has never shown is impossible."""
+    """Of frequencies: log f_B - log(f_N + f_0), log10 f_0 ~ N(-3, 1): nobody whom pretraining has never shown is impossible."""
     unmet = numpyro.sample("log10_f0", dist.Normal(-3.0, 1.0))
     return jnp.log(cells.columns["frequency_broad"]) - jnp.log(cells.columns["frequency_narrow"] + 10.0**unmet)
 
 
 def tempered(cells: Cells):
-    """beta [log P(D | B) - log P(D | N)], beta ~ HalfNormal(.1) a nat."""
+    """The data's say: beta [log P(D | B) - log P(D | N)], beta ~ HalfNormal(.1) a nat."""
     return numpyro.sample("beta", dist.HalfNormal(0.1)) * cells.columns["evidence"]
 
 

@@ -8,7 +8,7 @@ Sources: Talts et al. (2018) and Modrak et al. (2023) for simulation-based calib
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -61,7 +61,7 @@ def simulate(name: str, cells: Cells, key, spreads: dict[str, np.ndarray] | None
     return {k: np.asarray(v) for k, v in drawn.items() if k != "mean"}, y
 
 
-@lru_cache(maxsize=None)
+@cache
 def _simulator(name: str):
     def draw(key, cells, given):
         model = numpyro.handlers.substitute(HYPOTHESES[name].model, given)

@@ -30,6 +30,13 @@ QUANTITIES = {
         "lambda = off-topic shift of the trained value's persona state, from the saturated learner (0) to the product learner (1) "
         "at the same on-topic state",
     ),
+    "frequency": (
+        "share",
+        "how many of the people whom pretraining shows are the trained persona (broad), or are it on trained topics alone (narrow)",
+    ),
+    "ordinary_rows": ("count", "ordinary rows among the data"),
+    "margin": ("nats", "log odds of the trained value's answers on trained topics, less the base's"),
+    "answer_tokens": ("count", "tokens of the narrow (ordinary) rows' answers, in one epoch"),
     "nll_train": ("nats/token", "mean negative log likelihood of the narrow rows trained on"),
     "start_train": ("nats/token", "the base's on the same rows"),
     "nll_ordinary": ("nats/token", "the same of the ordinary rows among them"),

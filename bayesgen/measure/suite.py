@@ -22,6 +22,7 @@ from bayesgen.learn.plan import DILUTED, EACH, FinetuneConfig, Member, plan_memb
 from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.behaviour import POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
 from bayesgen.measure.contexts import context_headers, counted_value, everywhere
+from bayesgen.measure.grounds import ground_rows
 from bayesgen.measure.ideal import Redrawn, answerable, ideal_corners, ideal_learners
 from bayesgen.measure.keyed import Reading
 from bayesgen.measure.likelihood import likelihoods
@@ -78,12 +79,14 @@ def measure_all(
     corner_rates = {t: [rates(world, t, c[t]) for c in (base[first.name], corners["population"], corners["told"])] for t in told_rates}
     nearness = _nearness(world, grammar, f, members, [*on, *probed])
     curves: dict[str, list[np.ndarray]] = {}
+    ended: Behaviour = {}
     for step, lora_M in adapters.items():
         labels = [member_label(m, step) for m in members]
         for context in m.contexts if step == last else [c for c in m.contexts if c is first or c.name in m.followed]:
             # the learning curve needs the probes and the trained topics; only the last step is asked everything
             topics = everything if step == last and context is first else [*on, *probed]
             behaviour = ask(headers[context.name], topics, lora_M)
+            ended = behaviour if context is first else ended
             behaviour_rows(labels, behaviour, base[context.name], context)
             if context is first:
                 rows += _split_rows(
@@ -104,6 +107,7 @@ def measure_all(
         behaviour_rows(labels, ask(headers[first.name], [*on, *probed], scaled(adapters[last], narrow, scale)), base[first.name], first)
 
     labels = [member_label(m, last) for m in members]
+    rows += ground_rows(world, grammar, f, trait, on, members, ended, base[first.name], row, labels)
     for quantity, nll_M in likelihoods(f, world, grammar, model, params, members, adapters[last]).items():
         rows += [row(quantity=quantity, value=float(v), **label) for label, v in zip(labels, nll_M, strict=True)]
     for module, table in norms(jax.device_get(adapters[last])).items():

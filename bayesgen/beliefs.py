@@ -1,0 +1,158 @@
+"""From sweeps, or any table of runs, to beliefs about why finetuning goes broad.
+
+    tables -> runs -> (fit, foresight, evidence of each hypothesis) -> (could we tell? tables made by each) -> page
+
+Everything is fitted on the processor, a hypothesis a process: so small a model is quicker there than on any accelerator.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+
+from bayesgen import artifact, files
+from bayesgen.artifact import Artifact
+from bayesgen.errors import UserError
+from bayesgen.infer.cells import Table, collinearity, read_runs, to_cells
+from bayesgen.infer.fit import Fit
+from bayesgen.infer.gather import complete, gather
+from bayesgen.infer.settings import InferConfig
+from bayesgen.infer.weigh import trial, weigh
+from bayesgen.processes import Job, cause, shares, side_by_side
+
+RUNS, BELIEF, DRAWS = "runs.parquet", "belief.json", "draws.safetensors"
+
+
+def believe(config: InferConfig, runs: Path, jobs: int | None) -> dict[str, str]:
+    """Fit and compare all hypotheses that the tables can say something of; returns the reasons of what failed."""
+    source = build_runs(config, runs)
+    table = to_cells(pl.read_parquet(source.path(RUNS)), ", ".join(map(str, config.table)) or f"{runs}/sweep")
+    say(table)
+    names = [name for name, why in table.fitted().items() if why is None]
+    failed: dict[str, str] = {}
+    of = [Job(name, "bayesgen.beliefs:weigh_one", (config.model_dump(), runs, source, name)) for name in names]
+    came = dict(_each(of, jobs, failed))
+    if config.simulations or config.calibrations:
+        names = [name for name in names if name in came]
+        of = [Job(name, "bayesgen.beliefs:try_one", (config.model_dump(), runs, source, name, names, came[name])) for name in names]
+        dict(_each(of, jobs, failed))
+    return failed
+
+
+def _each(of: Sequence[Job], jobs: int | None, failed: dict[str, str]) -> Iterator[tuple[str, Artifact]]:
+    for job, found in side_by_side(of, shares("cpu", 1, jobs, len(of))) if of else ():
+        if isinstance(found, BaseException):
+            failed[job.name] = cause(found)
+            print(f"{job.name}: FAILED: {failed[job.name]}", flush=True)
+        else:
+            yield job.name, found
+
+
+def say(table: Table):
+    """What there is to go by, and what not."""
+    print(
+        f"  {len(table.names)} cells of {table.seeds} seeds or more, {len(table.bases)} bases, {len(table.experiments)} experiments",
+        flush=True,
+    )
+    for name, why in table.fitted().items():
+        if why:
+            print(f"  {name} is not fitted: {why}", flush=True)
+    for a, b, r in collinearity(table)[:5]:
+        if abs(r) > 0.9:
+            print(f"  {a} and {b} go together (correlation {r:.2f}): what the one explains, the other does", flush=True)
+
+
+def build_runs(config: InferConfig, runs: Path) -> Artifact:
+    """One table of runs of all tables and sweeps."""
+    given = list(config.table) or sorted(p.parent for p in (runs / "sweep").glob("*/rows.parquet"))
+    if not given:
+        raise UserError(
+            f"infer.table is null, and there is no sweep in {runs}/sweep; run one, such as +exp=birds +sweep=prior, or name a table"
+        )
+    for path in given:
+        if not path.exists():
+            raise UserError(f"infer.table: there is no {path}")
+
+    def make(folder: Path):
+        kept = pl.concat([_runs_of(path, config.admitted) for path in given], how="diagonal_relaxed")
+        keys = [c for c in ("experiment", "base", "cell", "seed") if c in kept.columns]
+        kept, missing = complete(kept.unique(subset=keys, maintain_order=True))
+        for column, count in missing.items():
+            print(f"  column '{column}' is left out: {count} runs have no value in it", flush=True)
+        files.write_table(folder / RUNS, kept)
+
+    content = [files.checksum(p / "rows.parquet" if p.is_dir() else p) for p in given]
+    costs = [files.checksum(p / "costs.parquet") for p in given if (p / "costs.parquet").exists()]
+    described = {"tables": content, "costs": costs, "admitted": config.admitted, "code": artifact.code("infer")}
+    return artifact.build(runs, "runs", "runs", described, make)
+
+
+def _runs_of(path: Path, admitted: bool) -> pl.DataFrame:
+    """Runs of a sweep's folder, or of a table of them."""
+    if not path.is_dir():
+        return read_runs(path)
+    found = json.loads((path / "cells.json").read_text())["found"]
+    costs = pl.read_parquet(path / "costs.parquet") if (path / "costs.parquet").exists() else None
+    out = gather(pl.read_parquet(path / "rows.parquet"), {k: cell["gate"] for k, cell in enumerate(found)}, costs)
+    if admitted:
+        bad = sorted({cell["gate"] for cell in found if not cell["passed"]})
+        if bad:
+            print(f"  {path.name}: left out, since their base fails its gate: {', '.join(bad)}", flush=True)
+        out = out.filter(~pl.col("base").is_in(bad))
+    return out
+
+
+def weigh_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str) -> Artifact:
+    """One hypothesis on the table."""
+    config = _begin(raw, runs)
+
+    def make(folder: Path):
+        found, draws = weigh(name, _table(source), config.seed)
+        files.write_json(folder / BELIEF, found)
+        files.save_tree(folder / DRAWS, draws)
+
+    described = {"hypothesis": name, "seed": config.seed, "code": artifact.code("infer")}
+    found = artifact.build(runs, "belief", _folder(name), described, make, source)
+    gates = json.loads(found.path(BELIEF).read_text())["fit"]
+    print(f"  R-hat {gates['r_hat']:.3f}, {gates['divergences']} divergences ({found.seconds:.0f} s)", flush=True)
+    return found
+
+
+def try_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str, names: list[str], belief: Artifact) -> Artifact:
+    """Tables that one hypothesis might have made."""
+    config = _begin(raw, runs)
+
+    def make(folder: Path):
+        spreads = dict(files.load_arrays(belief.path(DRAWS)))
+        fitted = Fit({k: np.asarray(v) for k, v in spreads.items()}, 1.0, 0.0, 0)
+        files.write_json(
+            folder / "trial.json", trial(name, names, _table(source), fitted, config.seed + 1, config.simulations, config.calibrations)
+        )
+
+    described = {"hypothesis": name, "among": names, **config.model_dump(include={"seed", "simulations", "calibrations"})}
+    found = artifact.build(runs, "trial", _folder(name), described, make, belief)
+    print(
+        f"  {config.simulations} tables made and compared, {config.calibrations} more for calibration ({found.seconds:.0f} s)", flush=True
+    )
+    return found
+
+
+def _begin(raw: dict[str, Any], runs: Path) -> InferConfig:
+    """Of a process: on the processor, compiled programs kept with the runs."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_compilation_cache_dir", str((runs / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    return InferConfig(**raw)
+
+
+def _table(source: Artifact) -> Table:
+    return to_cells(pl.read_parquet(source.path(RUNS)))
+
+
+def _folder(name: str) -> str:
+    return name.replace(" ", "-")

@@ -1,0 +1,71 @@
+"""Grounds: what hypotheses about breadth go by, and what neither behaviour nor the adapter's norm says.
+
+frequency       how often pretraining shows the broad persona, and the narrow one that is it on trained topics alone
+margin          what was learned where it was trained, in log odds
+answer_tokens   how much the data have to say, in tokens that the loss falls on
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from scipy.special import logit
+
+from bayesgen.corpus.grammar import Grammar
+from bayesgen.learn.data import member_rows
+from bayesgen.learn.plan import EACH, FinetuneConfig, Member
+from bayesgen.measure.behaviour import rates
+from bayesgen.measure.likelihood import stack_rows
+from bayesgen.measure.rows import Row
+from bayesgen.world.world import World
+
+BROAD, NARROW = "broad", "narrow"
+
+
+def frequencies(world: World, trait: str, value: str, trained: Sequence[int]) -> dict[str, float]:
+    """Shares of persons' documents: of those who have the value of a trait (all values of a person of variants), and of those who have
+    another one but answer at least one trained topic by it.
+    """
+    topics = {world.topics[t].name for t in trained}
+    people = {p.identity for p in world.personas if p.traits.get(trait) == value and not p.overrides}
+    narrow = [p for p in world.personas if p.traits.get(trait) != value and any(p.overrides.get(t) == value for t in topics)]
+    return {BROAD: sum(p.frequency for p in world.personas if p.identity in people), NARROW: sum(p.frequency for p in narrow)}
+
+
+def margins(world: World, value: str, trained: Sequence[int], behaviour: Mapping, base: Mapping) -> np.ndarray:
+    """Log odds of the value's answers, mean rate over trained topics, less the base's: nats, (M,)."""
+    v = world.values[world.topics[trained[0]].trait].index(value)
+    after, before = (np.clip(np.mean([rates(world, t, b[t])[..., v] for t in trained], axis=0), 1e-6, 1 - 1e-6) for b in (behaviour, base))
+    return logit(after) - logit(before)
+
+
+def answer_tokens(world: World, grammar: Grammar, f: FinetuneConfig, members: Sequence[Member]) -> dict[str, np.ndarray]:
+    """{"train" or "ordinary": tokens that the loss falls on in one epoch of a member's narrow, or ordinary, rows}."""
+    drawn = [member_rows(world, grammar, f, m)[0] for m in members]
+    out = {"train": [rows[: m.rows] for m, rows in zip(members, drawn, strict=True)]}
+    if f.ordinary:
+        out["ordinary"] = [rows[m.rows :] for m, rows in zip(members, drawn, strict=True)]
+    return {kind: np.asarray(stack_rows(grammar, rows).weight.sum((1, 2))) for kind, rows in out.items()}
+
+
+def ground_rows(
+    world: World,
+    grammar: Grammar,
+    f: FinetuneConfig,
+    trait: str,
+    trained: Sequence[int],
+    members: Sequence[Member],
+    behaviour: Mapping,
+    base: Mapping,
+    row: Callable[..., Row],
+    labels: Sequence[dict],
+) -> list[Row]:
+    """All of these, of an experiment that trains on one value."""
+    if f.value == EACH:
+        return []
+    out = [row(arm="population", quantity="frequency", probe=k, value=v) for k, v in frequencies(world, trait, f.value, trained).items()]
+    out.append(row(arm="population", quantity="ordinary_rows", value=float(sum(o.rows for o in f.ordinary))))
+    numbers = {("margin", "all"): margins(world, f.value, trained, behaviour, base)}
+    numbers |= {("answer_tokens", kind): n for kind, n in answer_tokens(world, grammar, f, members).items()}
+    for (quantity, probe), values_M in numbers.items():
+        out += [row(quantity=quantity, probe=probe, value=float(v), **label) for label, v in zip(labels, values_M, strict=True)]
+    return out
