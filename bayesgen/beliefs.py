@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import polars as pl
 
 from bayesgen import artifact, files
@@ -20,11 +19,13 @@ from bayesgen.errors import UserError
 from bayesgen.infer.cells import Table, collinearity, read_runs, to_cells
 from bayesgen.infer.fit import Fit
 from bayesgen.infer.gather import complete, gather
+from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.settings import InferConfig
 from bayesgen.infer.weigh import trial, weigh
 from bayesgen.processes import Job, cause, shares, side_by_side
+from bayesgen.report.beliefs import write_beliefs
 
-RUNS, BELIEF, DRAWS = "runs.parquet", "belief.json", "draws.safetensors"
+RUNS, BELIEF, DRAWS, TRIAL = "runs.parquet", "belief.json", "draws.safetensors", "trial.json"
 
 
 def believe(config: InferConfig, runs: Path, jobs: int | None) -> dict[str, str]:
@@ -35,12 +36,32 @@ def believe(config: InferConfig, runs: Path, jobs: int | None) -> dict[str, str]
     names = [name for name, why in table.fitted().items() if why is None]
     failed: dict[str, str] = {}
     of = [Job(name, "bayesgen.beliefs:weigh_one", (config.model_dump(), runs, source, name)) for name in names]
-    came = dict(_each(of, jobs, failed))
+    came, tried = dict(_each(of, jobs, failed)), {}
     if config.simulations or config.calibrations:
         names = [name for name in names if name in came]
         of = [Job(name, "bayesgen.beliefs:try_one", (config.model_dump(), runs, source, name, names, came[name])) for name in names]
-        dict(_each(of, jobs, failed))
+        tried = dict(_each(of, jobs, failed))
+    page = build_page(table, source, came, tried, failed, runs)
+    print(f"  {page.path('report.html')}", flush=True)
     return failed
+
+
+def build_page(
+    table: Table, source: Artifact, came: dict[str, Artifact], tried: dict[str, Artifact], failed: dict[str, str], runs: Path
+) -> Artifact:
+    """The page of beliefs; its first words are printed."""
+    in_order = [name for name in HYPOTHESES if name in came]
+
+    def make(folder: Path):
+        beliefs = {name: json.loads(came[name].path(BELIEF).read_text()) for name in in_order}
+        trials = {name: json.loads(tried[name].path(TRIAL).read_text()) for name in in_order if name in tried}
+        write_beliefs(folder, table, beliefs, trials, failed)
+
+    parents = [source, *(came[name] for name in in_order), *(tried[name] for name in in_order if name in tried)]
+    described = {"failed": failed, "code": artifact.code("infer", "report", "plots")}
+    page = artifact.build(runs, "page", "beliefs", described, make, *parents)
+    print("\n".join(f"  {line}" for line in page.path("beliefs.md").read_text().partition("\n")[0].split(". ")), flush=True)
+    return page
 
 
 def _each(of: Sequence[Job], jobs: int | None, failed: dict[str, str]) -> Iterator[tuple[str, Artifact]]:
@@ -113,7 +134,7 @@ def weigh_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str) -> A
     def make(folder: Path):
         found, draws = weigh(name, _table(source), config.seed)
         files.write_json(folder / BELIEF, found)
-        files.save_tree(folder / DRAWS, draws)
+        files.save_arrays(folder / DRAWS, draws)
 
     described = {"hypothesis": name, "seed": config.seed, "code": artifact.code("infer")}
     found = artifact.build(runs, "belief", _folder(name), described, make, source)
@@ -127,10 +148,9 @@ def try_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str, names:
     config = _begin(raw, runs)
 
     def make(folder: Path):
-        spreads = dict(files.load_arrays(belief.path(DRAWS)))
-        fitted = Fit({k: np.asarray(v) for k, v in spreads.items()}, 1.0, 0.0, 0)
+        fitted = Fit(files.load_arrays(belief.path(DRAWS)), 1.0, 0.0, 0)
         files.write_json(
-            folder / "trial.json", trial(name, names, _table(source), fitted, config.seed + 1, config.simulations, config.calibrations)
+            folder / TRIAL, trial(name, names, _table(source), fitted, config.seed + 1, config.simulations, config.calibrations)
         )
 
     described = {"hypothesis": name, "among": names, **config.model_dump(include={"seed", "simulations", "calibrations"})}

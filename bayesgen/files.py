@@ -85,6 +85,11 @@ class Shape:
     shape: tuple[int, ...]
 
 
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]):
+    """Arrays by name, as safetensors."""
+    write(path, save({k: np.array(v, order="C") for k, v in arrays.items()}))
+
+
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Arrays by name, whatever their shapes."""
     return load_file(path)

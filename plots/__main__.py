@@ -1,6 +1,6 @@
 """`python -m plots FIGURE RUN`: one figure of a finished run, as PNG and SVG beside where you stand.
 
-FIGURE is a file of this folder; RUN is a page folder under runs/page/ (of goal=paper, for the overview).
+FIGURE is a file of this folder; RUN is a page folder under runs/page/ (of goal=paper, for the overview; of goal=infer, for beliefs).
 """
 
 import importlib
@@ -15,7 +15,8 @@ from bayesgen.measure.rows import at_setting, converged
 
 COST = "cost_"
 OF_PAPER = "overview"  # drawn of many experiments, all others of one
-FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.stem not in ("style", OF_PAPER))
+BELIEFS = sorted(p.stem for p in Path(__file__).parent.glob("belief_*.py"))  # drawn of hypotheses over many
+FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.stem not in ("style", OF_PAPER, *BELIEFS))
 
 
 def draw(name: str, run: Path):
@@ -24,8 +25,12 @@ def draw(name: str, run: Path):
         if not (run / "contrasts.json").is_file():
             raise UserError(f"{run}: no page of several experiments there (looked for contrasts.json); goal=paper makes one")
         return importlib.import_module(f"plots.{name}").main(json.loads((run / "contrasts.json").read_text()))
+    if name in BELIEFS:
+        if not (run / "beliefs.json").is_file():
+            raise UserError(f"{run}: no page of beliefs there (looked for beliefs.json); goal=infer makes one")
+        return importlib.import_module(f"plots.{name}").main(json.loads((run / "beliefs.json").read_text()))
     if name not in FIGURES:
-        raise UserError(f"no figure '{name}'{nearest(name, (*FIGURES, OF_PAPER))}")
+        raise UserError(f"no figure '{name}'{nearest(name, (*FIGURES, OF_PAPER, *BELIEFS))}")
     if not (run / "figures.json").is_file():
         raise UserError(f"{run}: no finished page there (looked for figures.json); expected a folder under runs/page/")
     story = json.loads((run / "figures.json").read_text())
@@ -46,7 +51,7 @@ def save(figure, stem: Path):
 if __name__ == "__main__":
     try:
         if len(sys.argv) != 3:
-            raise UserError(f"usage: python -m plots FIGURE RUN; figures: {', '.join((*FIGURES, OF_PAPER))}")
+            raise UserError(f"usage: python -m plots FIGURE RUN; figures: {', '.join((*FIGURES, OF_PAPER, *BELIEFS))}")
         figure = draw(sys.argv[1], Path(sys.argv[2]))
         if figure is None:
             raise UserError(

@@ -14,6 +14,7 @@ from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.recover import calibrate, guess, prior_breadth
 
 STRETCHES = (0.5, 1.0, 2.0)  # of the priors
+LINES = 30  # draws whose boundary a phase diagram shows
 Found = dict[str, Any]  # plain, for JSON
 
 
@@ -28,6 +29,7 @@ def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarr
         "fit": _gates(found),
         "parameters": {k: _interval(v) for k, v in found.draws.items() if v.ndim == 1},
         "expected": [_interval(x) for x in expected_SxC.T],
+        "drawn": expected_SxC[:: max(1, len(expected_SxC) // LINES)].round(4).tolist(),
         "checks": {k: {**c._asdict(), "passed": c.passed} for k, c in check(name, found, table, keys[1]).items()},
         "prior": [_interval(x) for x in prior_breadth(name, table.cells, keys[2]).T],
         "left_out": {},

@@ -1,0 +1,178 @@
+"""What may be believed, in words: from the findings on every hypothesis and the trials, and from nothing else.
+
+The hypotheses are judged by what they say of experiments left out, if there are three or more; else of bases left out, if there are
+four or more; else of single cells. One beats H0 if its score is better by more than two standard errors over what was left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bayesgen.infer.compare import PROBABILITY, difference, stacking
+from bayesgen.infer.recover import BAND, confused, confusion
+
+NULL = "H0"
+TOLD_APART = 0.8  # share of a hypothesis' own tables that must be recognised
+COVERED = (0.80, 0.97)  # where the coverage of 90% intervals of what was left out should lie
+LARGE = 2.0  # standard errors
+Beliefs = Mapping[str, Mapping[str, Any]]  # hypothesis -> findings (`weigh.weigh`)
+Trials = Mapping[str, Mapping[str, Any]]  # hypothesis -> findings (`weigh.trial`)
+
+
+class Standing(NamedTuple):
+    """A hypothesis beside H0: by how much it foretells better what was left out (nats, and standard error), and its share in stacking."""
+
+    name: str
+    title: str
+    better: float
+    error: float
+    weight: float
+    failures: tuple[str, ...]
+
+    @property
+    def beats(self) -> bool:
+        """Whether by more than two standard errors."""
+        return self.better > LARGE * self.error
+
+
+class Verdict(NamedTuple):
+    """What to believe."""
+
+    unit: str  # what was left out: experiment, base or cell
+    left_out: int  # how many of these
+    standings: tuple[Standing, ...]  # best first
+    best: str | None  # the best of those that beat H0 and pass their gates; none: no hypothesis does
+    rivals: tuple[str, ...]  # those that are not told from the best
+    coverage: tuple[float, int] | None  # of the best (or of H0) on held-out experiments, or levels: share, and of how many cells
+    explained: float | None  # share of H0's variance between cells that the best takes away
+    recovered: Mapping[str, float]  # share of each hypothesis' own tables that were recognised, by evidence
+    confused: tuple[tuple[str, str, float], ...]
+    uncalibrated: tuple[str, ...]
+    against: tuple[str, ...]  # strongest evidence against the best
+    words: tuple[str, ...]
+
+
+def scores(beliefs: Beliefs) -> tuple[str, dict[str, np.ndarray]]:
+    """What is left out to judge by, and each hypothesis' log density of every one of these."""
+    folds = {name: [f for f in found["folds"] if f["varied"] == "experiment"] for name, found in beliefs.items()}
+    if len(next(iter(folds.values()))) >= 3:
+        return "experiment", {name: np.array([f["score"] for f in those]) for name, those in folds.items()}
+    first = next(iter(beliefs.values()))["left_out"]
+    unit = "base" if len(first.get("base", {"score": ()})["score"]) >= 4 else "cell"
+    return unit, {name: np.array(found["left_out"][unit]["score"]) for name, found in beliefs.items()}
+
+
+def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C: Sequence[str]) -> Verdict:
+    """The verdict."""
+    unit, score = scores(beliefs)
+    weights = stacking(score)
+    standings = []
+    for name, found in beliefs.items():
+        better, error = difference(score[name], score[NULL])
+        checks = [f"check failed: {k}" for k, c in found["checks"].items() if not c["passed"]]
+        standings.append(Standing(name, found["title"], better, error, weights[name], (*found["fit"]["failures"], *checks)))
+    standings.sort(key=lambda s: -s.better)
+    sound = [s for s in standings if s.beats and not beliefs[s.name]["fit"]["failures"]]
+    best = sound[0].name if sound else None
+    rivals = ()
+    if best is not None:
+        behind = {s.name: difference(score[best], score[s.name]) for s in standings if s.name != best}
+        rivals = tuple(name for name, (by, error) in behind.items() if by <= LARGE * error)
+    table = confusion({k: t["evidence"] for k, t in trials.items() if t["evidence"]})
+    recovered = {k: row[k] for k, row in table.items()}
+    uncalibrated = tuple(k for k, t in trials.items() if "calibration" in t and t["calibration"]["p_value"] < BAND / len(trials))
+    shown = beliefs[best or NULL]
+    out = Verdict(
+        unit,
+        len(score[NULL]),
+        tuple(standings),
+        best,
+        rivals,
+        coverage(shown, breadth_C),
+        explained(beliefs[best], beliefs[NULL]) if best else None,
+        recovered,
+        tuple(confused(table)),
+        uncalibrated,
+        against(shown, beliefs[NULL], breadth_C, names_C),
+        (),
+    )
+    return out._replace(words=tuple(words(out)))
+
+
+def coverage(found: Mapping[str, Any], breadth_C: Sequence[float]) -> tuple[float, int] | None:
+    """Share of held-out cells whose breadth lies in its 90% interval: of experiments left out, or else of all levels left out."""
+    folds = [f for f in found["folds"] if f["varied"] == "experiment"] or found["folds"]
+    inside = [low <= breadth_C[c] <= high for f in folds for c, low, high in zip(f["cells"], f["low"], f["high"], strict=True)]
+    return (float(np.mean(inside)), len(inside)) if inside else None
+
+
+def explained(found: Mapping[str, Any], null: Mapping[str, Any]) -> float:
+    """1 - (variance between cells, bases and experiments that is left) / (the same under H0), of posterior means of their deviations."""
+    left, all_of = (sum(f["parameters"][k][0] ** 2 for k in ("cell", "base", "experiment")) for f in (found, null))
+    return 1 - left / all_of
+
+
+def against(
+    found: Mapping[str, Any], null: Mapping[str, Any], breadth_C: Sequence[float], names_C: Sequence[str], most: int = 3
+) -> tuple[str, ...]:
+    """What speaks against a hypothesis most: levels that H0 foretells better, checks that it fails, cells that lie farthest from it."""
+    out = []
+    worse = [(f["score"] - g["score"], f) for f, g in zip(found["folds"], null["folds"], strict=True)]
+    for by, f in sorted(worse, key=lambda x: x[0])[:most]:
+        if by < 0:
+            out.append(f"left out, {f['varied']} {f['level']} is foretold worse than by H0, by {-by:.1f} nats over {len(f['cells'])} cells")
+    for k, c in found["checks"].items():
+        if not c["passed"]:
+            out.append(f"{k} is {c['seen']:.2f}; tables that it makes have {c['made'][0]:.2f} to {c['made'][1]:.2f}")
+    gaps = np.array(breadth_C) - np.array([e[0] for e in found["expected"]])
+    for i in np.argsort(-np.abs(gaps))[:most]:
+        out.append(f"'{names_C[i]}' went {breadth_C[i]:.2f} broad, where {found['expected'][i][0]:.2f} is expected")
+    return tuple(out)
+
+
+def words(v: Verdict) -> list[str]:
+    """The verdict in plain words, caveats included."""
+    first, out = v.standings[0], []
+    units = {"experiment": "experiments", "base": "bases", "cell": "cells"}[v.unit]
+    if v.best is None:
+        out.append(
+            f"None of these. Of {v.left_out} {units} left out in turn, no hypothesis foretells breadth better than H0 (one breadth for "
+            f"all) by more than two standard errors; the nearest is {first.name} ({first.better:+.1f} ± {first.error:.1f} nats)."
+        )
+    else:
+        its = next(s for s in v.standings if s.name == v.best)
+        out.append(
+            f"{v.best}: {its.title}. It foretells {v.left_out} {units}, left out in turn, better than H0 (one breadth for all) by "
+            f"{its.better:.1f} ± {its.error:.1f} nats, and takes away {v.explained:.0%} of the variance between cells."
+        )
+        if v.rivals:
+            out.append(f"It is not told from {', '.join(v.rivals)} (within two standard errors).")
+    if v.coverage:
+        share, count = v.coverage
+        fits = (
+            "as it should" if COVERED[0] <= share <= COVERED[1] else f"which is not between {COVERED[0]:.0%} and {COVERED[1]:.0%}: FAILED"
+        )
+        out.append(f"{PROBABILITY:.0%} intervals held {share:.0%} of {count} cells left out, {fits}.")
+    weak = [k for k, x in v.recovered.items() if x < TOLD_APART]
+    if v.recovered and not weak:
+        out.append(
+            f"Tables made by each hypothesis on this very design are recognised in {min(v.recovered.values()):.0%} of cases or more."
+        )
+    for k in weak:
+        others = [f"{b} ({x:.0%})" for a, b, x in v.confused if a == k]
+        out.append(
+            f"Tables made by {k} are recognised in {v.recovered[k]:.0%} only" + (f", and taken for {', '.join(others)}." if others else ".")
+        )
+    if v.uncalibrated:
+        out.append(f"Calibration FAILED for {', '.join(v.uncalibrated)}.")
+    failed = [s.name for s in v.standings if s.failures]
+    if failed:
+        out.append(f"Diagnostics failed for {', '.join(failed)}; what and why stands in their lines.")
+    return out
+
+
+def separating(beliefs: Beliefs, a: str, b: str, names_C: Sequence[str], most: int = 5) -> list[tuple[str, float, float]]:
+    """Cells of the design on which two fitted hypotheses differ most: name, and the breadth that each expects."""
+    e_a, e_b = (np.array([x[0] for x in beliefs[h]["expected"]]) for h in (a, b))
+    return [(names_C[i], float(e_a[i]), float(e_b[i])) for i in np.argsort(-np.abs(e_a - e_b))[:most]]

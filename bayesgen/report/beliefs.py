@@ -1,0 +1,188 @@
+"""The page of beliefs: the verdict in plain words, and all that it rests on. Made from findings (JSON) and the table of runs alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from bayesgen import files
+from bayesgen.infer.cells import COLUMNS, Table, collinearity
+from bayesgen.infer.compare import difference
+from bayesgen.infer.recover import confusion
+from bayesgen.infer.verdict import LARGE, NULL, Verdict, judge, scores, separating
+from bayesgen.report.page import inline_svg
+
+CLOSE = 0.7  # correlations from here on are shown
+CAPTIONS = {
+    "belief_scores": "Log score on what was left out, beside H0, with two standard errors; hollow where a diagnostic fails.",
+    "belief_foretold": "What the best hypothesis said of cells that it had not seen.",
+    "belief_phase": "Dots: breadth measured. Lines: where the best hypothesis has half of it, thirty posterior draws.",
+    "belief_residuals": "What it leaves unexplained. A base is what finetunings share; bases differ by more than seeds.",
+    "belief_recovery": "Tables that each hypothesis makes on this design, at the spread found here, and what they are taken for.",
+}
+
+
+def write_beliefs(folder: Path, table: Table, beliefs: Mapping[str, Any], trials: Mapping[str, Any], failed: Mapping[str, str]) -> Verdict:
+    """Write `report.html`, `beliefs.md`, the figures, and what they are drawn from (`beliefs.json`)."""
+    from plots.__main__ import BELIEFS, draw, save
+
+    names = table.names
+    verdict = judge(beliefs, trials, table.breadth_C.tolist(), names)
+    files.write_json(folder / "beliefs.json", figure_data(table, beliefs, trials, verdict))
+    figures = {}
+    for name in BELIEFS:
+        figure = draw(name, folder)
+        if figure is not None:
+            save(figure, folder / name)
+            figures[name] = inline_svg(figure, name)
+    of = sections(table, beliefs, trials, verdict, failed)
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    html = environment.get_template("beliefs.html.jinja").render(
+        verdict=verdict, table=table, sections=of, figures=figures, captions=CAPTIONS, beliefs=beliefs
+    )
+    files.write(folder / "report.html", html)
+    files.write(folder / "beliefs.md", markdown(verdict, of))
+    return verdict
+
+
+def figure_data(table: Table, beliefs: Mapping[str, Any], trials: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """All that figures are drawn from."""
+    cells = table.cells
+    columns = {k: np.asarray(v, float).tolist() for k, v in cells.columns.items()}
+    if {"frequency_broad", "frequency_narrow"} <= set(columns):
+        odds = np.log(columns["frequency_broad"]) - np.log(np.array(columns["frequency_narrow"]) + 1e-3)
+        columns["log_odds"] = odds.round(6).tolist()
+    for k in ("rank", "norm_bound"):
+        if k in table.levels:
+            columns[k] = [float(x) for x in table.levels[k]]
+    base_C = np.asarray(cells.base_C)
+    standings = [{**s._asdict()} for s in verdict.standings]
+    tables = {k: [t[k] for t in trials.values()] for k in ("evidence", "left_out")} if trials else {}
+    recovery = {
+        title: confusion(dict(zip(trials, of, strict=True))) if all(of) else {}
+        for title, of in (("evidence", tables.get("evidence", [])), ("bases left out", tables.get("left_out", [])))
+        if of
+    }
+    return {
+        "verdict": {"unit": verdict.unit, "left_out": verdict.left_out, "best": verdict.best, "standings": standings},
+        "found": {k: {part: f[part] for part in ("folds", "expected", "drawn")} for k, f in beliefs.items()},
+        "recovery": recovery,
+        "breadth": table.breadth_C.tolist(),
+        "half": float(np.mean([np.asarray(cells.before_C).mean(), np.asarray(cells.told_C).mean()])),
+        "columns": columns,
+        "settings": {k: v for k, v in table.levels.items() if not k.startswith("frequency")},
+        "experiment": [table.experiments[int(e)] for e in np.asarray(cells.experiment_B)[base_C]],
+        "base": [table.bases[int(b)] for b in base_C],
+    }
+
+
+Section = tuple[str, str, list[list[str]]]  # title, a line to read it by, a table whose first row is its head
+
+
+def sections(
+    table: Table, beliefs: Mapping[str, Any], trials: Mapping[str, Any], verdict: Verdict, failed: Mapping[str, str]
+) -> list[Section]:
+    """Tables, in the order in which doubts arise."""
+    out: list[Section] = []
+    unit, _ = scores(beliefs)
+    head = ["hypothesis", f"{unit}s left out, score − H0", "in stacking", "what fails"]
+    rows = [
+        [f"{s.name}: {s.title}", f"{s.better:+.1f} ± {s.error:.1f}", f"{s.weight:.2f}", "; ".join(s.failures) or "–"]
+        for s in verdict.standings
+    ]
+    rows += [[name, "not fitted", "", why] for name, why in table.fitted().items() if why]
+    rows += [[name, "FAILED", "", why] for name, why in failed.items()]
+    out.append(("Standings", f"Nats, with a standard error; more than {LARGE:g} errors above 0 beats H0.", [head, *rows]))
+    out.append(
+        (
+            "Levels left out",
+            "Score less that of H0, summed over the levels of what was varied, with a standard error over them.",
+            _by_varied(beliefs),
+        )
+    )
+    head = ["hypothesis", "log evidence − H0", "priors half as wide", "twice as wide", "what fails"]
+    rows = []
+    for name, f in beliefs.items():
+        by = [f["evidence"][k]["value"] - beliefs[NULL]["evidence"][k]["value"] for k in ("1.0", "0.5", "2.0")]
+        rows.append([name, *(f"{x:+.1f}" for x in by), "; ".join(f["evidence"]["1.0"]["failures"]) or "–"])
+    out.append(
+        (
+            "Bayes factors",
+            "Log Bayes factors against H0 (nats), by bridge sampling, and what becomes of them under other priors.",
+            [head, *rows],
+        )
+    )
+    head = ["hypothesis", "k̂ above .7", "refitted", "R-hat", "effective draws", "divergences"]
+    rows = []
+    for name, f in beliefs.items():
+        left = f["left_out"]["cell"]
+        bad = sum(k > 0.7 for k in left["k_hat"])
+        gates = f["fit"]
+        rows.append(
+            [name, str(bad), str(len(left["refitted"])), f"{gates['r_hat']:.3f}", f"{gates['effective']:.0f}", str(gates["divergences"])]
+        )
+    out.append(("Fits", "Cells whose importance weights are not to be relied on are left out by a fit of their own.", [head, *rows]))
+    for name in dict.fromkeys((verdict.best or NULL, *verdict.rivals)):
+        rows = [[k, f"{m:.3g}", f"[{low:.3g}, {high:.3g}]"] for k, (m, low, high) in beliefs[name]["parameters"].items()]
+        out.append((f"{name}: parameters", "Posterior mean and 90% interval.", [["parameter", "mean", "interval"], *rows]))
+    if trials:
+        head = ["hypothesis", "its tables recognised", "taken for", "calibration: p", "90% intervals hold", "fits that failed a gate"]
+        rows = []
+        for name, t in trials.items():
+            c = t.get("calibration")
+            taken = ", ".join(f"{b} {x:.0%}" for a, b, x in verdict.confused if a == name) or "–"
+            known = f"{verdict.recovered[name]:.0%}" if name in verdict.recovered else "–"
+            last = [f"{c['p_value']:.2f}", ", ".join(f"{k} {x:.0%}" for k, x in c["covered"].items()), str(c["failed"])] if c else ["–"] * 3
+            rows.append([name, known, taken, *last])
+        out.append(("Could we tell?", "On tables that each hypothesis made on this design.", [head, *rows]))
+    for a, b, share in verdict.confused[:3]:
+        rows = [[name, f"{x:.2f}", f"{y:.2f}"] for name, x, y in separating(beliefs, a, b, table.names)]
+        out.append(
+            (
+                f"What would tell {a} from {b}",
+                f"Taken for each other in {share:.0%} of tables; the cells on which their fits differ most.",
+                [["cell", a, b], *rows],
+            )
+        )
+    close = [[a, b, f"{r:.2f}"] for a, b, r in collinearity(table) if abs(r) >= CLOSE]
+    if close:
+        out.append(
+            (
+                "Collinearity",
+                "Columns that go together over the cells: what the one explains, the other does.",
+                [["", "", "correlation"], *close],
+            )
+        )
+    rows = [[k, *COLUMNS[k], _range(np.asarray(v, float))] for k, v in table.cells.columns.items()]
+    out.append(("What was gone by", "Columns of the table of runs.", [["column", "unit", "what it is", "range"], *rows]))
+    return out
+
+
+def _by_varied(beliefs: Mapping[str, Any]) -> list[list[str]]:
+    varied = list(dict.fromkeys(f["varied"] for f in beliefs[NULL]["folds"]))
+    rows = [["hypothesis", *(v.replace("_", " ") for v in varied)]]
+    for name, found in beliefs.items():
+        line = [name]
+        for v in varied:
+            of, null = ([f["score"] for f in x["folds"] if f["varied"] == v] for x in (found, beliefs[NULL]))
+            better, error = difference(of, null)
+            line.append(f"{better:+.1f} ± {error:.1f}" if len(of) > 1 else f"{better:+.1f}")
+        rows.append(line)
+    return rows
+
+
+def _range(x: np.ndarray) -> str:
+    return f"{x.min():.3g}" if np.ptp(x) == 0 else f"{x.min():.3g} to {x.max():.3g}"
+
+
+def markdown(verdict: Verdict, of: list[Section]) -> str:
+    """The page without its figures: generated, never typed."""
+    lines = [" ".join(verdict.words), "", "Against it:", "", *(f"- {x}" for x in verdict.against)]
+    for title, note, rows in of:
+        lines += ["", f"**{title}.** {note}", ""]
+        cells = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
+        lines += [f"| {cells[0]} |", "|" + "---|" * len(rows[0]), *(f"| {row} |" for row in cells[1:])]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,28 @@
+"""How much better than H0 each hypothesis foretells what was left out."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from plots import style
+
+BEATS, NOT = "#0072B2", "#767676"
+
+
+def main(beliefs: dict[str, Any]) -> Figure:
+    """One line a hypothesis: score less that of H0 with two standard errors, best above; hollow where a diagnostic fails."""
+    style.use()
+    standings = [s for s in beliefs["verdict"]["standings"] if s["name"] != "H0"][::-1]
+    fig, ax = plt.subplots(figsize=(7.0, 0.9 + 0.36 * len(standings)), layout="constrained")
+    for y, s in enumerate(standings):
+        beats = s["better"] > 2 * s["error"]
+        colour = BEATS if beats else NOT
+        ax.errorbar(s["better"], y, xerr=2 * s["error"], fmt="none", color=colour, lw=1.6)
+        ax.plot(s["better"], y, "o", color=colour, mfc="white" if s["failures"] else colour, ms=7)
+    ax.axvline(0, color="#000000", lw=0.8)
+    ax.set_yticks(range(len(standings)), [f"{s['name']} · {s['weight']:.0%}" for s in standings])
+    unit, count = beliefs["verdict"]["unit"], beliefs["verdict"]["left_out"]
+    ax.set_xlabel(f"log score on {count} {unit}s left out, less that of H0 (nats, ± 2 standard errors)")
+    ax.set_title("Who foretells what it has not seen? (share in stacking)")
+    return fig
