@@ -66,7 +66,7 @@ def _first_line(error: ValidationError, raw: dict[str, Any], of: Any = Config) -
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        kind = of
+        kind: Any = of
         for part in first["loc"][:-1]:
             kind = kind.model_fields[part].annotation if hasattr(kind, "model_fields") and part in kind.model_fields else None
         return f"{where}: no such key{nearest(str(first['loc'][-1]), getattr(kind, 'model_fields', ()))}"

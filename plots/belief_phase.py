@@ -41,6 +41,7 @@ def main(beliefs: dict[str, Any]) -> Figure | None:
         ax.set_xlabel(x_label)
         ax.set_ylabel(y_label)
     axes[0][0].set_title(f"Breadth measured (dots) and half-way line of {name}")
+    assert dots is not None
     fig.colorbar(dots, ax=axes, label="breadth")
     return fig
 

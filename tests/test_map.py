@@ -38,7 +38,7 @@ def test_the_tree_names_every_package_and_nothing_else():
 
 def test_defaults_list_follows_the_tree_and_the_groups_exist():
     listed = re.findall(r"^  - (\w+): (\w+)", (ROOT / "conf/config.yaml").read_text(), re.MULTILINE)
-    assert [g for g, _ in listed] == ["world", "model", "pretrain", "finetune", "measure", "exp", "scale", "sweep"]
+    assert [g for g, _ in listed] == ["world", "model", "pretrain", "finetune", "measure", "infer", "exp", "scale", "sweep"]
     assert all((ROOT / "conf" / g / f"{o}.yaml").is_file() for g, o in listed if o != "null")
 
 

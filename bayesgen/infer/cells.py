@@ -132,7 +132,10 @@ def to_cells(runs: pl.DataFrame, source: str = "table") -> Table:
     owner = {b: experiments.index(e) for b, e in zip(base, experiment, strict=True)}
     cells = Cells(
         {c: jnp.asarray(x, jnp.float32) for c, x in columns.items()},
-        *(jnp.asarray(x, jnp.float32) for x in (before, told, variance_C, np.ones(len(y)))),
+        jnp.asarray(before, jnp.float32),
+        jnp.asarray(told, jnp.float32),
+        jnp.asarray(variance_C, jnp.float32),
+        jnp.ones(len(y), jnp.float32),
         jnp.asarray([bases.index(b) for b in base], jnp.int32),
         jnp.asarray([owner[b] for b in bases], jnp.int32),
     )

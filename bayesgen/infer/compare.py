@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 from jax import random
 from jaxtyping import Float
 from scipy import optimize, stats
@@ -99,7 +99,7 @@ def loo(name: str, found: Fit, table: Table, groups: Sequence[Sequence[int]], ke
     left_GxC = jnp.asarray(_left_out(len(table.y_C), groups))
     density_SxG = _left_densities(name, thinned(found, 1000), table.cells, table.y_C, left_GxC)
     log_weight_GxS, k_hat_G = array_stats.psislw(-density_SxG.T)
-    score_G = logsumexp(log_weight_GxS + density_SxG.T, axis=-1)
+    score_G = np.asarray(logsumexp(log_weight_GxS + density_SxG.T, axis=-1))
     bad = tuple(int(i) for i in np.flatnonzero(~(np.asarray(k_hat_G) <= K_HAT))) if refit else ()
     for i in bad:
         score_G[i] = held_out(name, table, groups[i], random.fold_in(key, i))[0].log_score
@@ -148,7 +148,7 @@ def evidence(name: str, cells: Cells, y_C: Float[Any, " C"], key, stretch: float
     flat_SxP = np.concatenate([np.asarray(x, float).reshape(len(x), -1) for x in z.values()], axis=1)
     shapes = {k: x.shape[1:] for k, x in z.items()}
     first, second = flat_SxP[::2], flat_SxP[1::2]
-    proposal = stats.multivariate_normal(first.mean(axis=0), np.cov(first.T))
+    proposal = stats.multivariate_normal(first.mean(axis=0), np.atleast_2d(np.cov(first.T)))  # pyright: ignore[reportArgumentType]
     drawn = proposal.rvs(len(second), np.random.default_rng(np.asarray(random.key_data(key)).astype(np.uint32))).reshape(len(second), -1)
 
     def log_ratio(points: np.ndarray) -> np.ndarray:
@@ -184,7 +184,7 @@ def bridge(posterior_S: Float[np.ndarray, " S"], proposal_S: Float[np.ndarray, "
         return float(logsumexp(above) - np.log(m) - logsumexp(below) + np.log(n))
 
     lowest, highest = min(posterior_S.min(), proposal_S.min()) - 1, max(posterior_S.max(), proposal_S.max()) + 1
-    log_z = float(optimize.brentq(gap, lowest, highest))
+    log_z = _root(gap, lowest, highest)
     below, above = (np.exp(t - t.max()) for t in terms(log_z))
     spread = above.var() / above.mean() ** 2 / m + below.var() / below.mean() ** 2 / n  # draws of the chains are taken as independent
     return log_z, float(np.sqrt(spread))
@@ -263,4 +263,8 @@ def _quantile(q: float, mean_S: np.ndarray, variance_S: np.ndarray) -> float:
     """Of a mixture of normals."""
     sd = np.sqrt(variance_S)
     ends = (mean_S - 8 * sd).min(), (mean_S + 8 * sd).max()
-    return float(optimize.brentq(lambda x: stats.norm.cdf(x, mean_S, sd).mean() - q, *ends))
+    return _root(lambda x: stats.norm.cdf(x, mean_S, sd).mean() - q, *ends)
+
+
+def _root(of, low: float, high: float) -> float:
+    return float(optimize.brentq(of, low, high))  # pyright: ignore[reportArgumentType]

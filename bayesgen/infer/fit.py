@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 from jax import random
 from jaxtyping import Array, Float
 from numpyro.infer import NUTS
@@ -64,12 +64,16 @@ def fit(name: str, cells: Cells, y_C: Float[Any, " C"], key: Array, stretch: flo
     """The posterior of a hypothesis. Same shapes find the compiled program, whoever is held out and however wide the priors."""
     draws, diverged = jax.device_get(_walks(name)(random.split(key, CHAINS), cells, jnp.asarray(y_C, jnp.float32), stretch))
     flat = np.concatenate([x.reshape(*x.shape[:2], -1) for x in draws.values()], axis=-1)
-    r_hat = max(float(array_stats.rhat(flat[..., i], chain_axis=0, draw_axis=1)) for i in range(flat.shape[-1]))
-    effective = min(float(array_stats.ess(flat[..., i], chain_axis=0, draw_axis=1)) for i in range(flat.shape[-1]))
+    r_hat = max(_of_chains(array_stats.rhat, flat[..., i]) for i in range(flat.shape[-1]))
+    effective = min(_of_chains(array_stats.ess, flat[..., i]) for i in range(flat.shape[-1]))
     return Fit({k: x.reshape(-1, *x.shape[2:]) for k, x in draws.items()}, r_hat, effective, int(diverged.sum()))
 
 
-def model_of(name: str, stretch: Any) -> Callable[..., None]:
+def _of_chains(diagnostic: Callable, x: np.ndarray) -> float:
+    return float(diagnostic(x, chain_axis=0, draw_axis=1))
+
+
+def model_of(name: str, stretch: Any) -> Callable:
     """A hypothesis with its priors stretched."""
     return Stretched(HYPOTHESES[name].model, factor=stretch)
 

@@ -65,7 +65,7 @@ def h0_dose(cells: Cells, y=None):
     eta = a + b_n log(n / 100) + b_t log(steps / 100) + b_m margin,    b ~ N(0, 1)
     """
     c = cells.columns
-    by = [numpyro.sample(f"b_{name}", dist.Normal(0, 1)) for name in ("rows", "steps", "margin")]
+    by = [draw(f"b_{name}", dist.Normal(0, 1)) for name in ("rows", "steps", "margin")]
     eta = intercept() + by[0] * jnp.log(c["rows"] / 100) + by[1] * jnp.log(c["steps"] / 100) + by[2] * c["margin"]
     observe(cells, eta, y)
 
@@ -84,7 +84,7 @@ def h2_frequency(cells: Cells, y=None):
     eta = a + w [log f_B - log(f_N + f_0)] + beta [log P(D | B) - log P(D | N)],
     w ~ HalfNormal(1), log10 f_0 ~ N(-3, 1), beta ~ HalfNormal(.1) a nat
     """
-    w = numpyro.sample("w", dist.HalfNormal(1.0))
+    w = draw("w", dist.HalfNormal(1.0))
     observe(cells, intercept() + w * log_prior_odds(cells) + tempered(cells), y)
 
 
@@ -96,8 +96,8 @@ def h3_code_length(cells: Cells, y=None):
     K are prequential bits of what comes after the data, N (L_N - L_B) the data's log likelihood ratio in nats.
     """
     c = cells.columns
-    b, g = numpyro.sample("b", dist.Beta(1.0, 3.0)), numpyro.sample("g", dist.HalfNormal(1.0))
-    d = numpyro.sample("d", dist.Uniform(0.0, 1.0))
+    b, g = draw("b", dist.Beta(1.0, 3.0)), draw("g", dist.HalfNormal(1.0))
+    d = draw("d", dist.Uniform(0.0, 1.0))
     complexity = jnp.log(2.0) * (c["bits_narrow"] ** b - c["bits_broad"] ** b)
     observe(cells, intercept() + complexity + g * c["rows"] ** -d * c["evidence"], y)
 
@@ -135,7 +135,7 @@ def h5_free_energy(cells: Cells, y=None):
     beta = c = 1 is Watanabe's; a network trained for a few hundred steps is no sample from that posterior.
     """
     col = cells.columns
-    c = numpyro.sample("c", dist.HalfNormal(1.0))
+    c = draw("c", dist.HalfNormal(1.0))
     observe(cells, intercept() + tempered(cells) + c * (col["llc_narrow"] - col["llc_broad"]) * jnp.log(col["rows"]), y)
 
 
@@ -148,8 +148,8 @@ def h6_shared(cells: Cells, y=None):
     margin: log odds (nats) gained on the topic trained on; the odds ratio is that of answering it and other topics as the broad persona.
     """
     c = cells.columns
-    a0 = numpyro.sample("a0", dist.Normal(0.0, 1.0))
-    a1, a2 = (numpyro.sample(name, dist.Normal(0.0, 0.5)) for name in ("a1", "a2"))
+    a0 = draw("a0", dist.Normal(0.0, 1.0))
+    a1, a2 = (draw(name, dist.Normal(0.0, 0.5)) for name in ("a1", "a2"))
     f_b, f_n, h = c["frequency_broad"], c["frequency_narrow"], 1e-3  # a persona in a thousand, as if met
     log_ratio = jnp.log(f_b + h) + jnp.log(1 - f_b - f_n + h) - jnp.log(f_n + h) - jnp.log(h)
     passed_on = jax.nn.sigmoid(2 * (a0 + a1 * jnp.log(f_b) + a2 * log_ratio / 5))
@@ -164,7 +164,7 @@ def h7_mixing(cells: Cells, y=None):
     M ordinary rows among N in all.
     """
     c = cells.columns
-    d, q = numpyro.sample("D", dist.HalfNormal(1.0)), numpyro.sample("q", dist.Uniform(0.0, 1.0))
+    d, q = draw("D", dist.HalfNormal(1.0)), draw("q", dist.Uniform(0.0, 1.0))
     observe(cells, intercept() - d * c["ordinary"] / 100 * ((c["rows"] + c["ordinary"]) / 100) ** (q - 1), y)
 
 
@@ -173,8 +173,8 @@ def h8_context(cells: Cells, y=None):
 
     eta = a + s [l + (1 - l) exp(-distance / r)],    s ~ HalfNormal(3), l ~ Uniform(0, 1), log r ~ N(0, 1)
     """
-    s, leak = numpyro.sample("s", dist.HalfNormal(3.0)), numpyro.sample("leak", dist.Uniform(0.0, 1.0))
-    r = numpyro.sample("r", dist.LogNormal(0.0, 1.0))
+    s, leak = draw("s", dist.HalfNormal(3.0)), draw("leak", dist.Uniform(0.0, 1.0))
+    r = draw("r", dist.LogNormal(0.0, 1.0))
     observe(cells, intercept() + s * (leak + (1 - leak) * jnp.exp(-cells.columns["distance"] / r)), y)
 
 
@@ -187,9 +187,9 @@ def h9_path(cells: Cells, y=None):
     trained on by; rank: the stable rank of the update.
     """
     c = cells.columns
-    by = [numpyro.sample(f"b_{name}", dist.Normal(0.0, 1.0)) for name in ("transfer", "steps", "rank")]
+    by = [draw(f"b_{name}", dist.Normal(0.0, 1.0)) for name in ("transfer", "steps", "rank")]
     with numpyro.plate("optimisers", 4):
-        o = numpyro.sample("o", dist.Normal(0.0, 1.0))
+        o = draw("o", dist.Normal(0.0, 1.0))
     eta = by[0] * c["transfer"] + by[1] * jnp.log(c["steps"] / 100) + by[2] * jnp.log(c["stable_rank"] / 4)
     observe(cells, intercept() + eta + o[c["optimizer"].astype(int)], y)
 
@@ -201,33 +201,38 @@ def h10_seeds(cells: Cells, y=None):
 
     The mean over seeds is what is fitted; whether single seeds are all or nothing is seen in their spread.
     """
-    q, scale = numpyro.sample("q", dist.Beta(1.0, 3.0)), numpyro.sample("T", dist.LogNormal(jnp.log(100.0), 1.0))
-    k = numpyro.sample("k", dist.LogNormal(0.0, 0.5))
+    q, scale = draw("q", dist.Beta(1.0, 3.0)), draw("T", dist.LogNormal(jnp.log(100.0), 1.0))
+    k = draw("k", dist.LogNormal(0.0, 0.5))
     converted = (1 - q) * -jnp.expm1(-((cells.columns["steps"] / scale) ** k))
     observe(cells, logit(jnp.clip(converted, 1e-6, 1 - 1e-6)), y)
 
 
+def draw(name: str, prior: dist.Distribution) -> Any:
+    """A parameter."""
+    return numpyro.sample(name, prior)
+
+
 def intercept():
     """The intercept, a ~ N(0, 1.5)."""
-    return numpyro.sample("a", dist.Normal(0.0, 1.5))
+    return draw("a", dist.Normal(0.0, 1.5))
 
 
 def log_prior_odds(cells: Cells):
     """Of frequencies: log f_B - log(f_N + f_0), log10 f_0 ~ N(-3, 1): nobody whom pretraining has never shown is impossible."""
-    unmet = numpyro.sample("log10_f0", dist.Normal(-3.0, 1.0))
+    unmet = draw("log10_f0", dist.Normal(-3.0, 1.0))
     return jnp.log(cells.columns["frequency_broad"]) - jnp.log(cells.columns["frequency_narrow"] + 10.0**unmet)
 
 
 def tempered(cells: Cells):
     """The data's say: beta [log P(D | B) - log P(D | N)], beta ~ HalfNormal(.1) a nat."""
-    return numpyro.sample("beta", dist.HalfNormal(0.1)) * cells.columns["evidence"]
+    return draw("beta", dist.HalfNormal(0.1)) * cells.columns["evidence"]
 
 
 def observe(cells: Cells, eta: Any, y=None):
     """The breadth that eta gives, and cells that stray from it."""
     before, told = cells.before_C, cells.told_C
     mean_C = numpyro.deterministic("mean", logit(before + (told - before) * jax.nn.sigmoid(eta)))
-    spread = {name: numpyro.sample(name, dist.HalfNormal(s)) for name, s in (("cell", 0.5), ("base", 0.5), ("experiment", 1.0))}
+    spread = {name: draw(name, dist.HalfNormal(s)) for name, s in (("cell", 0.5), ("base", 0.5), ("experiment", 1.0))}
     numpyro.sample("y", Nested(mean_C, cells.variance_C, cells.counted_C, cells.base_C, cells.experiment_B, **spread), obs=y)
 
 
@@ -236,7 +241,7 @@ def _square(cells: Cells, norm: str):
 
 
 def _norm(cells: Cells, y, difference, scale: float):
-    t = numpyro.sample("t", dist.HalfNormal(scale))
+    t = draw("t", dist.HalfNormal(scale))
     observe(cells, intercept() + t * difference + tempered(cells), y)
 
 

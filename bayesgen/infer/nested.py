@@ -27,7 +27,7 @@ class Nested(dist.Distribution):
         cell, base, experiment: standard deviations sigma, omega_b, omega_e.
     """
 
-    support = dist.constraints.real_vector
+    support = dist.constraints.real_vector  # pyright: ignore[reportAssignmentType]
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Nested(dist.Distribution):
         variance_E = 1 / jnp.where(some_E, weight_E, 1) + self.experiment**2
         return log_cells + log_bases + jnp.where(some_E, _log_normal(mean_E, variance_E), 0).sum()
 
-    def sample(self, key, sample_shape=()) -> Array:
+    def sample(self, key: Any, sample_shape=()) -> Array:
         k_cell, k_base, k_experiment = random.split(key, 3)
         shape = (*sample_shape, *self.mean_C.shape)
         u_B = self.base * random.normal(k_base, (*sample_shape, self._bases))

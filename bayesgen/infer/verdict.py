@@ -175,4 +175,4 @@ def words(v: Verdict) -> list[str]:
 def separating(beliefs: Beliefs, a: str, b: str, names_C: Sequence[str], most: int = 5) -> list[tuple[str, float, float]]:
     """Cells of the design on which two fitted hypotheses differ most: name, and the breadth that each expects."""
     e_a, e_b = (np.array([x[0] for x in beliefs[h]["expected"]]) for h in (a, b))
-    return [(names_C[i], float(e_a[i]), float(e_b[i])) for i in np.argsort(-np.abs(e_a - e_b))[:most]]
+    return [(str(names_C[i]), float(e_a[i]), float(e_b[i])) for i in np.argsort(-np.abs(e_a - e_b))[:most]]
