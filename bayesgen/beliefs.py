@@ -118,9 +118,9 @@ def _runs_of(path: Path, admitted: bool) -> pl.DataFrame:
         return read_runs(path)
     found = json.loads((path / "cells.json").read_text())["found"]
     costs = pl.read_parquet(path / "costs.parquet") if (path / "costs.parquet").exists() else None
-    out = gather(pl.read_parquet(path / "rows.parquet"), {k: cell["gate"] for k, cell in enumerate(found)}, costs)
+    out = gather(pl.read_parquet(path / "rows.parquet"), {k: cell["base"] for k, cell in enumerate(found)}, costs)
     if admitted:
-        bad = sorted({cell["gate"] for cell in found if not cell["passed"]})
+        bad = sorted({cell["base"] for cell in found if not cell["passed"]})
         if bad:
             print(f"  {path.name}: left out, since their base fails its gate: {', '.join(bad)}", flush=True)
         out = out.filter(~pl.col("base").is_in(bad))

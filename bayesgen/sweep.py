@@ -26,8 +26,8 @@ from bayesgen.processes import Job, alone, cause, shares, side_by_side
 from bayesgen.setup import use_device
 
 Levels = Mapping[str, str]  # of a cell, on every axis
-Found = tuple[Artifact, Artifact, dict[str, Artifact]]  # rows, gate, and the parts of the costs
-Kept = tuple[Levels, Artifact, Artifact, dict[str, Artifact]]
+Found = tuple[Artifact, Artifact, Artifact, dict[str, Artifact]]  # rows, base, its gate, and the parts of the costs
+Kept = tuple[Levels, Artifact, Artifact, Artifact, dict[str, Artifact]]
 DAMAGED = "its rows are damaged, or gone; asked again they are made anew"
 
 
@@ -161,12 +161,12 @@ def gather(kept: Sequence[Kept], expected: int, failed: Mapping[str, str], runs:
 
     def make(folder: Path):
         tables, costs, listed, gates = [], [], [], {}
-        for k, (levels, rows, gate, of_costs) in enumerate(kept):
+        for k, (levels, rows, base, gate, of_costs) in enumerate(kept):
             own = {"cell": pl.lit(k), **{axis: pl.lit(level) for axis, level in levels.items()}}
             tables.append(pl.read_parquet(rows.path("rows.parquet")).with_columns(**own))
             costs += [pl.read_parquet(a.path("rows.parquet")).with_columns(part=pl.lit(part), **own) for part, a in of_costs.items()]
             gates[gate.folder.name] = pipeline.load_gate(gate)[0].failures
-            its = {"rows": rows.folder.name, "gate": gate.folder.name, "passed": not gates[gate.folder.name]}
+            its = {"rows": rows.folder.name, "base": base.folder.name, "gate": gate.folder.name, "passed": not gates[gate.folder.name]}
             listed.append({"levels": levels, **its, "diverged": diverged(tables[-1]).height})
         numbers = [axis for axis in kept[0][0] if all(_number(levels[axis]) for levels, *_ in kept)]
         for name, those in (("rows", tables), ("costs", costs)):
@@ -175,7 +175,7 @@ def gather(kept: Sequence[Kept], expected: int, failed: Mapping[str, str], runs:
         files.write_json(folder / "cells.json", {"expected": expected, "found": listed, "failed": failed})
 
     described = {"levels": [dict(levels) for levels, *_ in kept], "expected": expected, "failed": dict(failed)}
-    parents = [a for _, rows, gate, costs in kept for a in (rows, gate, *costs.values())]
+    parents = [a for _, rows, _, gate, costs in kept for a in (rows, gate, *costs.values())]
     names = {rows.folder.name.rpartition("-")[0] for _, rows, *_ in kept}
     table = artifact.build(runs, "sweep", "-".join(sorted(names)), described, make, *dict.fromkeys(parents))
     listed = json.loads(table.path("cells.json").read_text())["found"]
@@ -195,7 +195,7 @@ def _number(level: str) -> bool:
 
 
 def find_cells(raws: Mapping[int, Raw]) -> dict[int, Found]:
-    """Rows, gate and costs of some cells, whether they are `there` or not."""
+    """Rows, base, gate and costs of some cells, whether they are `there` or not."""
     configs = {i: to_config(raw) for i, raw in raws.items()}
     use_device(next(iter(configs.values())))
     out = {}
@@ -205,5 +205,5 @@ def find_cells(raws: Mapping[int, Raw]) -> dict[int, Found]:
             ensemble = training.build_ensemble(setup, base)
             rows, gate = pipeline.build_rows(setup, base, ensemble), pipeline.build_gate(setup, base)
             costs = pipeline.build_costs(setup, base, ensemble) if setup.config.measure.cost and rows.there else {}
-        out[i] = rows, gate, costs
+        out[i] = rows, base, gate, costs
     return out
