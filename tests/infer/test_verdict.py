@@ -1,0 +1,110 @@
+"""What is said of findings: each branch by findings made by hand."""
+
+import numpy as np
+import pytest
+
+from bayesgen.infer.verdict import against, coverage, explained, judge, scores, separating
+
+CELLS = 8
+NAMES = [f"c{i}" for i in range(CELLS)]
+BREADTH = [0.1 * i + 0.05 for i in range(CELLS)]
+
+
+def findings(gain, experiments=4, low=0.0, high=1.0, cell=0.5, failures=(), passed=True, expected=None):
+    """Of a hypothesis that is better by `gain` (one a fold) than one of which nothing is gained."""
+    gain = np.broadcast_to(gain, experiments)
+    cells = np.array_split(np.arange(CELLS), experiments)
+    folds = [
+        {"varied": "experiment", "level": f"x{i}", "cells": c.tolist(), "score": -5.0 + g, "low": [low] * len(c), "high": [high] * len(c)}
+        for i, (c, g) in enumerate(zip(cells, gain, strict=True))
+    ]
+    return {
+        "title": "a story",
+        "folds": folds,
+        "left_out": {"base": {"score": [-1.0 + g for g in gain]}, "cell": {"score": [-1.0] * CELLS}},
+        "fit": {"failures": failures},
+        "checks": {"least": {"seen": 9.0, "made": (0.0, 1.0), "share": 1.0, "passed": passed}},
+        "parameters": {"cell": [cell, 0, 1], "base": [0.0, 0, 1], "experiment": [0.0, 0, 1]},
+        "expected": [[x, 0.0, 1.0] for x in (expected or BREADTH)],
+    }
+
+
+def of(beliefs, trials=None):
+    return judge(beliefs, trials or {}, BREADTH, NAMES)
+
+
+def test_the_best_must_beat_the_null_by_two_errors():
+    null = findings(0)
+    clear = of({"H0": null, "H2": findings([2.0, 2.1, 1.9, 2.0])})
+    assert clear.best == "H2"
+    assert clear.words[0].startswith("H2")
+    unsure = of({"H0": null, "H2": findings([9.0, -3.0, 2.0, 0.0])})
+    assert unsure.best is None
+    assert unsure.words[0].startswith("None of these")
+
+
+def test_a_fit_that_fails_a_gate_is_not_the_best():
+    assert of({"H0": findings(0), "H2": findings([2.0, 2.1, 1.9, 2.0], failures=("R-hat 1.2",))}).best is None
+
+
+def test_rivals_are_those_within_two_errors():
+    found = of(
+        {
+            "H0": findings(0),
+            "H2": findings([2.0, 2.1, 1.9, 2.0]),
+            "H5": findings([2.1, 1.9, 2.0, 1.9]),
+            "H9": findings([1.0, 1.1, 0.9, 1.0]),
+        }
+    )
+    assert found.best == "H2"
+    assert found.rivals == ("H5",)
+    assert "H5" in found.words[1]
+
+
+def test_few_experiments_are_no_ground():
+    unit, score = scores({"H0": findings(0, experiments=2)})
+    assert unit == "cell"  # two bases are too few as well
+    assert len(score["H0"]) == CELLS
+    assert scores({"H0": findings(0, experiments=3)})[0] == "experiment"
+
+
+def test_coverage_counts_cells_within():
+    share, count = coverage(findings(0, low=0.2, high=0.7), BREADTH)
+    assert count == CELLS
+    assert share == pytest.approx(np.mean([0.2 <= b <= 0.7 for b in BREADTH]))
+    assert any("FAILED" in w for w in of({"H0": findings(0, low=0.2, high=0.3)}).words)
+
+
+def test_explained_is_of_variance():
+    assert explained(findings(0, cell=0.5), findings(0, cell=1.0)) == pytest.approx(0.75)
+
+
+def test_what_speaks_against_it_comes_first():
+    null, tried = findings(0), findings([1.0, -2.0, 1.0, 1.0], passed=False, expected=[*BREADTH[:-1], 0.1])
+    said = against(tried, null, BREADTH, NAMES, most=1)
+    assert "experiment x1" in said[0]
+    assert "2.0 nats" in said[0]
+    assert "least is 9.00" in said[1]
+    assert "'c7'" in said[2]
+
+
+def test_tables_not_recognised_are_said_and_by_what_they_are_mistaken():
+    trials = {
+        "H0": {"evidence": [{"H0": 0.0, "H2": -1.0}] * 4},
+        "H2": {"evidence": [{"H0": 0.0, "H2": -1.0}] * 3 + [{"H0": -1.0, "H2": 0.0}]},
+    }
+    found = of({"H0": findings(0), "H2": findings(0)}, trials)
+    assert found.recovered == {"H0": 1.0, "H2": 0.25}
+    assert ("H2", "H0", 0.75) in found.confused
+    assert any("Tables made by H2 are recognised in 25% only, and taken for H0 (75%)" in w for w in found.words)
+
+
+def test_calibration_that_fails_is_said():
+    bad = {"evidence": [{"H0": 0.0}], "calibration": {"p_value": 0.001}}
+    assert of({"H0": findings(0)}, {"H0": bad}).uncalibrated == ("H0",)
+    assert of({"H0": findings(0)}, {"H0": {**bad, "calibration": {"p_value": 0.5}}}).uncalibrated == ()
+
+
+def test_cells_that_would_tell_two_apart():
+    other = [*BREADTH[:3], 0.9, *BREADTH[4:]]
+    assert separating({"a": findings(0), "b": findings(0, expected=other)}, "a", "b", NAMES, most=1) == [("c3", pytest.approx(0.35), 0.9)]
