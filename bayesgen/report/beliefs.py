@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from bayesgen import files
@@ -12,7 +11,7 @@ from bayesgen.infer.cells import COLUMNS, Table, collinearity
 from bayesgen.infer.compare import difference
 from bayesgen.infer.recover import confusion
 from bayesgen.infer.verdict import LARGE, NULL, Verdict, judge, scores, separating
-from bayesgen.report.page import inline_svg
+from bayesgen.report.page import inline_svg, template
 
 CLOSE = 0.7  # correlations from here on are shown
 CAPTIONS = {
@@ -38,9 +37,7 @@ def write_beliefs(folder: Path, table: Table, beliefs: Mapping[str, Any], trials
             save(figure, folder / name)
             figures[name] = inline_svg(figure, name)
     of = sections(table, beliefs, trials, verdict, failed)
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    html = environment.get_template("beliefs.html.jinja").render(
+    html = template("beliefs.html.jinja").render(
         verdict=verdict, table=table, sections=of, figures=figures, captions=CAPTIONS, beliefs=beliefs
     )
     files.write(folder / "report.html", html)

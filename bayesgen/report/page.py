@@ -44,6 +44,13 @@ from bayesgen.report.summary import (
 TEMPLATES = Path(__file__).parent
 
 
+def template(name: str) -> jinja2.Template:
+    """A page without its content."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    return made.get_template(name)
+
+
 def write_page(
     folder: Path,
     config,
@@ -76,9 +83,7 @@ def write_page(
     by_header, answering = context_table(table, config, world), answering_table(table, config, world)
     found, gates = contrasts(table, config, world), pair_gates(table, config, world)
     costs = {"claims": claims(cost), **cost_section(cost, story["value"])} if cost is not None else None
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    html = environment.get_template("page.html.jinja").render(
+    html = template("page.html.jinja").render(
         config=config,
         several=any(len(f.settings(arm)) > 1 for arm in f.arm_names),
         first=", ".join(spell_setting(f.first_setting)),

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import polars as pl
 
 from bayesgen import files
 from bayesgen.measure.intervals import Interval
 from bayesgen.report.contrasts import find, measurable
-from bayesgen.report.page import inline_svg
+from bayesgen.report.page import inline_svg, template
 from bayesgen.report.summary import show
 
 KINDS = ("sign", "order", "control")
@@ -77,14 +76,7 @@ def write_paper(folder: Path, entries: list[Entry], failed: dict[str, str], minu
     figure = draw(OF_PAPER, folder)
     if figure is not None:
         save(figure, folder / OF_PAPER)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    html = environment.get_template("paper.html.jinja").render(
+    html = template("paper.html.jinja").render(
         entries=entries,
         links={e.name: os.path.relpath(e.page / "report.html", folder) for e in entries},
         lines={e.name: [line for line in lines if line.experiment == e.name] for e in entries},
