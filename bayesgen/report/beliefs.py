@@ -164,7 +164,7 @@ def _by_varied(beliefs: Mapping[str, Any]) -> list[list[str]]:
     for name, found in beliefs.items():
         line = [name]
         for v in varied:
-            of, null = ([f["score"] for f in x["folds"] if f["varied"] == v] for x in (found, beliefs[NULL]))
+            of, null = (np.array([f["score"] for f in x["folds"] if f["varied"] == v]) for x in (found, beliefs[NULL]))
             better, error = difference(of, null)
             line.append(f"{better:+.1f} ± {error:.1f}" if len(of) > 1 else f"{better:+.1f}")
         rows.append(line)
