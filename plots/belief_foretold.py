@@ -12,7 +12,7 @@ from plots import style
 def main(beliefs: dict[str, Any]) -> Figure:
     """Measured against foretold breadth with 90% intervals; one colour for everything that was left out together."""
     style.use()
-    name = beliefs["verdict"]["best"] or "H0"
+    name = beliefs["verdict"]["best"]
     folds = [f for f in beliefs["found"][name]["folds"] if f["varied"] == "experiment"]
     what = "experiment" if folds else "level"
     folds = folds or beliefs["found"][name]["folds"]

@@ -19,7 +19,7 @@ PLANES = (  # x, y, and the scale of each
 def main(beliefs: dict[str, Any]) -> Figure | None:
     """A panel for every plane in which enough was varied; dots are cells, lines the half-way boundary of thirty posterior draws."""
     style.use()
-    name = beliefs["verdict"]["best"] or "H0"
+    name = beliefs["verdict"]["best"]
     panels = [p for p in PLANES if _points(beliefs, *p[:2]) is not None]
     if not panels:
         return None
@@ -36,6 +36,8 @@ def main(beliefs: dict[str, Any]) -> Figure | None:
             if z.min() < beliefs["half"] < z.max():
                 ax.tricontour(triangles, z, levels=[beliefs["half"]], colors="#000000", linewidths=0.6, alpha=0.25)
         dots = ax.scatter(xs, np.log(ys), c=measured, cmap="viridis", vmin=0, vmax=1, s=60, edgecolor="white", zorder=3)
+        ax.set_xlim(*_wider(xs))
+        ax.set_ylim(*_wider(np.log(ys)))
         ticks = sorted(set(ys))
         ax.set_yticks(np.log(ticks), [f"{t:g}" for t in ticks])
         ax.set_xlabel(x_label)
@@ -44,6 +46,10 @@ def main(beliefs: dict[str, Any]) -> Figure | None:
     assert dots is not None
     fig.colorbar(dots, ax=axes, label="breadth")
     return fig
+
+
+def _wider(x: np.ndarray) -> tuple[float, float]:
+    return x.min() - 0.06 * np.ptp(x), x.max() + 0.06 * np.ptp(x)
 
 
 def _points(beliefs: dict[str, Any], x: str, y: str):

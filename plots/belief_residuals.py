@@ -12,7 +12,7 @@ from plots import style
 def main(beliefs: dict[str, Any]) -> Figure:
     """Log odds of measured breadth less those expected, a row for every base, experiments apart."""
     style.use()
-    name = beliefs["verdict"]["best"] or "H0"
+    name = beliefs["verdict"]["best"]
     bases = list(dict.fromkeys(zip(beliefs["experiment"], beliefs["base"], strict=True)))
     fig, ax = plt.subplots(figsize=(7.0, 1.0 + 0.24 * len(bases)), layout="constrained")
     looks = [look[0] for look in style.ARMS.values()]

@@ -125,7 +125,7 @@ def to_cells(runs: pl.DataFrame, source: str = "table") -> Table:
                 raise UserError(f"{source}: column '{c}' has no value in cell '{name}'; fill it in, or leave the column out")
             columns[c].append(float(np.mean(values)))
         for c in levels:
-            of_levels[c].append(_level(of[c][0]))
+            of_levels[c].append(_level(of[c][0], c.startswith("frequency")))
     breadth_C = np.array(means)
     y, variance_C = log_odds(breadth_C, np.array(variances), np.array([len(of) for _, of in grouped]))
     bases, experiments = list(dict.fromkeys(base)), list(dict.fromkeys(experiment))
@@ -185,8 +185,9 @@ def _checked(runs: pl.DataFrame, source: str) -> pl.DataFrame:
     return runs
 
 
-def _level(value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _level(value, rounded: bool) -> str:
+    """A level's name; frequencies to one digit: planting somebody makes all others a little rarer."""
+    return f"{value:{'.1g' if rounded else 'g'}}" if isinstance(value, float) else str(value)
 
 
 def collinearity(table: Table, of: Mapping[str, np.ndarray] | None = None) -> list[tuple[str, str, float]]:

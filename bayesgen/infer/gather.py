@@ -54,7 +54,7 @@ def gather(rows: pl.DataFrame, base_of: Mapping[int, str], costs: pl.DataFrame |
     if costs is not None:
         of_base = _costs(costs.with_columns(base=pl.col("cell").replace_strict(base_of, return_dtype=pl.String)))
         runs = runs.join(of_base, on=["experiment", "base"], how="left")
-    several = [k for k in SETTINGS if (runs.group_by("run").agg(pl.col(k).n_unique())[k] > 1).any()]
+    several = [k for k in SETTINGS if runs[k].n_unique() > 1]
     name = pl.concat_str("run", *(pl.format(f"{k} {{}}", pl.col(k)) for k in several), separator=", ")
     return runs.with_columns(cell=name).drop("run")
 

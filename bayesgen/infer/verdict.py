@@ -1,7 +1,9 @@
 """What may be believed, in words: from the findings on every hypothesis and the trials, and from nothing else.
 
 The hypotheses are judged by what they say of experiments left out, if there are three or more; else of bases left out, if there are
-four or more; else of single cells. One beats H0 if its score is better by more than two standard errors over what was left out.
+four or more; else of single cells. There are two nulls: H0 (one breadth for all) and, where it is fitted, H0 dose (only how much was
+learned). The best hypothesis is the one that foretells best; it is believed if its score is better than that of the better null by more
+than two standard errors over what was left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,7 @@ import numpy as np
 from bayesgen.infer.compare import PROBABILITY, difference, stacking
 from bayesgen.infer.recover import BAND, confused, confusion
 
-NULL = "H0"
+NULL, NULLS = "H0", ("H0", "H0 dose")
 TOLD_APART = 0.8  # share of a hypothesis' own tables that must be recognised
 COVERED = (0.80, 0.97)  # where the coverage of 90% intervals of what was left out should lie
 LARGE = 2.0  # standard errors
@@ -42,7 +44,8 @@ class Verdict(NamedTuple):
     unit: str  # what was left out: experiment, base or cell
     left_out: int  # how many of these
     standings: tuple[Standing, ...]  # best first
-    best: str | None  # the best of those that beat H0 and pass their gates; none: no hypothesis does
+    null: str  # the better of the nulls
+    best: str | None  # the hypothesis that foretells best, if it beats that and passes its gates; none: no hypothesis is believed
     rivals: tuple[str, ...]  # those that are not told from the best
     coverage: tuple[float, int] | None  # of the best (or of H0) on held-out experiments, or levels: share, and of how many cells
     explained: float | None  # share of H0's variance between cells that the best takes away
@@ -73,20 +76,23 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
         checks = [f"check failed: {k}" for k, c in found["checks"].items() if not c["passed"]]
         standings.append(Standing(name, found["title"], better, error, weights[name], (*found["fit"]["failures"], *checks)))
     standings.sort(key=lambda s: -s.better)
-    sound = [s for s in standings if s.beats and not beliefs[s.name]["fit"]["failures"]]
-    best = sound[0].name if sound else None
+    null = next(s.name for s in standings if s.name in NULLS)
+    sound = [s.name for s in standings if s.name not in NULLS and not beliefs[s.name]["fit"]["failures"]]
+    ahead = difference(score[sound[0]], score[null]) if sound else (0.0, 0.0)
+    best = sound[0] if ahead[0] > LARGE * ahead[1] else None
     rivals = ()
     if best is not None:
         behind = {s.name: difference(score[best], score[s.name]) for s in standings if s.name != best}
-        rivals = tuple(name for name, (by, error) in behind.items() if by <= LARGE * error)
+        rivals = tuple(name for name, (by, error) in behind.items() if by <= LARGE * error and name not in NULLS)
     table = confusion({k: t["evidence"] for k, t in trials.items() if t["evidence"]})
     recovered = {k: row[k] for k, row in table.items()}
     uncalibrated = tuple(k for k, t in trials.items() if "calibration" in t and t["calibration"]["p_value"] < BAND / len(trials))
-    shown = beliefs[best or NULL]
+    shown = beliefs[best or null]
     out = Verdict(
         unit,
         len(score[NULL]),
         tuple(standings),
+        null,
         best,
         rivals,
         coverage(shown, breadth_C),
@@ -133,18 +139,21 @@ def against(
 
 def words(v: Verdict) -> list[str]:
     """The verdict in plain words, caveats included."""
-    first, out = v.standings[0], []
+    out, of_null = [], {"H0": "H0 (one breadth for all)", "H0 dose": "H0 dose (only how much was learned)"}[v.null]
     units = {"experiment": "experiments", "base": "bases", "cell": "cells"}[v.unit]
     if v.best is None:
+        near = next((s for s in v.standings if s.name not in NULLS), None)
+        said = f"; the nearest, {near.name}, is {near.better:+.1f} ± {near.error:.1f} nats beside H0" if near else ""
         out.append(
-            f"None of these. Of {v.left_out} {units} left out in turn, no hypothesis foretells breadth better than H0 (one breadth for "
-            f"all) by more than two standard errors; the nearest is {first.name} ({first.better:+.1f} ± {first.error:.1f} nats)."
+            f"None of these. Of {v.left_out} {units} left out in turn, no hypothesis foretells breadth better than {of_null} by more "
+            f"than two standard errors{said}."
         )
     else:
         its = next(s for s in v.standings if s.name == v.best)
         out.append(
-            f"{v.best}: {its.title}. It foretells {v.left_out} {units}, left out in turn, better than H0 (one breadth for all) by "
-            f"{its.better:.1f} ± {its.error:.1f} nats, and takes away {v.explained:.0%} of the variance between cells."
+            f"{v.best}: {its.title}. It foretells {v.left_out} {units}, left out in turn, better than {of_null} by more than two standard "
+            f"errors ({its.better:.1f} ± {its.error:.1f} nats beside H0), and takes away {v.explained:.0%} of the variance between cells that "
+            "H0 leaves."
         )
         if v.rivals:
             out.append(f"It is not told from {', '.join(v.rivals)} (within two standard errors).")

@@ -62,7 +62,9 @@ def ground_rows(
     """All of these, of an experiment that trains on one value."""
     if f.value == EACH:
         return []
-    out = [row(arm="population", quantity="frequency", probe=k, value=v) for k, v in frequencies(world, trait, f.value, trained).items()]
+    out = [
+        row(arm="population", quantity="frequency", probe=k, value=float(v)) for k, v in frequencies(world, trait, f.value, trained).items()
+    ]
     out.append(row(arm="population", quantity="ordinary_rows", value=float(sum(o.rows for o in f.ordinary))))
     numbers = {("margin", "all"): margins(world, f.value, trained, behaviour, base)}
     numbers |= {("answer_tokens", kind): n for kind, n in answer_tokens(world, grammar, f, members).items()}

@@ -64,7 +64,7 @@ def figure_data(table: Table, beliefs: Mapping[str, Any], trials: Mapping[str, A
         if of
     }
     return {
-        "verdict": {"unit": verdict.unit, "left_out": verdict.left_out, "best": verdict.best, "standings": standings},
+        "verdict": {"unit": verdict.unit, "left_out": verdict.left_out, "best": verdict.best or verdict.null, "standings": standings},
         "found": {k: {part: f[part] for part in ("folds", "expected", "drawn")} for k, f in beliefs.items()},
         "recovery": recovery,
         "breadth": table.breadth_C.tolist(),
@@ -122,7 +122,7 @@ def sections(
             [name, str(bad), str(len(left["refitted"])), f"{gates['r_hat']:.3f}", f"{gates['effective']:.0f}", str(gates["divergences"])]
         )
     out.append(("Fits", "Cells whose importance weights are not to be relied on are left out by a fit of their own.", [head, *rows]))
-    for name in dict.fromkeys((verdict.best or NULL, *verdict.rivals)):
+    for name in dict.fromkeys((verdict.best or verdict.null, *verdict.rivals)):
         rows = [[k, f"{m:.3g}", f"[{low:.3g}, {high:.3g}]"] for k, (m, low, high) in beliefs[name]["parameters"].items()]
         out.append((f"{name}: parameters", "Posterior mean and 90% interval.", [["parameter", "mean", "interval"], *rows]))
     if trials:
