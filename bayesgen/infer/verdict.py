@@ -152,8 +152,8 @@ def words(v: Verdict) -> list[str]:
         its = next(s for s in v.standings if s.name == v.best)
         out.append(
             f"{v.best}: {its.title}. It foretells {v.left_out} {units}, left out in turn, better than {of_null} by more than two standard "
-            f"errors ({its.better:.1f} ± {its.error:.1f} nats beside H0), and takes away {v.explained:.0%} of the variance between cells that "
-            "H0 leaves."
+            f"errors ({its.better:.1f} ± {its.error:.1f} nats beside H0), and takes away {v.explained:.0%} of the variance that H0 "
+            "leaves between cells."
         )
         if v.rivals:
             out.append(f"It is not told from {', '.join(v.rivals)} (within two standard errors).")
