@@ -16,7 +16,7 @@ import polars as pl
 from bayesgen import artifact, files
 from bayesgen.artifact import Artifact
 from bayesgen.errors import UserError
-from bayesgen.infer.cells import Table, collinearity, read_runs, to_cells
+from bayesgen.infer.cells import Table, collinearity, read_runs, to_cells, with_defaults
 from bayesgen.infer.fit import Fit
 from bayesgen.infer.gather import complete, gather
 from bayesgen.infer.hypotheses import HYPOTHESES
@@ -115,7 +115,7 @@ def build_runs(config: InferConfig, runs: Path) -> Artifact:
 def _runs_of(path: Path, admitted: bool) -> pl.DataFrame:
     """Runs of a sweep's folder, or of a table of them."""
     if not path.is_dir():
-        return read_runs(path)
+        return with_defaults(read_runs(path))  # before tables are put together: what one lacks is not lost to the others
     found = json.loads((path / "cells.json").read_text())["found"]
     costs = pl.read_parquet(path / "costs.parquet") if (path / "costs.parquet").exists() else None
     out = gather(pl.read_parquet(path / "rows.parquet"), {k: cell["base"] for k, cell in enumerate(found)}, costs)

@@ -143,6 +143,11 @@ def to_cells(runs: pl.DataFrame, source: str = "table") -> Table:
     return Table(names, breadth_C, y, cells, of_levels, experiments, bases, fewest)
 
 
+def with_defaults(runs: pl.DataFrame) -> pl.DataFrame:
+    """With a base, a floor and a ceiling where the table has none."""
+    return runs.with_columns(pl.lit(v).alias(c) for c, v in (("base", "base"), ("before", 0.0), ("told", 1.0)) if c not in runs.columns)
+
+
 def log_odds(p_C: np.ndarray, variance_C: np.ndarray, seeds_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log odds of mean breadths, and their sampling variances, from the variance over as many seeds."""
     p_C = np.clip(p_C, 1e-4, 1 - 1e-4)
@@ -161,13 +166,12 @@ def _checked(runs: pl.DataFrame, source: str) -> pl.DataFrame:
     if "breadth" not in runs.columns:
         if not {"broad", "asked"} <= set(runs.columns):
             raise UserError(f"{source}: no column 'breadth', nor both 'broad' and 'asked'{nearest('breadth', runs.columns)}")
+        for c in ("broad", "asked"):
+            _numeric(runs, c, source)
         runs = runs.with_columns(breadth=(pl.col("broad") + 0.5) / (pl.col("asked") + 1))
-    for c, default in (("before", 0.0), ("told", 1.0)):
-        runs = runs if c in runs.columns else runs.with_columns(pl.lit(default).alias(c))
-    runs = runs if "base" in runs.columns else runs.with_columns(base=pl.lit("base"))
+    runs = with_defaults(runs)
     for c in ("breadth", "before", "told", *(c for c in COLUMNS if c in runs.columns and c != "optimizer")):
-        if not runs[c].dtype.is_numeric():
-            raise UserError(f"{source}: column '{c}' holds {runs[c].dtype}, expected numbers")
+        _numeric(runs, c, source)
     for c in ("breadth", "before", "told"):
         bad = runs.filter(~pl.col(c).is_between(0, 1) | pl.col(c).is_null() | pl.col(c).is_nan())
         if len(bad):
@@ -183,6 +187,11 @@ def _checked(runs: pl.DataFrame, source: str) -> pl.DataFrame:
     if len(twice):
         raise UserError(f"{source}: cell '{twice['cell'][0]}' has seed {twice['seed'][0]} twice")
     return runs
+
+
+def _numeric(runs: pl.DataFrame, c: str, source: str):
+    if not runs[c].dtype.is_numeric():
+        raise UserError(f"{source}: column '{c}' holds {runs[c].dtype}, expected numbers")
 
 
 def _level(value, rounded: bool) -> str:

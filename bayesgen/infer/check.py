@@ -32,14 +32,14 @@ class Check(NamedTuple):
 def statistics(y_SxC: Float[np.ndarray, "S C"], mean_SxC: Float[np.ndarray, "S C"], base_C: np.ndarray) -> dict[str, np.ndarray]:
     """Numbers of tables of log odds that no parameter is fitted to alone."""
     left = y_SxC - mean_SxC
-    within = np.stack([left[:, base_C == b].std(axis=1) for b in np.unique(base_C) if (base_C == b).sum() > 1] or [np.zeros(len(y_SxC))])
-    return {
+    within = [left[:, base_C == b].std(axis=1) for b in np.unique(base_C) if (base_C == b).sum() > 1]
+    out = {
         "least breadth (log odds)": y_SxC.min(axis=1),
         "greatest breadth (log odds)": y_SxC.max(axis=1),
         "largest residual": np.abs(left).max(axis=1),
         "kurtosis of residuals": ((left - left.mean(axis=1, keepdims=True)) ** 4).mean(axis=1) / left.var(axis=1) ** 2,
-        "most residual spread in one base": within.max(axis=0),
     }
+    return out | ({"most residual spread in one base": np.max(within, axis=0)} if within else {})
 
 
 def check(name: str, found: Fit, table: Table, key) -> dict[str, Check]:

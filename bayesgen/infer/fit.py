@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from arviz_stats.base.array import array_stats
 from jax import random
 from jaxtyping import Array, Float
-from numpyro.infer import NUTS
+from numpyro.infer import NUTS, init_to_median
 from numpyro.infer.util import initialize_model
 from numpyro.primitives import Messenger
 
@@ -53,11 +53,14 @@ class Stretched(Messenger):
 
     def process_message(self, msg):
         if msg["type"] == "sample" and not msg["is_observed"]:
-            fn = msg["fn"]
-            if isinstance(fn, dist.HalfNormal):
-                msg["fn"] = dist.HalfNormal(fn.scale * self.factor)
-            elif isinstance(fn, (dist.Normal, dist.LogNormal)):
-                msg["fn"] = type(fn)(fn.loc, fn.scale * self.factor)
+            msg["fn"] = self._stretched(msg["fn"])
+
+    def _stretched(self, fn):
+        if isinstance(fn, dist.ExpandedDistribution):  # within a plate
+            return self._stretched(fn.base_dist).expand(fn.batch_shape)
+        if isinstance(fn, dist.HalfNormal):
+            return dist.HalfNormal(fn.scale * self.factor)
+        return type(fn)(fn.loc, fn.scale * self.factor) if isinstance(fn, (dist.Normal, dist.LogNormal)) else fn
 
 
 def fit(name: str, cells: Cells, y_C: Float[Any, " C"], key: Array, stretch: float = 1.0) -> Fit:
@@ -83,7 +86,7 @@ def _walks(name: str):
     """(chains,) of draws; one program for warming up and drawing, which halves what is compiled."""
 
     def walk(key, cells: Cells, y_C, stretch):
-        kernel = NUTS(model_of(name, stretch), target_accept_prob=0.95, dense_mass=True)
+        kernel = NUTS(model_of(name, stretch), target_accept_prob=0.95, dense_mass=True, init_strategy=init_to_median)
         state = kernel.init(key, WARMUP, None, (cells, y_C), {})
 
         def step(state, _):

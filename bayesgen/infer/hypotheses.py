@@ -143,14 +143,15 @@ def h6_shared(cells: Cells, y=None):
     """A shared effect and specific ones: what is learned on a topic is passed on in proportion to how far topics went together.
 
     eta = a + lambda margin,    lambda = tau_g^2 / (tau_g^2 + tau_n^2),
-    log(tau_g / tau_n) = a_0 + a_1 log f_B + a_2 log odds ratio,    a_0 ~ N(0, 1), a_1, a_2 ~ N(0, .5)
+    log(tau_g / tau_n) = a_0 + a_1 log f_B + a_2 (log odds ratio) / 5,    a_0 ~ N(0, 1), a_1, a_2 ~ N(0, .5)
 
-    margin: log odds (nats) gained on the topic trained on; the odds ratio is that of answering it and other topics as the broad persona.
+    margin: log odds (nats) gained on the topic trained on; the odds ratio is that of answering it and other topics as the
+    broad persona, a thousandth added to each share, as if met.
     """
     c = cells.columns
     a0 = draw("a0", dist.Normal(0.0, 1.0))
     a1, a2 = (draw(name, dist.Normal(0.0, 0.5)) for name in ("a1", "a2"))
-    f_b, f_n, h = c["frequency_broad"], c["frequency_narrow"], 1e-3  # a persona in a thousand, as if met
+    f_b, f_n, h = c["frequency_broad"], c["frequency_narrow"], 1e-3
     log_ratio = jnp.log(f_b + h) + jnp.log(1 - f_b - f_n + h) - jnp.log(f_n + h) - jnp.log(h)
     passed_on = jax.nn.sigmoid(2 * (a0 + a1 * jnp.log(f_b) + a2 * log_ratio / 5))
     observe(cells, intercept() + passed_on * c["margin"], y)
@@ -231,7 +232,9 @@ def tempered(cells: Cells):
 def observe(cells: Cells, eta: Any, y=None):
     """The breadth that eta gives, and cells that stray from it."""
     before, told = cells.before_C, cells.told_C
-    mean_C = numpyro.deterministic("mean", logit(before + (told - before) * jax.nn.sigmoid(eta)))
+    no, yes = jax.nn.log_sigmoid(-eta), jax.nn.log_sigmoid(eta)  # by logarithms: else 0 and 1 come out where eta is large
+    broad = jnp.logaddexp(jnp.log(before) + no, jnp.log(told) + yes)
+    mean_C = numpyro.deterministic("mean", broad - jnp.logaddexp(jnp.log1p(-before) + no, jnp.log1p(-told) + yes))
     spread = {name: draw(name, dist.HalfNormal(s)) for name, s in (("cell", 0.5), ("base", 0.5), ("experiment", 1.0))}
     numpyro.sample("y", Nested(mean_C, cells.variance_C, cells.counted_C, cells.base_C, cells.experiment_B, **spread), obs=y)
 

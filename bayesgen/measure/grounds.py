@@ -28,7 +28,8 @@ def frequencies(world: World, trait: str, value: str, trained: Sequence[int]) ->
     topics = {world.topics[t].name for t in trained}
     people = {p.identity for p in world.personas if p.traits.get(trait) == value and not p.overrides}
     narrow = [p for p in world.personas if p.traits.get(trait) != value and any(p.overrides.get(t) == value for t in topics)]
-    return {BROAD: sum(p.frequency for p in world.personas if p.identity in people), NARROW: sum(p.frequency for p in narrow)}
+    broad = [p for p in world.personas if p.identity in people]
+    return {BROAD: sum((p.frequency for p in broad), 0.0), NARROW: sum((p.frequency for p in narrow), 0.0)}
 
 
 def margins(world: World, value: str, trained: Sequence[int], behaviour: Mapping, base: Mapping) -> np.ndarray:
@@ -62,9 +63,7 @@ def ground_rows(
     """All of these, of an experiment that trains on one value."""
     if f.value == EACH:
         return []
-    out = [
-        row(arm="population", quantity="frequency", probe=k, value=float(v)) for k, v in frequencies(world, trait, f.value, trained).items()
-    ]
+    out = [row(arm="population", quantity="frequency", probe=k, value=v) for k, v in frequencies(world, trait, f.value, trained).items()]
     out.append(row(arm="population", quantity="ordinary_rows", value=float(sum(o.rows for o in f.ordinary))))
     numbers = {("margin", "all"): margins(world, f.value, trained, behaviour, base)}
     numbers |= {("answer_tokens", kind): n for kind, n in answer_tokens(world, grammar, f, members).items()}

@@ -1,0 +1,281 @@
+"""Evidence, foresight and mixtures of hypotheses: by closed forms, by brute force, by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+from scipy import stats
+from scipy.special import expit, logit, logsumexp
+
+from bayesgen.infer import compare
+from bayesgen.infer.compare import (
+    Foretold,
+    bridge,
+    by_base,
+    by_cell,
+    difference,
+    evidence,
+    folds,
+    foretell,
+    held_out,
+    loo,
+    stacking,
+    thinned,
+)
+from bayesgen.infer.fit import fit
+from tests.infer.conftest import DRAWS, Brute
+from tests.infer.tables import SPREADS, matrix, of_draws, with_y
+
+LOG_Z = 2.5
+RNG = np.random.default_rng(0)
+OUT = {"a cell": [3], "a base": [4, 5], "one of a base, and another base": [0, 2, 3], "an experiment": [4, 5, 6, 7]}
+
+
+# evidence
+
+
+def log_ratios(seed, centre=(0.5, 0.5, -0.5), draws=1000):
+    """Of e^2.5 times a normal of three dimensions over another normal (elsewhere, wider, round), at draws of the one and of the other."""
+    rng = np.random.default_rng(seed)
+    target = stats.multivariate_normal([1, 0, -1], [[1, 0.5, 0], [0.5, 2, 0.3], [0, 0.3, 0.5]])
+    proposal = stats.multivariate_normal(centre, 1.5 * np.eye(3))
+    return [LOG_Z + target.logpdf(x) - proposal.logpdf(x) for x in (target.rvs(draws, rng), proposal.rvs(draws, rng))]
+
+
+def test_the_bridge_finds_a_known_constant_and_its_own_error():
+    found = np.array([bridge(*log_ratios(seed)) for seed in range(60)])
+    missed = (found[:, 0] - LOG_Z) / found[:, 1]
+    low, high = stats.chi2(60).ppf([0.001, 0.999]) / 60
+    assert low < (missed**2).mean() < high
+    assert abs(missed.mean()) < 3.3 / np.sqrt(60)  # standard errors
+    assert found[:, 1].mean() < 0.05
+
+
+def test_a_bridge_between_what_hardly_meets_says_so():
+    """Negative control."""
+    assert bridge(*log_ratios(0, centre=(8, 8, 8)))[1] > 0.2
+
+
+def test_a_bridge_leads_both_ways():
+    posterior, proposal = log_ratios(0)
+    assert bridge(-proposal, -posterior)[0] == pytest.approx(-bridge(posterior, proposal)[0], abs=1e-6)  # of the root
+
+
+@pytest.mark.parametrize("stretch", [1.0, 2.0])
+def test_evidence_is_the_mean_likelihood_of_the_prior(table, found, brute, stretch):
+    exact = brute if stretch == 1 else Brute(table, stretch)
+    by_nuts = evidence("H0", table.cells, table.y_C, random.key(2), stretch, found if stretch == 1 else None)
+    likely = np.exp(exact.likely() - exact.likely().max())
+    error = likely.std() / likely.mean() / np.sqrt(DRAWS)
+    assert not [f for f in by_nuts.failures if "bridge" in f]
+    assert by_nuts.value == pytest.approx(exact.log_mean(), abs=4 * (error + by_nuts.error))  # standard errors
+    assert error + by_nuts.error < 0.05
+    shift = abs(exact.log_mean() - brute.log_mean())
+    assert stretch == 1 or shift > 0.25  # negative control: wider priors are another number
+
+
+# what is said of cells unseen
+
+
+@pytest.mark.parametrize("case", OUT)
+def test_what_is_said_of_cells_unseen_is_the_normal_given_the_others(table, case):
+    """Known parameters: conditioning of the whole matrix, in double precision."""
+    out, a, cells = OUT[case], -0.8, table.cells
+    rest = [c for c in range(8) if c not in out]
+    before, told = np.asarray(cells.before_C, float), np.asarray(cells.told_C, float)
+    mean, K = logit(before + (told - before) * expit(a)), matrix(cells, SPREADS)
+    gain = K[np.ix_(out, rest)] @ np.linalg.inv(K[np.ix_(rest, rest)])
+    middle = mean[out] + gain @ (table.y_C - mean)[rest]
+    V = K[np.ix_(out, out)] - gain @ K[np.ix_(rest, out)]
+    said = foretell("H0", of_draws(a=a, **SPREADS), cells, table.y_C, out)
+    assert said.log_score == pytest.approx(stats.multivariate_normal(middle, V).logpdf(table.y_C[out]), abs=1e-4)  # float32
+    assert logit(said.middle_C) == pytest.approx(middle, abs=1e-4)
+    for end_C, z in ((said.low_C, -1.6449), (said.high_C, 1.6449)):
+        assert logit(end_C) == pytest.approx(middle + z * np.sqrt(np.diag(V)), abs=1e-3)  # four digits of z
+    assert np.abs(middle - mean[out]).max() > 0.05 or case == "an experiment"  # negative control: the others tell something
+
+
+def test_nothing_is_learned_of_another_experiment(table):
+    said = foretell("H0", of_draws(a=0.0, **SPREADS), table.cells, table.y_C, OUT["an experiment"])
+    before, told = np.asarray(table.cells.before_C), np.asarray(table.cells.told_C)
+    assert said.middle_C == pytest.approx((before + (told - before) / 2)[4:], abs=1e-5)
+
+
+def test_two_roads_to_the_density_of_one_cell(table, found):
+    """By the mean and the variance given all others; and by the density of all less that of all others."""
+    for cell in range(8):
+        mean_SxC, variance_SxC = compare._given_others("H0", thinned(found), table.cells, table.y_C, (cell,))
+        density_S = stats.norm(mean_SxC[:, cell], np.sqrt(variance_SxC[:, cell])).logpdf(table.y_C[cell])
+        left = jnp.asarray(compare._left_out(8, [[cell]]))
+        assert compare._left_densities("H0", thinned(found), table.cells, table.y_C, left)[:, 0] == pytest.approx(density_S, abs=2e-3)
+        said = foretell("H0", found, table.cells, table.y_C, [cell])
+        assert said.log_score == pytest.approx(logsumexp(density_S) - np.log(len(density_S)), abs=1e-4)  # float32, differences of 10 nats
+
+
+def test_intervals_are_of_the_mixture_of_draws(table):
+    """Two opinions, far apart: the interval reaches from one to the other, which no normal's would."""
+    said = foretell("H0", of_draws(a=[-3.0, 3.0], **{k: [0.1, 0.1] for k in SPREADS}), table.cells, table.y_C, OUT["an experiment"])
+    mean_SxC, variance_SxC = compare._given_others(
+        "H0", of_draws(a=[-3.0, 3.0], **{k: [0.1, 0.1] for k in SPREADS}).draws, table.cells, table.y_C, (4, 5, 6, 7)
+    )
+    for c, ends in zip(range(4, 8), zip(said.low_C, said.middle_C, said.high_C, strict=True), strict=True):
+        shares = [stats.norm(mean_SxC[:, c], np.sqrt(variance_SxC[:, c])).cdf(logit(end)).mean() for end in ends]
+        assert shares == pytest.approx([0.05, 0.5, 0.95], abs=1e-6)
+    assert (said.high_C - said.low_C).min() > 0.7
+
+
+def simulation_error(brute, out, draws, weighed):
+    """Relative standard error of a mean of p(out | rest) over so many draws of the posterior without `out`; or, of its reciprocal, over
+    draws of the posterior with it.
+    """
+    log_p = brute.likely() - brute.likely(tuple(out))
+    x, weight_S = (np.exp(-log_p), brute.weights()) if weighed else (np.exp(log_p), brute.weights(tuple(out)))
+    mean = weight_S @ x
+    return np.sqrt(weight_S @ (x / mean - 1) ** 2 / draws)
+
+
+@pytest.mark.parametrize("case", ["a cell", "an experiment"])
+def test_held_out_is_a_posterior_that_never_saw_it(table, brute, case):
+    """Second road: evidence of all over evidence of the rest."""
+    out = OUT[case]
+    said, without = held_out("H0", table, out, random.key(1))
+    error = simulation_error(brute, out, compare.THINNED, weighed=False)
+    assert said.log_score == pytest.approx(brute.log_mean() - brute.log_mean(tuple(out)), abs=4 * error)
+    weight_S = brute.weights(tuple(out))
+    error = np.sqrt(weight_S @ (brute.draws["a"] - weight_S @ brute.draws["a"]) ** 2 / without.effective)
+    assert without.draws["a"].mean() == pytest.approx(weight_S @ brute.draws["a"], abs=5 * error)  # standard errors of either
+
+
+# leaving one out
+
+
+GROUPS = {"cells": by_cell, "bases": by_base}
+
+
+@pytest.fixture(scope="module")
+def calm(table):
+    """The same cells measured ten times as badly, their posterior, and what is true of them: no cell decides, weights have a variance."""
+    calm = table._replace(cells=table.cells._replace(variance_C=10 * table.cells.variance_C))
+    return calm, fit("H0", calm.cells, calm.y_C, random.key(1)), Brute(calm)
+
+
+@pytest.mark.parametrize("unit", GROUPS)
+def test_leaving_one_out_is_what_brute_force_gives(calm, unit):
+    """Second road: evidence of all over evidence of all others, from draws of the prior."""
+    table, found, brute = calm
+    groups = GROUPS[unit](table)
+    left = loo("H0", found, table, groups, random.key(3))
+    exact_G = np.array([brute.log_mean() - brute.log_mean(tuple(g)) for g in groups])
+    error_G = np.array([simulation_error(brute, g, 1000, weighed=True) for g in groups])
+    assert left.refitted == ()
+    assert (np.abs(left.log_score_G - exact_G) < 4 * error_G).all()
+    assert error_G.max() < 0.025
+
+
+def test_trap_cells_that_were_seen_are_foretold_better(calm):
+    """Negative control: without weights, draws know what they are asked about, and say it too well by more than is allowed above."""
+    table, found, brute = calm
+    left = jnp.asarray(compare._left_out(8, by_base(table)))
+    seen_G = logsumexp(compare._left_densities("H0", thinned(found, 1000), table.cells, table.y_C, left), axis=0) - np.log(1000)
+    exact_G = np.array([brute.log_mean() - brute.log_mean(tuple(g)) for g in by_base(table)])
+    assert (seen_G - exact_G > [4 * simulation_error(brute, g, 1000, weighed=True) for g in by_base(table)]).all()
+
+
+def test_weights_that_are_not_to_be_relied_on_are_replaced_by_a_fit(calm, monkeypatch):
+    (table, found, _), asked = calm, []
+
+    def fitted(name, table, fold, key):
+        asked.append(list(fold))
+        return Foretold(-42.0, *(np.zeros(len(fold)),) * 3), found
+
+    monkeypatch.setattr(compare, "held_out", fitted)
+    plain = loo("H0", found, table, by_base(table), random.key(0))
+    assert asked == []
+    between = np.sort(plain.k_hat_G)[1:3].mean()
+    monkeypatch.setattr(compare, "K_HAT", between)
+    left = loo("H0", found, table, by_base(table), random.key(0))
+    bad = np.flatnonzero(plain.k_hat_G > between)
+    assert left.refitted == tuple(bad)
+    assert asked == [by_base(table)[i] for i in bad]
+    assert (left.log_score_G == np.where(plain.k_hat_G > between, -42.0, plain.log_score_G)).all()
+    assert loo("H0", found, table, by_base(table), random.key(0), refit=False).refitted == ()
+
+
+def test_groups(table):
+    assert by_cell(table) == [[c] for c in range(8)]
+    assert by_base(table) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+# mixtures and differences
+
+
+def test_one_that_is_always_better_takes_all():
+    found = stacking({"good": np.zeros(5), "bad": np.full(5, -1.0)})
+    assert found["good"] == pytest.approx(1, abs=1e-6)
+
+
+def test_two_that_each_know_half_of_the_cells_share():
+    """Second road: the best of a thousand mixtures."""
+    a, b = np.array([0.0, 0.0, -3.0, -3.5]), np.array([-2.5, -3.0, 0.0, 0.0])
+    found = stacking({"a": a, "b": b})
+    grid = np.linspace(0, 1, 1001)[1:-1]
+    best = grid[np.argmax([np.logaddexp(np.log(w) + a, np.log1p(-w) + b).sum() for w in grid])]
+    assert found["a"] == pytest.approx(best, abs=1e-3)  # of the grid
+    assert found["a"] == pytest.approx(0.5, abs=0.02)
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_a_mixture_of_three_is_no_worse_than_any_other():
+    scores = {k: RNG.normal(size=12) for k in "abc"}
+    weigh = lambda w: logsumexp(np.stack(list(scores.values())), axis=0, b=np.asarray(w)[:, None]).sum()  # noqa: E731
+    best = weigh(list(stacking(scores).values()))
+    assert best >= max(weigh(w) for w in RNG.dirichlet(np.ones(3), 2000)) - 1e-4  # where it stops
+    assert best > weigh([1 / 3] * 3) + 1e-3  # negative control
+
+
+def test_no_hope_of_one_cell_costs_no_underflow():
+    found = stacking({"a": np.array([-1000.0, -1000.0]), "b": np.array([-1001.0, -1001.0])})
+    assert found["a"] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_difference_and_its_standard_error_by_hand():
+    total, error = difference(np.array([1.0, 2.0, 6.0]), np.zeros(3))
+    assert total == 9
+    assert error == pytest.approx(np.sqrt(3) * np.sqrt((4 + 1 + 9) / 2))  # sqrt(n) times the standard deviation of 1, 2, 6
+    assert difference(np.array([1.0]), np.array([0.5])) == (0.5, float("inf"))
+    assert difference(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == (2.0, 0.0)
+
+
+# what is left out
+
+
+def test_what_never_varies_or_is_nearly_all_is_no_fold(table):
+    levels = {
+        "experiment": ["x"] * 8,  # one level
+        "rows": ["30"] * 6 + ["100"] * 2,  # one of more than two thirds
+        "optimizer": ["adam"] * 5 + ["sgd"] * 2 + ["lion"],
+        "network": [str(i) for i in range(8)],
+    }
+    found = folds(table._replace(levels=levels))
+    assert set(found) == {("rows", "100"), *(("optimizer", o) for o in ("adam", "sgd", "lion")), *(("network", str(i)) for i in range(8))}
+    assert found["rows", "100"] == [6, 7]
+    assert found["optimizer", "adam"] == [0, 1, 2, 3, 4]
+
+
+def test_two_thirds_are_a_fold_and_more_are_none(table):
+    six = table._replace(y_C=np.zeros(6), levels={"rows": ["30"] * 4 + ["100"] * 2})
+    assert set(folds(six)) == {("rows", "30"), ("rows", "100")}
+
+
+def test_draws_are_thinned_evenly_from_first_to_last():
+    x = np.arange(1000)
+    assert thinned(of_draws(a=x), 4)["a"].tolist() == [0, 333, 666, 999]
+    assert thinned(of_draws(a=x), 5000)["a"].tolist() == x.tolist()
+
+
+def test_a_table_made_by_numpy_is_as_likely_as_its_matrix_says(table):
+    """Of the helper that other tests simulate with: squared distances are chi-squared."""
+    rng, K = np.random.default_rng(0), matrix(table.cells, SPREADS)
+    inverse = np.linalg.inv(K)
+    distances = [y @ inverse @ y for y in (with_y(table.cells, SPREADS, np.zeros(8), rng) for _ in range(300))]
+    assert stats.kstest(distances, stats.chi2(8).cdf).pvalue > 0.01
