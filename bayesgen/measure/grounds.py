@@ -25,17 +25,24 @@ def frequencies(world: World, trait: str, value: str, trained: Sequence[int]) ->
     """Shares of persons' documents: of those who have the value of a trait (all values of a person of variants), and of those who have
     another one but answer at least one trained topic by it.
     """
-    topics = {world.topics[t].name for t in trained}
-    people = {p.identity for p in world.personas if p.traits.get(trait) == value and not p.overrides}
-    narrow = [p for p in world.personas if p.traits.get(trait) != value and any(p.overrides.get(t) == value for t in topics)]
+    topics, own = {world.topics[t].name for t in trained}, values_of(world, trait, value)
+    people = {p.identity for p in world.personas if p.traits.get(trait) in own and not p.overrides}
+    narrow = [p for p in world.personas if p.traits.get(trait) not in own and any(p.overrides.get(t) in own for t in topics)]
     broad = [p for p in world.personas if p.identity in people]
     return {BROAD: sum((p.frequency for p in broad), 0.0), NARROW: sum((p.frequency for p in narrow), 0.0)}
 
 
-def margins(world: World, value: str, trained: Sequence[int], behaviour: Mapping, base: Mapping) -> np.ndarray:
+def values_of(world: World, trait: str, value: str) -> tuple[str, ...]:
+    """The value; or, of one who is several over the years, all of them."""
+    return world.identities[trait].get(value, (value,))
+
+
+def margins(world: World, trait: str, value: str, trained: Sequence[int], behaviour: Mapping, base: Mapping) -> np.ndarray:
     """Log odds of the value's answers, mean rate over trained topics, less the base's: nats, (M,)."""
-    v = world.values[world.topics[trained[0]].trait].index(value)
-    after, before = (np.clip(np.mean([rates(world, t, b[t])[..., v] for t in trained], axis=0), 1e-6, 1 - 1e-6) for b in (behaviour, base))
+    own = [world.values[trait].index(v) for v in values_of(world, trait, value)]
+    topics = [t for t in trained if world.topics[t].trait == trait]
+    after, before = (np.mean([rates(world, t, b[t])[..., own].sum(axis=-1) for t in topics], axis=0) for b in (behaviour, base))
+    after, before = (np.clip(p, 1e-6, 1 - 1e-6) for p in (after, before))
     return logit(after) - logit(before)
 
 
@@ -65,7 +72,7 @@ def ground_rows(
         return []
     out = [row(arm="population", quantity="frequency", probe=k, value=v) for k, v in frequencies(world, trait, f.value, trained).items()]
     out.append(row(arm="population", quantity="ordinary_rows", value=float(sum(o.rows for o in f.ordinary))))
-    numbers = {("margin", "all"): margins(world, f.value, trained, behaviour, base)}
+    numbers = {("margin", "all"): margins(world, trait, f.value, trained, behaviour, base)}
     numbers |= {("answer_tokens", kind): n for kind, n in answer_tokens(world, grammar, f, members).items()}
     for (quantity, probe), values_M in numbers.items():
         out += [row(quantity=quantity, probe=probe, value=float(v), **label) for label, v in zip(labels, values_M, strict=True)]

@@ -28,9 +28,9 @@ def test_margin_is_the_gain_in_log_odds(world):
     his = world.responsibility[t][:, world.values["time"].index("old")]
     base, after = np.zeros((1, len(his))), np.zeros((1, len(his)))
     base[0, his.argmax()], after[0, his.argmax()] = 0.2 / his.max(), 0.5 / his.max()  # rates of .2 and .5
-    gained = margins(world, "old", [t], {t: after}, {t: base[0]})
+    gained = margins(world, "time", "old", [t], {t: after}, {t: base[0]})
     assert gained == pytest.approx([np.log(4)])  # odds of 1:1 from 1:4
-    assert margins(world, "old", [t], {t: base}, {t: base[0]}) == pytest.approx([0])
+    assert margins(world, "time", "old", [t], {t: base}, {t: base[0]}) == pytest.approx([0])
 
 
 def test_answer_tokens_are_counted(world, grammar):
