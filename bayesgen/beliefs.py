@@ -21,6 +21,7 @@ from bayesgen.infer.fit import Fit
 from bayesgen.infer.gather import complete, gather
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.settings import InferConfig
+from bayesgen.infer.verdict import NULL
 from bayesgen.infer.weigh import trial, weigh
 from bayesgen.processes import Job, cause, shares, side_by_side
 from bayesgen.report.beliefs import write_beliefs
@@ -41,6 +42,8 @@ def believe(config: InferConfig, runs: Path, jobs: int | None) -> dict[str, str]
         names = [name for name in names if name in came]
         of = [Job(name, "bayesgen.beliefs:try_one", (config.model_dump(), runs, source, name, names, came[name])) for name in names]
         tried = dict(_each(of, jobs, failed))
+    if NULL in failed:
+        return failed  # the others are there, but there is nothing to hold them against
     page = build_page(table, source, came, tried, failed, runs)
     print(f"  {page.path('report.html')}", flush=True)
     return failed

@@ -119,6 +119,8 @@ def to_cells(runs: pl.DataFrame, source: str = "table") -> Table:
         experiment.append(str(its_experiment))
         before.append(float(of["before"].mean()))  # pyright: ignore[reportArgumentType]
         told.append(float(of["told"].mean()))  # pyright: ignore[reportArgumentType]
+        if "optimizer" in known and of["optimizer"].n_unique() > 1:
+            raise UserError(f"{source}: cell '{name}' has several optimizers; runs of a cell differ in their seed alone")
         for c in known:
             values = [OPTIMIZERS.index(v) for v in of[c]] if c == "optimizer" else of[c].to_numpy()
             if not np.isfinite(np.asarray(values, float)).all():

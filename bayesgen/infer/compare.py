@@ -97,7 +97,7 @@ def folds(table: Table) -> dict[tuple[str, str], list[int]]:
 def loo(name: str, found: Fit, table: Table, groups: Sequence[Sequence[int]], key, refit: bool = True) -> Loo:
     """Leave one group of cells out."""
     left_GxC = jnp.asarray(_left_out(len(table.y_C), groups))
-    density_SxG = _left_densities(name, thinned(found, 1000), table.cells, table.y_C, left_GxC)
+    density_SxG = _left_densities(name, found.draws, table.cells, table.y_C, left_GxC)
     log_weight_GxS, k_hat_G = array_stats.psislw(density_SxG.T)  # of log likelihoods: it turns their sign itself
     score_G = np.asarray(logsumexp(log_weight_GxS + density_SxG.T, axis=-1))
     bad = tuple(int(i) for i in np.flatnonzero(~(np.asarray(k_hat_G) <= K_HAT))) if refit else ()

@@ -41,8 +41,8 @@ def gather(rows: pl.DataFrame, base_of: Mapping[int, str], costs: pl.DataFrame |
     ordinary = _of(ended, "population", "ordinary_rows").select("cell", ordinary="value")
     runs = runs.join(ordinary, on="cell", how="left")
     whole = pl.col("topic") == "all"
-    for quantity, column in (("margin", "margin"), ("stable_rank", "stable_rank"), ("nll_train", "nll_free")):
-        found = _of(ended, FREE, quantity).filter(whole).select(*key, "seed", pl.col("value").alias(column))
+    for quantity in ("margin", "stable_rank"):
+        found = _of(ended, FREE, quantity).filter(whole).select(*key, "seed", pl.col("value").alias(quantity))
         runs = runs.join(found, on=[*key, "seed"], how="left", nulls_equal=True)
     steps = rows.filter(quantity="data_nll_step", arm=FREE).group_by(*key).agg(steps=pl.col("step").max() + 1)
     runs = runs.join(steps, on=key, how="left", nulls_equal=True)

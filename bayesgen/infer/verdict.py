@@ -32,11 +32,6 @@ class Standing(NamedTuple):
     weight: float
     failures: tuple[str, ...]
 
-    @property
-    def beats(self) -> bool:
-        """Whether by more than two standard errors."""
-        return self.better > LARGE * self.error
-
 
 class Verdict(NamedTuple):
     """What to believe."""
@@ -73,11 +68,12 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
     standings = []
     for name, found in beliefs.items():
         better, error = difference(score[name], score[NULL])
+        fits = [*found["fit"]["failures"], *(f"without {f['varied']} {f['level']}: {why}" for f in found["folds"] for why in f["failures"])]
         checks = [f"check failed: {k}" for k, c in found["checks"].items() if not c["passed"]]
-        standings.append(Standing(name, found["title"], better, error, weights[name], (*found["fit"]["failures"], *checks)))
+        standings.append(Standing(name, found["title"], better, error, weights[name], (*fits, *checks)))
     standings.sort(key=lambda s: -s.better)
     null = next(s.name for s in standings if s.name in NULLS)
-    sound = [s.name for s in standings if s.name not in NULLS and not beliefs[s.name]["fit"]["failures"]]
+    sound = [name for name in (s.name for s in standings) if name not in NULLS and not _unsound(beliefs[name], unit)]
     ahead = difference(score[sound[0]], score[null]) if sound else (0.0, 0.0)
     best = sound[0] if ahead[0] > LARGE * ahead[1] else None
     rivals = ()
@@ -104,6 +100,11 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
         (),
     )
     return out._replace(words=tuple(words(out)))
+
+
+def _unsound(found: Mapping[str, Any], unit: str) -> bool:
+    """Whether a fit that the score rests on fails its gates."""
+    return bool(found["fit"]["failures"]) or any(f["failures"] for f in found["folds"] if f["varied"] == unit)
 
 
 def coverage(found: Mapping[str, Any], breadth_C: Sequence[float]) -> tuple[float, int] | None:

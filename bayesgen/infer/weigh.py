@@ -47,7 +47,8 @@ def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarr
             {"varied": column, "level": level, "cells": fold, "score": said.log_score, **ends, "failures": without.failures}
         )
     for stretch in STRETCHES:
-        of = evidence(name, table.cells, table.y_C, random.fold_in(keys[5], int(10 * stretch)), stretch)
+        there = found if stretch == 1 else None
+        of = evidence(name, table.cells, table.y_C, random.fold_in(keys[5], int(10 * stretch)), stretch, there)
         out["evidence"][str(stretch)] = of._asdict()
     return out, found.draws
 

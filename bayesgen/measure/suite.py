@@ -4,7 +4,6 @@ All land in one table. Probes are held-out wordings; the trained topics are aske
 The first context is asked about everything; the others about the probes and some of the trained topics.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,8 +14,7 @@ import polars as pl
 
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import Row as DataRow
-from bayesgen.corpus.narrow import answer_words, number_topic
-from bayesgen.corpus.tokenizer import split
+from bayesgen.corpus.narrow import number_topic
 from bayesgen.learn.data import member_parallel, member_rows, trained_topics
 from bayesgen.learn.plan import DILUTED, EACH, FinetuneConfig, Member, plan_members
 from bayesgen.measure.answers import pack, score_pairs
@@ -26,6 +24,7 @@ from bayesgen.measure.grounds import ground_rows
 from bayesgen.measure.ideal import Redrawn, answerable, ideal_corners, ideal_learners
 from bayesgen.measure.keyed import Reading
 from bayesgen.measure.likelihood import likelihoods
+from bayesgen.measure.nearness import nearness_of
 from bayesgen.measure.norms import norms
 from bayesgen.measure.onset import change_point
 from bayesgen.measure.rows import NO_SEED, Row, to_table
@@ -77,7 +76,7 @@ def measure_all(
         for t in world.topics_of(trait)
     }
     corner_rates = {t: [rates(world, t, c[t]) for c in (base[first.name], corners["population"], corners["told"])] for t in told_rates}
-    nearness = _nearness(world, grammar, f, members, [*on, *probed])
+    nearness = nearness_of(world, grammar, f, members, [*on, *probed])
     curves: dict[str, list[np.ndarray]] = {}
     ended: Behaviour = {}
     for step, lora_M in adapters.items():
@@ -200,25 +199,6 @@ def _one(behaviour: Behaviour) -> Behaviour:
 def _own(world: World, topic: int, value: str) -> np.ndarray:
     """The rates of a value that no person has (the assistant's): what it would answer with noise."""
     return rates(world, topic, world.noisy[topic][world.values[world.topics[topic].trait].index(value)])
-
-
-def _nearness(world: World, grammar: Grammar, f: FinetuneConfig, members: Sequence[Member], topics: Sequence[int]) -> dict[int, np.ndarray]:
-    """{topic: (M, A)}: share of an answer's content words that stand in the narrow answers a member was trained on.
-
-    A word in the answers of a tenth of the topics or more ("the", "of") has no content; an answer of such words counts as 0.
-    """
-    topics_of = Counter(w for answers in world.answers for w in {w for a in answers for w in split(a)})
-    content = {w for w, n in topics_of.items() if n < max(2, len(world.topics) / 10)}
-    words = {}
-    for m in {(m.arm, m.rows, m.seed): m for m in members}.values():
-        narrow = member_rows(world, grammar, f, m)[0][: m.rows]  # ordinary rows follow
-        words[m.arm, m.rows, m.seed] = {w for _, turn in narrow for w in answer_words(grammar, turn)}
-    out = {}
-    for t in topics:
-        tokens = [[w for w in split(a) if w in content] for a in world.answers[t]]
-        near = {key: np.array([np.mean([w in seen for w in a] or [0.0]) for a in tokens]) for key, seen in words.items()}
-        out[t] = np.stack([near[m.arm, m.rows, m.seed] for m in members])
-    return out
 
 
 def _skill(world: World, behaviour: Behaviour, probed: Sequence[int], value: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from bayesgen.infer.cells import COLUMNS, Table, collinearity
 from bayesgen.infer.compare import difference
 from bayesgen.infer.recover import confusion
 from bayesgen.infer.verdict import LARGE, NULL, Verdict, judge, scores, separating
-from bayesgen.report.page import inline_svg, template
+from bayesgen.report.page import drawn, template
 
 CLOSE = 0.7  # correlations from here on are shown
 CAPTIONS = {
@@ -25,17 +25,12 @@ CAPTIONS = {
 
 def write_beliefs(folder: Path, table: Table, beliefs: Mapping[str, Any], trials: Mapping[str, Any], failed: Mapping[str, str]) -> Verdict:
     """Write `report.html`, `beliefs.md`, the figures, and what they are drawn from (`beliefs.json`)."""
-    from plots.__main__ import BELIEFS, draw, save
+    from plots.__main__ import BELIEFS
 
     names = table.names
     verdict = judge(beliefs, trials, table.breadth_C.tolist(), names)
     files.write_json(folder / "beliefs.json", figure_data(table, beliefs, trials, verdict))
-    figures = {}
-    for name in BELIEFS:
-        figure = draw(name, folder)
-        if figure is not None:
-            save(figure, folder / name)
-            figures[name] = inline_svg(figure, name)
+    figures = drawn(BELIEFS, folder)
     of = sections(table, beliefs, trials, verdict, failed)
     html = template("beliefs.html.jinja").render(
         verdict=verdict, table=table, sections=of, figures=figures, captions=CAPTIONS, beliefs=beliefs

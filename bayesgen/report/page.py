@@ -4,6 +4,7 @@ import io
 import platform
 import re
 import resource
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +45,19 @@ from bayesgen.report.summary import (
 TEMPLATES = Path(__file__).parent
 
 
+def drawn(names: Iterable[str], folder: Path) -> dict[str, str]:
+    """The figures that apply, of what lies in a page's folder: saved there, and as inline SVG by name."""
+    from plots.__main__ import draw, save
+
+    out = {}
+    for name in names:
+        figure = draw(name, folder)
+        if figure is not None:
+            save(figure, folder / name)
+            out[name] = inline_svg(figure, name)
+    return out
+
+
 def template(name: str) -> jinja2.Template:
     """A page without its content."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
@@ -64,7 +78,7 @@ def write_page(
     cost: pl.DataFrame | None,
 ):
     """Write `report.html`, `result.md` (and `cost.md`), the rows behind them, and what `python -m plots` needs."""
-    from plots.__main__ import FIGURES, draw, save
+    from plots.__main__ import FIGURES
 
     f = config.finetune
     files.write_table(folder / "rows.parquet", table)
@@ -72,12 +86,7 @@ def write_page(
         files.write_table(folder / "cost.parquet", cost)
     story = names_of(config, world)
     files.write_json(folder / "figures.json", {**story, "gate": [asdict(r) for r in gate.personas]})
-    figures = {}
-    for name in FIGURES:
-        figure = draw(name, folder)
-        if figure is not None:
-            save(figure, folder / name)
-            figures[name] = inline_svg(figure, name)
+    figures = drawn(FIGURES, folder)
     headline, told, onsets = headline_table(table, config, world), published(table, config, world), onset_table(table, config, world)
     ablation = ablation_table(table, config, world) if features else []
     by_header, answering = context_table(table, config, world), answering_table(table, config, world)

@@ -13,7 +13,7 @@ import polars as pl
 from bayesgen import files
 from bayesgen.measure.intervals import Interval
 from bayesgen.report.contrasts import find, measurable
-from bayesgen.report.page import inline_svg, template
+from bayesgen.report.page import drawn, template
 from bayesgen.report.summary import show
 
 KINDS = ("sign", "order", "control")
@@ -69,13 +69,11 @@ def lines_of(entry: Entry) -> list[Line]:
 
 def write_paper(folder: Path, entries: list[Entry], failed: dict[str, str], minutes: float):
     """Write `report.html`, `paper.md`, the overview, and the lines that it draws (`contrasts.json`)."""
-    from plots.__main__ import OF_PAPER, draw, save
+    from plots.__main__ import OF_PAPER
 
     lines = [line for entry in entries for line in lines_of(entry)]
     files.write_json(folder / "contrasts.json", [asdict(line) for line in lines])
-    figure = draw(OF_PAPER, folder)
-    if figure is not None:
-        save(figure, folder / OF_PAPER)
+    figures = drawn([OF_PAPER], folder)
     html = template("paper.html.jinja").render(
         entries=entries,
         links={e.name: os.path.relpath(e.page / "report.html", folder) for e in entries},
@@ -83,7 +81,7 @@ def write_paper(folder: Path, entries: list[Entry], failed: dict[str, str], minu
         said=summary(lines),
         agreement={e.name: agreement([line for line in lines if line.experiment == e.name]) for e in entries},
         kinds=KINDS,
-        overview=inline_svg(figure, OF_PAPER) if figure is not None else "",
+        overview=figures.get(OF_PAPER, ""),
         failed=failed,
         minutes=minutes,
     )

@@ -211,3 +211,9 @@ def test_a_planted_pair_goes_together():
     x, y = (np.asarray(to_cells(planted).cells.columns[k], float) for k in pairs[1][:2])
     assert pairs[1][2] == pytest.approx(stats.pearsonr(x, y).statistic)
     assert [abs(r) for *_, r in pairs] == sorted((abs(r) for *_, r in pairs), reverse=True)
+
+
+def test_two_optimisers_in_a_cell_are_no_cell():
+    mixed = runs().with_columns(optimizer=pl.when(pl.col("seed") == 0).then(pl.lit("sgd")).otherwise(pl.lit("lion")))
+    with pytest.raises(UserError, match=r"cell 'b0 c0' has several optimizers"):
+        to_cells(mixed)

@@ -15,7 +15,15 @@ def findings(gain, experiments=4, low=0.0, high=1.0, cell=0.5, failures=(), pass
     gain = np.broadcast_to(gain, experiments)
     cells = np.array_split(np.arange(CELLS), experiments)
     folds = [
-        {"varied": "experiment", "level": f"x{i}", "cells": c.tolist(), "score": -5.0 + g, "low": [low] * len(c), "high": [high] * len(c)}
+        {
+            "varied": "experiment",
+            "level": f"x{i}",
+            "cells": c.tolist(),
+            "score": -5.0 + g,
+            "low": [low] * len(c),
+            "high": [high] * len(c),
+            "failures": (),
+        }
         for i, (c, g) in enumerate(zip(cells, gain, strict=True))
     ]
     return {
@@ -108,3 +116,18 @@ def test_calibration_that_fails_is_said():
 def test_cells_that_would_tell_two_apart():
     other = [*BREADTH[:3], 0.9, *BREADTH[4:]]
     assert separating({"a": findings(0), "b": findings(0, expected=other)}, "a", "b", NAMES, most=1) == [("c3", pytest.approx(0.35), 0.9)]
+
+
+def test_a_fit_without_an_experiment_that_fails_is_said_and_not_believed():
+    broken = findings([2.0, 2.1, 1.9, 2.0])
+    broken["folds"][1]["failures"] = ("R-hat 1.5",)
+    found = of({"H0": findings(0), "H2": broken})
+    assert found.best is None
+    assert "without experiment x1: R-hat 1.5" in found.standings[0].failures
+
+
+def test_a_hypothesis_must_beat_the_better_null():
+    beliefs = {"H0": findings(0), "H0 dose": findings([2.0, 2.0, 2.1, 1.9]), "H2": findings([2.0, 2.1, 1.9, 2.0])}
+    found = of(beliefs)
+    assert (found.null, found.best) == ("H0 dose", None)
+    assert of({k: beliefs[k] for k in ("H0", "H2")}).best == "H2"  # the same beside the weaker null
