@@ -161,7 +161,7 @@ def words(v: Verdict) -> list[str]:
     if v.coverage:
         share, count = v.coverage
         fits = (
-            "as it should" if COVERED[0] <= share <= COVERED[1] else f"which is not between {COVERED[0]:.0%} and {COVERED[1]:.0%}: FAILED"
+            "as they should" if COVERED[0] <= share <= COVERED[1] else f"which is not between {COVERED[0]:.0%} and {COVERED[1]:.0%}: FAILED"
         )
         out.append(f"{PROBABILITY:.0%} intervals held {share:.0%} of {count} cells left out, {fits}.")
     weak = [k for k, x in v.recovered.items() if x < TOLD_APART]
