@@ -1,6 +1,7 @@
 """A tiny world, small enough to enumerate, shared by the suite."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadFileScheduling
 
     return LoadFileScheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays_open():
+    """Pyplot keeps what is drawn until it is closed, and warns of more than twenty: a test's are its own."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 def tiny_config(**changes) -> WorldConfig:

@@ -47,6 +47,8 @@ TEMPLATES = Path(__file__).parent
 
 def drawn(names: Iterable[str], folder: Path) -> dict[str, str]:
     """The figures that apply, of what lies in a page's folder: saved there, and as inline SVG by name."""
+    import matplotlib.pyplot as plt
+
     from plots.__main__ import draw, save
 
     out = {}
@@ -55,6 +57,7 @@ def drawn(names: Iterable[str], folder: Path) -> dict[str, str]:
         if figure is not None:
             save(figure, folder / name)
             out[name] = inline_svg(figure, name)
+            plt.close(figure)  # pyplot would keep it, and a process draws many
     return out
 
 
