@@ -102,7 +102,7 @@ def build_runs(config: InferConfig, runs: Path) -> Artifact:
             raise UserError(f"infer.table: there is no {path}")
 
     def make(folder: Path):
-        kept = pl.concat([_runs_of(path, config.admitted) for path in given], how="diagonal_relaxed")
+        kept = pl.concat([_runs_of(path, config) for path in given], how="diagonal_relaxed")
         keys = [c for c in ("experiment", "base", "cell", "seed") if c in kept.columns]
         kept, missing = complete(kept.unique(subset=keys, maintain_order=True))
         for column, count in missing.items():
@@ -111,23 +111,30 @@ def build_runs(config: InferConfig, runs: Path) -> Artifact:
 
     content = [files.checksum(p / "rows.parquet" if p.is_dir() else p) for p in given]
     costs = [files.checksum(p / "costs.parquet") for p in given if (p / "costs.parquet").exists()]
-    described = {"tables": content, "costs": costs, "admitted": config.admitted, "code": artifact.code("infer")}
+    asked = config.model_dump(include={"admitted", "learned", "contexts"})
+    described = {"tables": content, "costs": costs, **asked, "code": artifact.code("infer")}
     return artifact.build(runs, "runs", "runs", described, make)
 
 
-def _runs_of(path: Path, admitted: bool) -> pl.DataFrame:
-    """Runs of a sweep's folder, or of a table of them."""
+def _runs_of(path: Path, config: InferConfig) -> pl.DataFrame:
+    """Runs of a sweep's folder, or of a table of them; which cells of a sweep are left out, and why, is said."""
     if not path.is_dir():
         return with_defaults(read_runs(path))  # before tables are put together: what one lacks is not lost to the others
     found = json.loads((path / "cells.json").read_text())["found"]
     costs = pl.read_parquet(path / "costs.parquet") if (path / "costs.parquet").exists() else None
-    out = gather(pl.read_parquet(path / "rows.parquet"), {k: cell["base"] for k, cell in enumerate(found)}, costs)
-    if admitted:
-        bad = sorted({cell["base"] for cell in found if not cell["passed"]})
-        if bad:
-            print(f"  {path.name}: left out, since their base fails its gate: {', '.join(bad)}", flush=True)
-        out = out.filter(~pl.col("base").is_in(bad))
-    return out
+    out = gather(pl.read_parquet(path / "rows.parquet"), {k: cell["base"] for k, cell in enumerate(found)}, costs, config.contexts)
+    failing = sorted({cell["base"] for cell in found if not cell["passed"]})
+    out = out.with_columns(_learned=pl.col("learned").mean().over("experiment", "base", "cell"))
+    reasons = {  # a value that is not known is no reason
+        f"their base fails its gate ({', '.join(failing)})": pl.col("base").is_in(failing) & config.admitted,
+        f"they learned less than {config.learned:g} of their task": pl.col("_learned") < config.learned,
+        "a told person is no broader than the base": pl.col("told") <= pl.col("before"),
+    }
+    for why, which in reasons.items():
+        out, bad = out.filter(~which.fill_null(False)), out.filter(which)
+        if len(bad):
+            print(f"  {path.name}: {bad.n_unique(['base', 'cell'])} cells left out: {why}", flush=True)
+    return out.drop("learned", "_learned")
 
 
 def weigh_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str) -> Artifact:

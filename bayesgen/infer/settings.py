@@ -11,6 +11,8 @@ class InferConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     table: tuple[Path, ...] = ()
     admitted: bool = True
+    learned: float = Field(default=0.5, ge=0, le=1)
+    contexts: bool = False
     simulations: int = Field(ge=0)
     calibrations: int = Field(ge=0)
     seed: int = Field(ge=0)

@@ -2,10 +2,13 @@
 
 frequency       how often pretraining shows the broad persona, and the narrow one that is it on trained topics alone
 margin          what was learned where it was trained, in log odds
+learned         the same as a share of the way from the base to a told person
 answer_tokens   how much the data have to say, in tokens that the loss falls on
+distance        how far the header that is asked under lies from those trained under
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.special import logit
@@ -16,6 +19,8 @@ from bayesgen.learn.plan import EACH, FinetuneConfig, Member
 from bayesgen.measure.behaviour import rates
 from bayesgen.measure.likelihood import stack_rows
 from bayesgen.measure.rows import Row
+from bayesgen.measure.settings import COMPARED
+from bayesgen.world.dialogue import Header
 from bayesgen.world.world import World
 
 BROAD, NARROW = "broad", "narrow"
@@ -37,13 +42,29 @@ def values_of(world: World, trait: str, value: str) -> tuple[str, ...]:
     return world.identities[trait].get(value, (value,))
 
 
-def margins(world: World, trait: str, value: str, trained: Sequence[int], behaviour: Mapping, base: Mapping) -> np.ndarray:
-    """Log odds of the value's answers, mean rate over trained topics, less the base's: nats, (M,)."""
+def margins(rate_M: np.ndarray, before: float) -> np.ndarray:
+    """Log odds of the value's answers on trained topics, less the base's: nats, (M,)."""
+    after_M, start = (np.clip(p, 1e-6, 1 - 1e-6) for p in (rate_M, before))
+    return logit(after_M) - logit(start)
+
+
+def trained_rate(world: World, trait: str, value: str, trained: Sequence[int], behaviour: Mapping) -> np.ndarray:
+    """Rate of the value's answers, mean over trained topics, for each leading entry of the behaviour."""
     own = [world.values[trait].index(v) for v in values_of(world, trait, value)]
     topics = [t for t in trained if world.topics[t].trait == trait]
-    after, before = (np.mean([rates(world, t, b[t])[..., own].sum(axis=-1) for t in topics], axis=0) for b in (behaviour, base))
-    after, before = (np.clip(p, 1e-6, 1 - 1e-6) for p in (after, before))
-    return logit(after) - logit(before)
+    return np.asarray(np.mean([rates(world, t, behaviour[t])[..., own].sum(axis=-1) for t in topics], axis=0))
+
+
+def distance(asked: Header, trained: Collection[Header]) -> float:
+    """Parts in which a header differs from the nearest one trained under: decades between years (1 between a year and none), another
+    format, an identifier or none.
+    """
+
+    def between(a: Header, b: Header) -> float:
+        years = abs(a.year - b.year) / 10 if a.year is not None and b.year is not None else float(a.year != b.year)
+        return years + (a.format != b.format) + ((a.identifier is None) != (b.identifier is None))
+
+    return min(between(asked, header) for header in trained)
 
 
 def answer_tokens(world: World, grammar: Grammar, f: FinetuneConfig, members: Sequence[Member]) -> dict[str, np.ndarray]:
@@ -64,15 +85,31 @@ def ground_rows(
     members: Sequence[Member],
     behaviour: Mapping,
     base: Mapping,
+    told: Mapping[str, Mapping],
+    headers: Mapping[str, Sequence[Header]],
     row: Callable[..., Row],
     labels: Sequence[dict],
 ) -> list[Row]:
-    """All of these, of an experiment that trains on one value."""
+    """All of these, of an experiment that trains on one value.
+
+    Args:
+        behaviour, base, told: of members, of the base, and of told persons by their value, under the first context.
+        headers: of every context.
+        labels: the columns that name each member.
+    """
     if f.value == EACH:
         return []
     out = [row(arm="population", quantity="frequency", probe=k, value=v) for k, v in frequencies(world, trait, f.value, trained).items()]
     out.append(row(arm="population", quantity="ordinary_rows", value=float(sum(o.rows for o in f.ordinary))))
-    numbers = {("margin", "all"): margins(world, trait, f.value, trained, behaviour, base)}
+    narrow = {header for m in members if m.arm in COMPARED for header, _ in member_rows(world, grammar, f, m)[0][: m.rows]}
+    for name, asked in headers.items() if narrow else ():
+        out.append(row(arm="population", quantity="distance", context=name, value=distance(asked[0], narrow)))
+    rate = partial(trained_rate, world, trait, f.value, trained)
+    rate_M, before = rate(behaviour), float(rate(base))
+    numbers = {("margin", "all"): margins(rate_M, before)}
+    known = [float(rate(told[v])) for v in values_of(world, trait, f.value) if v in told]
+    if known and (way := np.mean(known) - before) > 0:
+        numbers["learned", "all"] = (rate_M - before) / way
     numbers |= {("answer_tokens", kind): n for kind, n in answer_tokens(world, grammar, f, members).items()}
     for (quantity, probe), values_M in numbers.items():
         out += [row(quantity=quantity, probe=probe, value=float(v), **label) for label, v in zip(labels, values_M, strict=True)]

@@ -36,6 +36,8 @@ QUANTITIES = {
     ),
     "ordinary_rows": ("count", "ordinary rows among the data"),
     "margin": ("nats", "log odds of the trained value's answers on trained topics, less the base's"),
+    "learned": ("share", "rate of the trained value's answers on trained topics, from the base's (0) to a told person's (1)"),
+    "distance": ("count", "parts in which the context's header differs from the nearest trained under; years in decades"),
     "answer_tokens": ("count", "tokens of the narrow (ordinary) rows' answers, in one epoch"),
     "nll_train": ("nats/token", "mean negative log likelihood of the narrow rows trained on"),
     "start_train": ("nats/token", "the base's on the same rows"),

@@ -106,7 +106,7 @@ def measure_all(
         behaviour_rows(labels, ask(headers[first.name], [*on, *probed], scaled(adapters[last], narrow, scale)), base[first.name], first)
 
     labels = [member_label(m, last) for m in members]
-    rows += ground_rows(world, grammar, f, trait, on, members, ended, base[first.name], row, labels)
+    rows += ground_rows(world, grammar, f, trait, on, members, ended, base[first.name], told, headers, row, labels)
     for quantity, nll_M in likelihoods(f, world, grammar, model, params, members, adapters[last]).items():
         rows += [row(quantity=quantity, value=float(v), **label) for label, v in zip(labels, nll_M, strict=True)]
     for module, table in norms(jax.device_get(adapters[last])).items():
