@@ -18,7 +18,7 @@ from bayesgen.artifact import Artifact
 from bayesgen.errors import UserError
 from bayesgen.infer.cells import Table, collinearity, read_runs, to_cells, with_defaults
 from bayesgen.infer.fit import Fit
-from bayesgen.infer.gather import complete, gather
+from bayesgen.infer.gather import by_base, complete, gather, named
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.settings import InferConfig
 from bayesgen.infer.verdict import NULL
@@ -102,7 +102,8 @@ def build_runs(config: InferConfig, runs: Path) -> Artifact:
             raise UserError(f"infer.table: there is no {path}")
 
     def make(folder: Path):
-        kept = pl.concat([_runs_of(path, config) for path in given], how="diagonal_relaxed")
+        costs = _costs_of(given)
+        kept = pl.concat([_runs_of(path, config, costs) for path in given], how="diagonal_relaxed")
         keys = [c for c in ("experiment", "base", "cell", "seed") if c in kept.columns]
         kept, missing = complete(kept.unique(subset=keys, maintain_order=True))
         for column, count in missing.items():
@@ -116,13 +117,26 @@ def build_runs(config: InferConfig, runs: Path) -> Artifact:
     return artifact.build(runs, "runs", "runs", described, make)
 
 
-def _runs_of(path: Path, config: InferConfig) -> pl.DataFrame:
+def _found(path: Path) -> list[dict[str, Any]]:
+    return json.loads((path / "cells.json").read_text())["found"]
+
+
+def _bases(path: Path) -> dict[int, str]:
+    return {k: cell["base"] for k, cell in enumerate(_found(path))}
+
+
+def _costs_of(given: Sequence[Path]) -> pl.DataFrame | None:
+    """What was measured of any base counts for all sweeps on it."""
+    of = [named(pl.read_parquet(p / "costs.parquet"), _bases(p)) for p in given if (p / "costs.parquet").exists()]
+    return by_base(pl.concat(of, how="diagonal_relaxed")) if of else None
+
+
+def _runs_of(path: Path, config: InferConfig, costs: pl.DataFrame | None) -> pl.DataFrame:
     """Runs of a sweep's folder, or of a table of them; which cells of a sweep are left out, and why, is said."""
     if not path.is_dir():
         return with_defaults(read_runs(path))  # before tables are put together: what one lacks is not lost to the others
-    found = json.loads((path / "cells.json").read_text())["found"]
-    costs = pl.read_parquet(path / "costs.parquet") if (path / "costs.parquet").exists() else None
-    out = gather(pl.read_parquet(path / "rows.parquet"), {k: cell["base"] for k, cell in enumerate(found)}, costs, config.contexts)
+    found = _found(path)
+    out = gather(pl.read_parquet(path / "rows.parquet"), _bases(path), costs, config.contexts)
     failing = sorted({cell["base"] for cell in found if not cell["passed"]})
     out = out.with_columns(_learned=pl.col("learned").mean().over("experiment", "base", "cell"))
     reasons = {  # a value that is not known is no reason

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import current_process
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
@@ -31,6 +32,7 @@ from bayesgen.measure.excess import Excess, corpus_excess
 from bayesgen.measure.features import feature_analysis
 from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate
 from bayesgen.measure.rows import Row, to_table
+from bayesgen.measure.settings import CostPart
 from bayesgen.measure.suite import measure_all
 from bayesgen.processes import Named, dealt, workers
 from bayesgen.report.page import write_page
@@ -201,7 +203,7 @@ def build_page(setup: Setup, gate: Artifact, rows: Artifact, costs: dict[str, Ar
         samples = json.loads(rows.path("samples.json").read_text())
         features = json.loads(rows.path("features.json").read_text()) if setup.config.measure.features else None
         tables = [pl.read_parquet(found.path("rows.parquet")).with_columns(part=pl.lit(part)) for part, found in costs.items()]
-        cost = pl.concat(tables) if tables else None
+        cost = pl.concat(tables) if set(costs) == set(get_args(CostPart)) else None  # a section on parts of them would mislead
         write_page(folder, setup.config, setup.world, table, samples, *load_gate(gate), story, features, cost)
 
     asked = [c.model_dump(mode="json") for c in setup.config.contrasts]

@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 
 def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Part]:
-    """The parts.
+    """The parts that are asked for.
 
     Args:
         every: the experiment's own solutions.
@@ -45,7 +45,7 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Part]:
     def part(rows: Callable[[], list[Row]], *settings: str) -> Part:
         return Part(rows, c.model_dump(mode="json", include=set(settings)))
 
-    return {  # long ones first: they are dealt out to processes
+    every_part = {  # long ones first: they are dealt out to processes
         "coefficient": part(lambda: coefficient_rows(fewer, c.chain, c.tie), "sampled", "chain", "tie"),
         "evidence": part(lambda: evidence_rows(fewer, c.bridge), "sampled", "bridge"),
         "significance": part(lambda: significance_rows(few, c.documents, c.draws), "seeds", "documents", "draws"),
@@ -57,3 +57,4 @@ def parts(every: Subject, c: CostConfig, trained: Trained) -> dict[str, Part]:
         "rays": part(lambda: ray_rows(every, c.scales), "scales"),
         "noise": part(lambda: noise_rows(few, c.noise, c.draws), "seeds", "noise", "draws"),
     }
+    return {name: of for name, of in every_part.items() if name in c.parts}

@@ -65,11 +65,11 @@ class Evidence(NamedTuple):
 
 def foretell(name: str, found: Fit, cells: Cells, y_C: Float[Any, " C"], out: Sequence[int]) -> Foretold:
     """Cells `out`, of which `found` knows nothing, given all others."""
-    mean_SxC, variance_SxC = _given_others(name, thinned(found), cells, y_C, tuple(out))
+    mean_SxC, variance_SxC = given_others(name, thinned(found), cells, y_C, tuple(out))
     m, v = mean_SxC[:, list(out)], variance_SxC[:, list(out)]
     left = jnp.asarray(_left_out(len(y_C), [out]))
     score = float(logsumexp(_left_densities(name, thinned(found), cells, y_C, left)[:, 0]) - np.log(len(m)))
-    ends = [[_quantile(q, m[:, i], v[:, i]) for i in range(len(out))] for q in (0.5, 0.5 - PROBABILITY / 2, 0.5 + PROBABILITY / 2)]
+    ends = [[quantile(q, m[:, i], v[:, i]) for i in range(len(out))] for q in (0.5, 0.5 - PROBABILITY / 2, 0.5 + PROBABILITY / 2)]
     return Foretold(score, *(expit(np.array(e)) for e in ends))
 
 
@@ -197,7 +197,7 @@ def thinned(found: Fit, most: int = THINNED) -> dict[str, np.ndarray]:
     return {k: v[some] for k, v in found.draws.items()}
 
 
-def _given_others(name: str, draws: Mapping[str, np.ndarray], cells: Cells, y_C, out: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def given_others(name: str, draws: Mapping[str, np.ndarray], cells: Cells, y_C, out: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance (S, C) of what is measured of the cells `out`, given the other cells."""
     mean_SxC = means_of(name)(cells, _jax(draws))
     spread = {k: jnp.asarray(draws[k]) for k in SPREADS}
@@ -259,11 +259,11 @@ def _densities(mean_SxC, spread, cells: Cells, y_C, left_GxC):
     return jax.lax.map(one, (mean_SxC, spread))
 
 
-def _quantile(q: float, mean_S: np.ndarray, variance_S: np.ndarray) -> float:
-    """Of a mixture of normals."""
+def quantile(q: float, mean_S: np.ndarray, variance_S: np.ndarray, weight_S: np.ndarray | None = None) -> float:
+    """Of a mixture of normals, of equal weights unless they are given (sum 1)."""
     sd = np.sqrt(variance_S)
     ends = (mean_S - 8 * sd).min(), (mean_S + 8 * sd).max()
-    return _root(lambda x: stats.norm.cdf(x, mean_S, sd).mean() - q, *ends)
+    return _root(lambda x: np.average(stats.norm.cdf(x, mean_S, sd), weights=weight_S) - q, *ends)
 
 
 def _root(of, low: float, high: float) -> float:

@@ -16,11 +16,11 @@ from numpyro.infer import NUTS, init_to_median
 from numpyro.infer.util import initialize_model
 from numpyro.primitives import Messenger
 
-from bayesgen.infer.hypotheses import HYPOTHESES, Cells
+from bayesgen.infer.hypotheses import HYPOTHESES, PARTS, Cells
 
 R_HAT, EFFECTIVE = 1.01, 400  # gates: the worst split R-hat, the fewest effective draws
 WARMUP, DRAWS, CHAINS = 700, 750, 4
-DERIVED = ("mean",)  # of parameters and design; worked out anew where it is wanted
+DERIVED = ("mean", *PARTS)  # of parameters and design; worked out anew where it is wanted
 
 
 class Fit(NamedTuple):
@@ -102,14 +102,20 @@ def _walks(name: str):
 
 
 @cache
-def means_of(name: str):
-    """A jitted function (cells, {parameter: (S, ...)}) -> (S, C): what a hypothesis expects in every cell, in log odds."""
+def derived_of(name: str):
+    """A jitted function (cells, {parameter: (S, ...)}) -> {name: (S, C)}: the parts of eta and the `mean`, all in log odds."""
 
-    def mean(cells: Cells, draw: dict[str, Array]) -> Array:
+    def derived(cells: Cells, draw: dict[str, Array]) -> dict[str, Array]:
         seeded = numpyro.handlers.seed(numpyro.handlers.substitute(HYPOTHESES[name].model, draw), random.key(0))
-        return numpyro.handlers.trace(seeded).get_trace(cells)["mean"]["value"]
+        trace = numpyro.handlers.trace(seeded).get_trace(cells)
+        return {k: jnp.broadcast_to(trace[k]["value"], cells.before_C.shape) for k in DERIVED if k in trace}
 
-    return jax.jit(jax.vmap(mean, (None, 0)))
+    return jax.jit(jax.vmap(derived, (None, 0)))
+
+
+def means_of(name: str):
+    """A function (cells, {parameter: (S, ...)}) -> (S, C): what a hypothesis expects in every cell, in log odds."""
+    return lambda cells, draws: derived_of(name)(cells, draws)["mean"]
 
 
 @cache

@@ -25,22 +25,29 @@ def gather(rows: pl.DataFrame, base_of: Mapping[int, str], costs: pl.DataFrame |
     Args:
         rows: of a sweep, with the column `cell`.
         base_of: a name for the base of each of its cells.
-        costs: what solutions cost, if it was measured, with the column `cell`.
+        costs: what solutions cost on each base (`by_base`), if it was measured on any.
         contexts: a cell for every context that was followed, and not for the first alone.
     """
+    runs = trained(rows, base_of).join(solutions(rows, base_of, costs, contexts), on=[*KEY, "context"], how="inner", nulls_equal=True)
+    several = [*(k for k in SETTINGS if runs[k].n_unique() > 1), *(["context"] if contexts else [])]
+    return runs.with_columns(cell=spelt(pl.col("run"), several)).drop("run", "context")
+
+
+def spelt(first: pl.Expr, columns: Sequence[str]) -> pl.Expr:
+    """A name for a cell: something it begins with, and its level in some columns."""
+    return pl.concat_str(first, *(pl.format(f"{k} {{}}", pl.col(k)) for k in columns), separator=", ")
+
+
+def trained(rows: pl.DataFrame, base_of: Mapping[int, str]) -> pl.DataFrame:
+    """How broad every training on the data as they are went, in every context that was followed, and what it `learned` of its task."""
     ended = _ended(rows, base_of)
-    runs = _of(ended, FREE, "skill").select(*KEY, "run", "seed", "context", breadth="value")
-    runs = runs.join(_asked(ended, contexts), on=["cell", "context"])
+    runs = _of(ended, FREE, "skill").select(*KEY, "context", "run", "seed", breadth="value")
     learned = _of(ended, FREE, "learned").select(*KEY, "seed", learned="value")
-    runs = runs.join(learned, on=[*KEY, "seed"], how="left", nulls_equal=True)
-    runs = runs.join(solutions(rows, base_of, costs), on=KEY, how="left", nulls_equal=True)
-    several = [k for k in SETTINGS if runs[k].n_unique() > 1] + ["context"] * contexts
-    name = pl.concat_str("run", *(pl.format(f"{k} {{}}", pl.col(k)) for k in several), separator=", ")
-    return runs.with_columns(cell=name).drop("run", "context")
+    return runs.join(learned, on=[*KEY, "seed"], how="left", nulls_equal=True)
 
 
-def solutions(rows: pl.DataFrame, base_of: Mapping[int, str], costs: pl.DataFrame | None = None) -> pl.DataFrame:
-    """What hypotheses go by, a line a setting: nothing of it is of a training on the data as they are."""
+def solutions(rows: pl.DataFrame, base_of: Mapping[int, str], costs: pl.DataFrame | None = None, contexts: bool = False) -> pl.DataFrame:
+    """What hypotheses go by, a line a setting (and context): nothing of it is of a training on the data as they are."""
     ended = _ended(rows, base_of)
     both = ended.filter(pl.col("arm").is_in([NARROW, BROAD]))
     whole = pl.col("topic") == "all"
@@ -49,15 +56,41 @@ def solutions(rows: pl.DataFrame, base_of: Mapping[int, str], costs: pl.DataFram
         share = _of(ended, "population", "frequency", probe=probe).select("cell", pl.col("value").alias(f"frequency_{probe}"))
         out = out.join(share, on="cell", how="left")
     out = out.join(_of(ended, "population", "ordinary_rows").select("cell", ordinary="value"), on="cell", how="left")
-    steps = _named(rows, base_of).filter(quantity="data_nll_step", arm=BROAD).group_by(KEY).agg(steps=pl.col("step").max() + 1)
+    steps = named(rows, base_of).filter(quantity="data_nll_step", arm=BROAD).group_by(KEY).agg(steps=pl.col("step").max() + 1)
     of = [steps, _evidence(ended)]
     of += [_mean(both.filter(whole, quantity=quantity), quantity) for quantity in ("margin", "stable_rank")]
     of += [_mean(_of(ended, arm, norm).filter(whole), f"{norm}_{arm}") for arm in (NARROW, BROAD) for norm in NORMS]
     for column in of:
         out = out.join(column, on=KEY, how="left", nulls_equal=True)
     if costs is not None:
-        out = out.join(_costs(_named(costs, base_of)), on=["experiment", "base"], how="left")
-    return out
+        out = out.join(costs, on=["experiment", "base"], how="left")
+    return out.join(_asked(ended, contexts), on="cell", how="inner")
+
+
+def by_base(costs: pl.DataFrame) -> pl.DataFrame:
+    """What is a matter of base and data, a line a base: from the costs of solutions, with the column `base`. What nobody measured is no
+    column.
+    """
+    key = ["experiment", "base"]
+    out = costs.select(key).unique()
+    for arm in (NARROW, BROAD):
+        found = {
+            "bits": _of(costs, FREE, "bits", probe=f"{arm} continuation"),
+            "llc": _of(costs, arm, "llc"),
+            "function": _of(costs, arm, "function_norm"),
+        }
+        for column, of in found.items():
+            out = out.join(_mean(of, f"{column}_{arm}", key), on=key, how="left")
+    first = _of(costs, FREE, "one_step", probe="Adam")
+    by = {topic: _mean(first.filter(topic=topic), topic, key) for topic in (PROBES, TRAINED)}
+    ratio = by[PROBES].join(by[TRAINED], on=key).select(*key, transfer=pl.col(PROBES) / pl.col(TRAINED))
+    out = out.join(ratio, on=key, how="left")
+    return out.drop([c for c in out.columns if out[c].null_count() == len(out)])
+
+
+def named(table: pl.DataFrame, base_of: Mapping[int, str]) -> pl.DataFrame:
+    """With the name of each sweep cell's base."""
+    return table.with_columns(base=pl.col("cell").replace_strict(base_of, return_dtype=pl.String))
 
 
 def complete(runs: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -66,12 +99,8 @@ def complete(runs: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     return runs.drop(missing), missing
 
 
-def _named(table: pl.DataFrame, base_of: Mapping[int, str]) -> pl.DataFrame:
-    return table.with_columns(base=pl.col("cell").replace_strict(base_of, return_dtype=pl.String))
-
-
 def _ended(rows: pl.DataFrame, base_of: Mapping[int, str]) -> pl.DataFrame:
-    return at_the_end(_named(rows, base_of))
+    return at_the_end(named(rows, base_of))
 
 
 def _asked(ended: pl.DataFrame, contexts: bool) -> pl.DataFrame:
@@ -101,22 +130,3 @@ def _evidence(ended: pl.DataFrame) -> pl.DataFrame:
         joined = tokens.join(nll[NARROW], on=KEY, nulls_equal=True).join(nll[BROAD], on=KEY, nulls_equal=True)
         parts.append(joined.select(*KEY, evidence=pl.col("tokens") * (pl.col(NARROW) - pl.col(BROAD))))
     return pl.concat(parts).group_by(KEY).agg(pl.col("evidence").sum())
-
-
-def _costs(costs: pl.DataFrame) -> pl.DataFrame:
-    """What is a matter of base and data, a line a base."""
-    key = ["experiment", "base"]
-    out = costs.select(key).unique()
-    for arm in (NARROW, BROAD):
-        found = {
-            "bits": _of(costs, FREE, "bits", probe=f"{arm} continuation"),
-            "llc": _of(costs, arm, "llc"),
-            "function": _of(costs, arm, "function_norm"),
-        }
-        for column, of in found.items():
-            out = out.join(_mean(of, f"{column}_{arm}", key), on=key, how="left")
-    first = _of(costs, FREE, "one_step", probe="Adam")
-    by = {topic: _mean(first.filter(topic=topic), topic, key) for topic in (PROBES, TRAINED)}
-    ratio = by[PROBES].join(by[TRAINED], on=key).select(*key, transfer=pl.col(PROBES) / pl.col(TRAINED))
-    out = out.join(ratio, on=key, how="left")
-    return out.drop([c for c in out.columns if out[c].null_count() == len(out)])

@@ -13,7 +13,7 @@ the breadth that is observed is an exact probability and no count, so its log od
 be beta-binomial; a table of counts is turned into log odds (`cells`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +24,8 @@ from jax.scipy.special import logit
 from jaxtyping import Array, Float, Int
 
 from bayesgen.infer.nested import Nested
+
+PARTS = ("constant", "prior", "likelihood", "complexity", "dose", "sharing", "mixing", "context", "path", "seeds")  # of eta
 
 
 class Cells(NamedTuple):
@@ -56,7 +58,7 @@ def h0(cells: Cells, y=None):
 
     eta = a
     """
-    observe(cells, intercept(), y)
+    observe(cells, {"constant": intercept()}, y)
 
 
 def h0_dose(cells: Cells, y=None):
@@ -66,8 +68,8 @@ def h0_dose(cells: Cells, y=None):
     """
     c = cells.columns
     by = [draw(f"b_{name}", dist.Normal(0, 1)) for name in ("rows", "steps", "margin")]
-    eta = intercept() + by[0] * jnp.log(c["rows"] / 100) + by[1] * jnp.log(c["steps"] / 100) + by[2] * c["margin"]
-    observe(cells, eta, y)
+    dose = by[0] * jnp.log(c["rows"] / 100) + by[1] * jnp.log(c["steps"] / 100) + by[2] * c["margin"]
+    observe(cells, {"constant": intercept(), "dose": dose}, y)
 
 
 def h1_saturated(cells: Cells, y=None):
@@ -75,7 +77,7 @@ def h1_saturated(cells: Cells, y=None):
 
     eta = log f_B - log(f_N + f_0),    log10 f_0 ~ N(-3, 1)
     """
-    observe(cells, log_prior_odds(cells), y)
+    observe(cells, {"prior": log_prior_odds(cells)}, y)
 
 
 def h2_frequency(cells: Cells, y=None):
@@ -85,7 +87,7 @@ def h2_frequency(cells: Cells, y=None):
     w ~ HalfNormal(1), log10 f_0 ~ N(-3, 1), beta ~ HalfNormal(.1) a nat
     """
     w = draw("w", dist.HalfNormal(1.0))
-    observe(cells, intercept() + w * log_prior_odds(cells) + tempered(cells), y)
+    observe(cells, {"constant": intercept(), "prior": w * log_prior_odds(cells), "likelihood": tempered(cells)}, y)
 
 
 def h3_code_length(cells: Cells, y=None):
@@ -99,7 +101,8 @@ def h3_code_length(cells: Cells, y=None):
     b, g = draw("b", dist.Beta(1.0, 3.0)), draw("g", dist.HalfNormal(1.0))
     d = draw("d", dist.Uniform(0.0, 1.0))
     complexity = jnp.log(2.0) * (c["bits_narrow"] ** b - c["bits_broad"] ** b)
-    observe(cells, intercept() + complexity + g * c["rows"] ** -d * c["evidence"], y)
+    likelihood = g * c["rows"] ** -d * c["evidence"]
+    observe(cells, {"constant": intercept(), "complexity": complexity, "likelihood": likelihood}, y)
 
 
 def h4_frobenius(cells: Cells, y=None):
@@ -136,7 +139,8 @@ def h5_free_energy(cells: Cells, y=None):
     """
     col = cells.columns
     c = draw("c", dist.HalfNormal(1.0))
-    observe(cells, intercept() + tempered(cells) + c * (col["llc_narrow"] - col["llc_broad"]) * jnp.log(col["rows"]), y)
+    complexity = c * (col["llc_narrow"] - col["llc_broad"]) * jnp.log(col["rows"])
+    observe(cells, {"constant": intercept(), "complexity": complexity, "likelihood": tempered(cells)}, y)
 
 
 def h6_shared(cells: Cells, y=None):
@@ -154,7 +158,7 @@ def h6_shared(cells: Cells, y=None):
     f_b, f_n, h = c["frequency_broad"], c["frequency_narrow"], 1e-3
     log_ratio = jnp.log(f_b + h) + jnp.log(1 - f_b - f_n + h) - jnp.log(f_n + h) - jnp.log(h)
     passed_on = jax.nn.sigmoid(2 * (a0 + a1 * jnp.log(f_b) + a2 * log_ratio / 5))
-    observe(cells, intercept() + passed_on * c["margin"], y)
+    observe(cells, {"constant": intercept(), "sharing": passed_on * c["margin"]}, y)
 
 
 def h7_mixing(cells: Cells, y=None):
@@ -166,7 +170,8 @@ def h7_mixing(cells: Cells, y=None):
     """
     c = cells.columns
     d, q = draw("D", dist.HalfNormal(1.0)), draw("q", dist.Uniform(0.0, 1.0))
-    observe(cells, intercept() - d * c["ordinary"] / 100 * ((c["rows"] + c["ordinary"]) / 100) ** (q - 1), y)
+    mixing = -d * c["ordinary"] / 100 * ((c["rows"] + c["ordinary"]) / 100) ** (q - 1)
+    observe(cells, {"constant": intercept(), "mixing": mixing}, y)
 
 
 def h8_context(cells: Cells, y=None):
@@ -176,7 +181,8 @@ def h8_context(cells: Cells, y=None):
     """
     s, leak = draw("s", dist.HalfNormal(3.0)), draw("leak", dist.Uniform(0.0, 1.0))
     r = draw("r", dist.LogNormal(0.0, 1.0))
-    observe(cells, intercept() + s * (leak + (1 - leak) * jnp.exp(-cells.columns["distance"] / r)), y)
+    context = s * (leak + (1 - leak) * jnp.exp(-cells.columns["distance"] / r))
+    observe(cells, {"constant": intercept(), "context": context}, y)
 
 
 def h9_path(cells: Cells, y=None):
@@ -191,8 +197,8 @@ def h9_path(cells: Cells, y=None):
     by = [draw(f"b_{name}", dist.Normal(0.0, 1.0)) for name in ("transfer", "steps", "rank")]
     with numpyro.plate("optimisers", 4):
         o = draw("o", dist.Normal(0.0, 1.0))
-    eta = by[0] * c["transfer"] + by[1] * jnp.log(c["steps"] / 100) + by[2] * jnp.log(c["stable_rank"] / 4)
-    observe(cells, intercept() + eta + o[c["optimizer"].astype(int)], y)
+    path = by[0] * c["transfer"] + by[1] * jnp.log(c["steps"] / 100) + by[2] * jnp.log(c["stable_rank"] / 4)
+    observe(cells, {"constant": intercept(), "path": path + o[c["optimizer"].astype(int)]}, y)
 
 
 def h10_seeds(cells: Cells, y=None):
@@ -205,7 +211,7 @@ def h10_seeds(cells: Cells, y=None):
     q, scale = draw("q", dist.Beta(1.0, 3.0)), draw("T", dist.LogNormal(jnp.log(100.0), 1.0))
     k = draw("k", dist.LogNormal(0.0, 0.5))
     converted = (1 - q) * -jnp.expm1(-((cells.columns["steps"] / scale) ** k))
-    observe(cells, logit(jnp.clip(converted, 1e-6, 1 - 1e-6)), y)
+    observe(cells, {"seeds": logit(jnp.clip(converted, 1e-6, 1 - 1e-6))}, y)
 
 
 def draw(name: str, prior: dist.Distribution) -> Any:
@@ -229,8 +235,9 @@ def tempered(cells: Cells):
     return draw("beta", dist.HalfNormal(0.1)) * cells.columns["evidence"]
 
 
-def observe(cells: Cells, eta: Any, y=None):
-    """The breadth that eta gives, and cells that stray from it."""
+def observe(cells: Cells, parts: Mapping[str, Any], y=None):
+    """The breadth that eta gives, which is the sum of some of `PARTS`, and cells that stray from it."""
+    eta = sum(numpyro.deterministic(name, part) for name, part in parts.items())
     before, told = cells.before_C, cells.told_C
     no, yes = jax.nn.log_sigmoid(-eta), jax.nn.log_sigmoid(eta)  # by logarithms: else 0 and 1 come out where eta is large
     broad = jnp.logaddexp(jnp.log(before) + no, jnp.log(told) + yes)
@@ -245,7 +252,7 @@ def _square(cells: Cells, norm: str):
 
 def _norm(cells: Cells, y, difference, scale: float):
     t = draw("t", dist.HalfNormal(scale))
-    observe(cells, intercept() + t * difference + tempered(cells), y)
+    observe(cells, {"constant": intercept(), "complexity": t * difference, "likelihood": tempered(cells)}, y)
 
 
 PRIOR, BITS = ("frequency_broad", "frequency_narrow"), ("bits_narrow", "bits_broad")

@@ -23,7 +23,7 @@ from scipy.special import expit
 
 from bayesgen.infer.cells import Table
 from bayesgen.infer.compare import SPREADS, by_base, evidence, loo, thinned
-from bayesgen.infer.fit import Fit, fit
+from bayesgen.infer.fit import DERIVED, Fit, fit
 from bayesgen.infer.hypotheses import HYPOTHESES, Cells
 
 RANKS = 99  # draws that a true value is ranked among
@@ -58,7 +58,7 @@ def simulate(name: str, cells: Cells, key, spreads: dict[str, np.ndarray] | None
         given = {k: jnp.asarray(spreads[k][which]) for k in SPREADS}
     drawn = _simulator(name)(random.fold_in(key, 1), cells, given)
     y = np.asarray(drawn.pop("y"), float)
-    return {k: np.asarray(v) for k, v in drawn.items() if k != "mean"}, y
+    return {k: np.asarray(v) for k, v in drawn.items() if k not in DERIVED}, y
 
 
 @cache

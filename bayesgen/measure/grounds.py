@@ -92,10 +92,8 @@ def ground_rows(
 ) -> list[Row]:
     """All of these, of an experiment that trains on one value.
 
-    Args:
-        behaviour, base, told: of members, of the base, and of told persons by their value, under the first context.
-        headers: of every context.
-        labels: the columns that name each member.
+    `behaviour`, `base` and `told` are of the members, of the base, and of told persons by their value, under the first context; `headers`
+    are of every context, `labels` the columns that name each member.
     """
     if f.value == EACH:
         return []

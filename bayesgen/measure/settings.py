@@ -1,6 +1,6 @@
 """What is measured: contexts, feature analysis and costs, as an experiment asks for them."""
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -42,12 +42,15 @@ class FeaturesConfig(BaseModel):
 
 
 COMPARED = ("free", "narrow", "broad")  # the solutions whose cost is measured
+Frontier = Literal["frontier-frobenius", "frontier-nuclear"]
+CostPart = Literal["coefficient", "evidence", "significance", Frontier, "before", "narrowing", "drift", "bits", "rays", "noise"]
 
 
 class CostConfig(BaseModel):
     """How the cost of the free, narrow and broad solutions is measured (`bayesgen.cost`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    parts: tuple[CostPart, ...] = get_args(CostPart)
     seeds: int = Field(ge=2)  # of what is trained for it alone, or turned by noise: the first so many
     sampled: int = Field(ge=2)  # seeds that chains are run for, and that ways to keep a solution narrow are tried with
     weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)  # of the KL among these ways

@@ -232,6 +232,9 @@ def test_a_setting_of_one_part_leaves_the_others_as_they_are(ran):
     before = described()
     assert {name for name, of in described(noise=[0.3]).items() if of != before[name]} == {"noise"}
     assert {name for name, of in described(sampled=3).items() if of != before[name]} == {"coefficient", "evidence", "narrowing"}
+    some = described(parts=["bits", "before"])
+    assert set(before) == set(get_args(CostPart))
+    assert some == {name: before[name] for name in ("before", "bits")}  # and they are found again
 
 
 @pytest.mark.slow

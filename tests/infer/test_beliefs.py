@@ -16,9 +16,9 @@ from bayesgen.errors import UserError
 from bayesgen.infer.cells import read_runs
 from bayesgen.infer.settings import InferConfig
 from tests.infer.tables import RANGES, SPREADS, runs
-from tests.infer.test_gather import cell
+from tests.infer.test_gather import cell, costs
 
-SETTINGS = {"table": (), "admitted": True, "simulations": 1, "calibrations": 2, "seed": 0}
+SETTINGS = {"table": (), "admitted": True, "learned": 0.5, "simulations": 1, "calibrations": 2, "seed": 0}
 
 
 def at_the_door(folder, *words):
@@ -100,7 +100,30 @@ def test_bases_that_fail_their_gate_are_left_out_unless_asked_for(tmp_path, caps
     sweep_folder(tmp_path / "sweep" / "prior", True, False)
     found = pl.read_parquet(build_runs(config(admitted=admitted), tmp_path).path("runs.parquet"))
     assert set(found["base"]) == bases
-    assert ("left out, since their base fails its gate: base 1" in capsys.readouterr().out) == admitted
+    assert ("1 cells left out: their base fails its gate (base 1)" in capsys.readouterr().out) == admitted
+
+
+def test_cells_that_did_not_learn_their_task_are_left_out(tmp_path, capsys):
+    """On the mean of their seeds, .6 and .7: one that fell short alone is no reason."""
+    sweep_folder(tmp_path / "sweep" / "prior", True, True)
+    assert len(pl.read_parquet(build_runs(config(learned=0.62), tmp_path).path("runs.parquet"))) == 4
+    rows = pl.read_parquet(tmp_path / "sweep" / "prior" / "rows.parquet")
+    less = pl.when((pl.col("quantity") == "learned") & (pl.col("cell") == 1)).then(pl.col("value") / 2).otherwise("value")
+    rows.with_columns(value=less).write_parquet(tmp_path / "sweep" / "prior" / "rows.parquet")
+    capsys.readouterr()
+    assert set(pl.read_parquet(build_runs(config(), tmp_path).path("runs.parquet"))["base"]) == {"base 0"}
+    assert "1 cells left out: they learned less than 0.5 of their task" in capsys.readouterr().out
+
+
+def test_costs_of_a_base_count_for_every_sweep_on_it(tmp_path):
+    for name in ("prior", "dose"):
+        sweep_folder(tmp_path / "sweep" / name, True, True)
+    rows = pl.read_parquet(tmp_path / "sweep" / "dose" / "rows.parquet")
+    rows.with_columns(run=pl.col("run") + "-dose").write_parquet(tmp_path / "sweep" / "dose" / "rows.parquet")
+    pl.concat([costs(0), costs(1)]).write_parquet(tmp_path / "sweep" / "prior" / "costs.parquet")
+    found = pl.read_parquet(build_runs(config(), tmp_path).path("runs.parquet"))
+    assert len(found) == 8
+    assert found.select("base", "llc_narrow").unique().sort("base").rows() == [("base 0", 2.5), ("base 1", 3.5)]
 
 
 def test_what_a_belief_keeps_a_trial_finds(tmp_path, monkeypatch):

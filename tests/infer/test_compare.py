@@ -104,7 +104,7 @@ def test_nothing_is_learned_of_another_experiment(table):
 def test_two_roads_to_the_density_of_one_cell(table, found):
     """By the mean and the variance given all others; and by the density of all less that of all others."""
     for cell in range(8):
-        mean_SxC, variance_SxC = compare._given_others("H0", thinned(found), table.cells, table.y_C, (cell,))
+        mean_SxC, variance_SxC = compare.given_others("H0", thinned(found), table.cells, table.y_C, (cell,))
         density_S = stats.norm(mean_SxC[:, cell], np.sqrt(variance_SxC[:, cell])).logpdf(table.y_C[cell])
         left = jnp.asarray(compare._left_out(8, [[cell]]))
         assert compare._left_densities("H0", thinned(found), table.cells, table.y_C, left)[:, 0] == pytest.approx(density_S, abs=2e-3)
@@ -115,7 +115,7 @@ def test_two_roads_to_the_density_of_one_cell(table, found):
 def test_intervals_are_of_the_mixture_of_draws(table):
     """Two opinions, far apart: the interval reaches from one to the other, which no normal's would."""
     said = foretell("H0", of_draws(a=[-3.0, 3.0], **{k: [0.1, 0.1] for k in SPREADS}), table.cells, table.y_C, OUT["an experiment"])
-    mean_SxC, variance_SxC = compare._given_others(
+    mean_SxC, variance_SxC = compare.given_others(
         "H0", of_draws(a=[-3.0, 3.0], **{k: [0.1, 0.1] for k in SPREADS}).draws, table.cells, table.y_C, (4, 5, 6, 7)
     )
     for c, ends in zip(range(4, 8), zip(said.low_C, said.middle_C, said.high_C, strict=True), strict=True):
