@@ -16,6 +16,7 @@ python -m bayesgen goal=paper                  every published experiment, and o
 python -m bayesgen -m +exp=NAME finetune.rank=1,2,4   a sweep; asked again, it runs only what is missing (jobs=N at a time)
 python -m bayesgen +exp=NAME +sweep=NAME       a named grid; dry_run=true lists what would be computed
 python -m bayesgen goal=infer                  rival hypotheses over all sweeps that were run, or over infer.table=FILE
+python -m bayesgen goal=predict +exp=NAME      how broad will these data go, and why? said before it is tried
 python -m bayesgen goal=list                   what has been built; goal=clean frees leftovers
 python -m bayesgen +exp=NAME --cfg job         all settings, resolved
 """
@@ -88,11 +89,13 @@ def do(raw: DictConfig, words: list[str]):
         return paper(words, Path(raw.runs), raw.jobs)
     if raw.goal == "infer":
         return infer(plain(raw.infer), Path(raw.runs), raw.jobs)
+    if raw.goal == "predict":
+        return predict(plain(raw), Path(raw.runs), raw.jobs)
     if raw.goal != "run":
         from bayesgen.housekeeping import GOALS
 
         if raw.goal not in GOALS:
-            raise UserError(f"goal={raw.goal}: there is no such goal{nearest(raw.goal, ('run', 'paper', 'infer', *GOALS))}")
+            raise UserError(f"goal={raw.goal}: there is no such goal{nearest(raw.goal, ('run', 'paper', 'infer', 'predict', *GOALS))}")
         return GOALS[raw.goal](Path(raw.runs))
     if "sweep" in raw or raw.dry_run:
         return sweep(words)
@@ -144,6 +147,18 @@ def infer(raw: dict, runs: Path, jobs: int | None):
 
     check_jobs(jobs)
     fail(believe(settings(InferConfig, raw, "infer"), runs, jobs))
+
+
+def predict(raw: dict, runs: Path, jobs: int | None):
+    """The breadth of an experiment, before it is run."""
+    from bayesgen.config import settings
+    from bayesgen.foresight import foresee
+    from bayesgen.infer.settings import InferConfig
+
+    check_jobs(jobs)
+    if raw.get("sweep") is not None:
+        raise UserError("goal=predict takes one experiment, whose finetune settings may be lists (finetune.rows=[26,104]); leave out sweep")
+    fail(foresee(raw, settings(InferConfig, raw["infer"], "infer"), runs, jobs))
 
 
 def check_jobs(jobs: object):

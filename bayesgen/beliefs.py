@@ -31,17 +31,18 @@ RUNS, BELIEF, DRAWS, TRIAL = "runs.parquet", "belief.json", "draws.safetensors",
 
 def believe(config: InferConfig, runs: Path, jobs: int | None) -> dict[str, str]:
     """Fit and compare all hypotheses that the tables can say something of; returns the reasons of what failed."""
+    jax.config.update("jax_platforms", "cpu")
     source = build_runs(config, runs)
     table = to_cells(pl.read_parquet(source.path(RUNS)), ", ".join(map(str, config.table)) or f"{runs}/sweep")
     say(table)
     names = [name for name, why in table.fitted().items() if why is None]
     failed: dict[str, str] = {}
     of = [Job(name, "bayesgen.beliefs:weigh_one", (config.model_dump(), runs, source, name)) for name in names]
-    came, tried = dict(_each(of, jobs, failed)), {}
+    came, tried = dict(each(of, jobs, failed)), {}
     if config.simulations or config.calibrations:
         names = [name for name in names if name in came]
         of = [Job(name, "bayesgen.beliefs:try_one", (config.model_dump(), runs, source, name, names, came[name])) for name in names]
-        tried = dict(_each(of, jobs, failed))
+        tried = dict(each(of, jobs, failed))
     if NULL in failed:
         return failed  # the others are there, but there is nothing to hold them against
     page = build_page(table, source, came, tried, failed, runs)
@@ -67,7 +68,8 @@ def build_page(
     return page
 
 
-def _each(of: Sequence[Job], jobs: int | None, failed: dict[str, str]) -> Iterator[tuple[str, Artifact]]:
+def each(of: Sequence[Job], jobs: int | None, failed: dict[str, str]) -> Iterator[tuple[str, Artifact]]:
+    """What jobs return, by name, as they end, on the processor; the reasons of those that fail are said and kept."""
     for job, found in side_by_side(of, shares("cpu", 1, jobs, len(of))) if of else ():
         if isinstance(found, BaseException):
             failed[job.name] = cause(found)
@@ -153,7 +155,7 @@ def _runs_of(path: Path, config: InferConfig, costs: pl.DataFrame | None) -> pl.
 
 def weigh_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str) -> Artifact:
     """One hypothesis on the table."""
-    config = _begin(raw, runs)
+    config = begin(raw, runs)
 
     def make(folder: Path):
         found, draws = weigh(name, _table(source), config.seed)
@@ -161,7 +163,7 @@ def weigh_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str) -> A
         files.save_arrays(folder / DRAWS, draws)
 
     described = {"hypothesis": name, "seed": config.seed, "code": artifact.code("infer")}
-    found = artifact.build(runs, "belief", _folder(name), described, make, source)
+    found = artifact.build(runs, "belief", of_hypothesis(name), described, make, source)
     gates = json.loads(found.path(BELIEF).read_text())["fit"]
     print(f"  R-hat {gates['r_hat']:.3f}, {gates['divergences']} divergences ({found.seconds:.0f} s)", flush=True)
     return found
@@ -169,7 +171,7 @@ def weigh_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str) -> A
 
 def try_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str, names: list[str], belief: Artifact) -> Artifact:
     """Tables that one hypothesis might have made."""
-    config = _begin(raw, runs)
+    config = begin(raw, runs)
 
     def make(folder: Path):
         fitted = Fit(files.load_arrays(belief.path(DRAWS)), 1.0, 0.0, 0)
@@ -178,14 +180,14 @@ def try_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str, names:
         )
 
     described = {"hypothesis": name, "among": names, **config.model_dump(include={"seed", "simulations", "calibrations"})}
-    found = artifact.build(runs, "trial", _folder(name), described, make, belief)
+    found = artifact.build(runs, "trial", of_hypothesis(name), described, make, belief)
     print(
         f"  {config.simulations} tables made and compared, {config.calibrations} more for calibration ({found.seconds:.0f} s)", flush=True
     )
     return found
 
 
-def _begin(raw: dict[str, Any], runs: Path) -> InferConfig:
+def begin(raw: dict[str, Any], runs: Path) -> InferConfig:
     """Of a process: on the processor, compiled programs kept with the runs."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", str((runs / "compiled").absolute()))
@@ -198,5 +200,6 @@ def _table(source: Artifact) -> Table:
     return to_cells(pl.read_parquet(source.path(RUNS)))
 
 
-def _folder(name: str) -> str:
+def of_hypothesis(name: str) -> str:
+    """The name of its artifacts."""
     return name.replace(" ", "-")

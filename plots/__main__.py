@@ -1,6 +1,7 @@
 """`python -m plots FIGURE RUN`: one figure of a finished run, as PNG and SVG beside where you stand.
 
-FIGURE is a file of this folder; RUN is a page folder under runs/page/ (of goal=paper, for the overview; of goal=infer, for beliefs).
+FIGURE is a file of this folder; RUN is a page folder under runs/page/ (of goal=paper, for the overview; of goal=infer, for beliefs; of
+goal=predict, for foreseen).
 """
 
 import importlib
@@ -14,23 +15,25 @@ from bayesgen.errors import UserError, nearest
 from bayesgen.measure.rows import at_setting, converged
 
 COST = "cost_"
-OF_PAPER = "overview"  # drawn of many experiments, all others of one
-BELIEFS = sorted(p.stem for p in Path(__file__).parent.glob("belief_*.py"))  # drawn of hypotheses over many
-FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.stem not in ("style", OF_PAPER, *BELIEFS))
+OF_PAPER, OF_PREDICTION = "overview", "foreseen"
+BELIEFS = sorted(p.stem for p in Path(__file__).parent.glob("belief_*.py"))
+OTHERS = {  # drawn of no single run: of which page and its file, and the goal that makes it
+    OF_PAPER: ("several experiments", "contrasts.json", "paper"),
+    OF_PREDICTION: ("a prediction", "prediction.json", "predict"),
+    **dict.fromkeys(BELIEFS, ("beliefs", "beliefs.json", "infer")),
+}
+FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.stem not in ("style", *OTHERS))
 
 
 def draw(name: str, run: Path):
     """The figure `name` of the page in folder `run` (None: it does not apply); of several settings, under the first."""
-    if name == OF_PAPER:
-        if not (run / "contrasts.json").is_file():
-            raise UserError(f"{run}: no page of several experiments there (looked for contrasts.json); goal=paper makes one")
-        return importlib.import_module(f"plots.{name}").main(json.loads((run / "contrasts.json").read_text()))
-    if name in BELIEFS:
-        if not (run / "beliefs.json").is_file():
-            raise UserError(f"{run}: no page of beliefs there (looked for beliefs.json); goal=infer makes one")
-        return importlib.import_module(f"plots.{name}").main(json.loads((run / "beliefs.json").read_text()))
+    if name in OTHERS:
+        what, file, goal = OTHERS[name]
+        if not (run / file).is_file():
+            raise UserError(f"{run}: no page of {what} there (looked for {file}); goal={goal} makes one")
+        return importlib.import_module(f"plots.{name}").main(json.loads((run / file).read_text()))
     if name not in FIGURES:
-        raise UserError(f"no figure '{name}'{nearest(name, (*FIGURES, OF_PAPER, *BELIEFS))}")
+        raise UserError(f"no figure '{name}'{nearest(name, (*FIGURES, *OTHERS))}")
     if not (run / "figures.json").is_file():
         raise UserError(f"{run}: no finished page there (looked for figures.json); expected a folder under runs/page/")
     story = json.loads((run / "figures.json").read_text())
@@ -51,7 +54,7 @@ def save(figure, stem: Path):
 if __name__ == "__main__":
     try:
         if len(sys.argv) != 3:
-            raise UserError(f"usage: python -m plots FIGURE RUN; figures: {', '.join((*FIGURES, OF_PAPER, *BELIEFS))}")
+            raise UserError(f"usage: python -m plots FIGURE RUN; figures: {', '.join((*FIGURES, *OTHERS))}")
         figure = draw(sys.argv[1], Path(sys.argv[2]))
         if figure is None:
             raise UserError(

@@ -7,7 +7,7 @@ of the table: the intercept takes up whatever all cells have in common.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -128,5 +128,5 @@ def score(log_score: float, ends: Mapping[str, Sequence[float]], breadth_C: Sequ
     """Of one hypothesis, or of the mixture."""
     inside = [low <= y <= high for low, y, high in zip(ends["low"], breadth_C, ends["high"], strict=True)]
     told = len(breadth_C) >= 3 and np.ptp(breadth_C) > 0 and np.ptp(ends["middle"]) > 0
-    rank: Any = spearmanr(ends["middle"], breadth_C).statistic if told else None
-    return Score(log_score, float(np.mean(inside)), None if rank is None else float(rank))
+    rank = float(np.asarray(spearmanr(ends["middle"], breadth_C))[0]) if told else None
+    return Score(log_score, float(np.mean(inside)), rank)

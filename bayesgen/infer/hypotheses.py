@@ -237,7 +237,7 @@ def tempered(cells: Cells):
 
 def observe(cells: Cells, parts: Mapping[str, Any], y=None):
     """The breadth that eta gives, which is the sum of some of `PARTS`, and cells that stray from it."""
-    eta = sum(numpyro.deterministic(name, part) for name, part in parts.items())
+    eta = sum((jnp.asarray(numpyro.deterministic(name, part)) for name, part in parts.items()), jnp.zeros(()))
     before, told = cells.before_C, cells.told_C
     no, yes = jax.nn.log_sigmoid(-eta), jax.nn.log_sigmoid(eta)  # by logarithms: else 0 and 1 come out where eta is large
     broad = jnp.logaddexp(jnp.log(before) + no, jnp.log(told) + yes)

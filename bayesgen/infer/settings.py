@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class InferConfig(BaseModel):
-    """Settings of `goal=infer`; conf/infer says what each is."""
+    """Settings of `goal=infer` and `goal=predict`; conf/infer says what each is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     table: tuple[Path, ...] = ()
@@ -16,6 +16,7 @@ class InferConfig(BaseModel):
     simulations: int = Field(ge=0)
     calibrations: int = Field(ge=0)
     seed: int = Field(ge=0)
+    score: bool = True
 
     @field_validator("table", mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from bayesgen.infer.compare import difference
 from bayesgen.infer.recover import confusion
 from bayesgen.infer.verdict import LARGE, NULL, Verdict, judge, scores, separating
 from bayesgen.report.page import drawn, template
+from bayesgen.report.tables import Section, as_markdown
 
 CLOSE = 0.7  # correlations from here on are shown
 CAPTIONS = {
@@ -36,7 +37,7 @@ def write_beliefs(folder: Path, table: Table, beliefs: Mapping[str, Any], trials
         verdict=verdict, table=table, sections=of, figures=figures, captions=CAPTIONS, beliefs=beliefs
     )
     files.write(folder / "report.html", html)
-    files.write(folder / "beliefs.md", markdown(verdict, of))
+    files.write(folder / "beliefs.md", as_markdown(verdict.words, of, ("Against it", verdict.against)))
     return verdict
 
 
@@ -69,9 +70,6 @@ def figure_data(table: Table, beliefs: Mapping[str, Any], trials: Mapping[str, A
         "experiment": [table.experiments[int(e)] for e in np.asarray(cells.experiment_B)[base_C]],
         "base": [table.bases[int(b)] for b in base_C],
     }
-
-
-Section = tuple[str, str, list[list[str]]]  # title, a line to read it by, a table whose first row is its head
 
 
 def sections(
@@ -168,13 +166,3 @@ def _by_varied(beliefs: Mapping[str, Any]) -> list[list[str]]:
 
 def _range(x: np.ndarray) -> str:
     return f"{x.min():.3g}" if np.ptp(x) == 0 else f"{x.min():.3g} to {x.max():.3g}"
-
-
-def markdown(verdict: Verdict, of: list[Section]) -> str:
-    """The page without its figures: generated, never typed."""
-    lines = [" ".join(verdict.words), "", "Against it:", "", *(f"- {x}" for x in verdict.against)]
-    for title, note, rows in of:
-        lines += ["", f"**{title}.** {note}", ""]
-        cells = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
-        lines += [f"| {cells[0]} |", "|" + "---|" * len(rows[0]), *(f"| {row} |" for row in cells[1:])]
-    return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
 """Costs of the solutions of a tiny run: every part against a second road."""
 
 from dataclasses import replace
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from bayesgen.learn.data import member_rows
 from bayesgen.learn.plan import plan_members
 from bayesgen.learn.pretrain import answer_nll
 from bayesgen.measure.rows import to_table
-from bayesgen.measure.settings import CostConfig
+from bayesgen.measure.settings import CostConfig, CostPart
 from bayesgen.model.transformer import forward
 from bayesgen.report.costs import narrowing_lines
 from bayesgen.world.world import ASSISTANT

@@ -131,7 +131,7 @@ def test_what_a_belief_keeps_a_trial_finds(tmp_path, monkeypatch):
     draws = {"a": np.zeros(5, np.float32), "o": np.ones((5, 4), np.float32), **{k: np.full(5, v, np.float32) for k, v in SPREADS.items()}}
     seen = []
     told = {"fit": {"r_hat": 1.0, "divergences": 0}}
-    monkeypatch.setattr(beliefs, "_begin", lambda raw, runs: InferConfig(**raw))
+    monkeypatch.setattr(beliefs, "begin", lambda raw, runs: InferConfig(**raw))
     monkeypatch.setattr(beliefs, "_table", lambda source: None)
     monkeypatch.setattr(beliefs, "weigh", lambda *_: (told, draws))
     monkeypatch.setattr(beliefs, "trial", lambda name, names, table, found, *_: seen.append(found.draws) or {})
