@@ -121,7 +121,7 @@ def log_scores(found: Mapping[str, Fit], came: Asked) -> dict[str, float]:
 def mixed(scores: Mapping[str, float], weights: Mapping[str, float]) -> float:
     """Log density under the mixture."""
     w = np.array([weights[k] for k in scores])
-    return float(logsumexp(list(scores.values()), b=w))
+    return float(np.asarray(logsumexp(list(scores.values()), b=w)))
 
 
 def score(log_score: float, ends: Mapping[str, Sequence[float]], breadth_C: Sequence[float]) -> Score:

@@ -18,6 +18,7 @@ NULL, NULLS = "H0", ("H0", "H0 dose")
 TOLD_APART = 0.8  # share of a hypothesis' own tables that must be recognised
 COVERED = (0.80, 0.97)  # where the coverage of 90% intervals of what was left out should lie
 LARGE = 2.0  # standard errors
+EXPERIMENTS, BASES = 3, 4  # as many are left out in turn at least
 Beliefs = Mapping[str, Mapping[str, Any]]  # hypothesis -> findings (`weigh.weigh`)
 Trials = Mapping[str, Mapping[str, Any]]  # hypothesis -> findings (`weigh.trial`)
 
@@ -41,6 +42,9 @@ class Verdict(NamedTuple):
     standings: tuple[Standing, ...]  # best first
     null: str  # the better of the nulls
     best: str | None  # the hypothesis that foretells best, if it beats that and passes its gates; none: no hypothesis is believed
+    nearest: str | None  # that hypothesis, or else the one that comes nearest; none: all failed their gates
+    ahead: tuple[float, float]  # of it beside the better null: nats, and standard error
+    by_base: tuple[int, float, float] | None  # the same of bases left out, and how many, where more than these were left out together
     rivals: tuple[str, ...]  # those that are not told from the best
     coverage: tuple[float, int] | None  # of the best (or of H0) on held-out experiments, or levels: share, and of how many cells
     explained: float | None  # share of H0's variance between cells that the best takes away
@@ -54,10 +58,10 @@ class Verdict(NamedTuple):
 def scores(beliefs: Beliefs) -> tuple[str, dict[str, np.ndarray]]:
     """What is left out to judge by, and each hypothesis' log density of every one of these."""
     folds = {name: [f for f in found["folds"] if f["varied"] == "experiment"] for name, found in beliefs.items()}
-    if len(next(iter(folds.values()))) >= 3:
+    if len(next(iter(folds.values()))) >= EXPERIMENTS:
         return "experiment", {name: np.array([f["score"] for f in those]) for name, those in folds.items()}
     first = next(iter(beliefs.values()))["left_out"]
-    unit = "base" if len(first.get("base", {"score": ()})["score"]) >= 4 else "cell"
+    unit = "base" if len(first.get("base", {"score": ()})["score"]) >= BASES else "cell"
     return unit, {name: np.array(found["left_out"][unit]["score"]) for name, found in beliefs.items()}
 
 
@@ -74,7 +78,12 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
     standings.sort(key=lambda s: -s.better)
     null = next(s.name for s in standings if s.name in NULLS)
     sound = [name for name in (s.name for s in standings) if name not in NULLS and not _unsound(beliefs[name], unit)]
-    ahead = difference(score[sound[0]], score[null]) if sound else (0.0, 0.0)
+    nearest = sound[0] if sound else None
+    ahead = difference(score[nearest], score[null]) if nearest else (0.0, 0.0)
+    by_base = None
+    if nearest and unit == "experiment" and len(beliefs[null]["left_out"].get("base", {"score": ()})["score"]) >= BASES:
+        of, of_null = (np.array(beliefs[k]["left_out"]["base"]["score"]) for k in (nearest, null))
+        by_base = len(of), *difference(of, of_null)
     best = sound[0] if ahead[0] > LARGE * ahead[1] else None
     rivals = ()
     if best is not None:
@@ -90,6 +99,9 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
         tuple(standings),
         null,
         best,
+        nearest,
+        ahead,
+        by_base,
         rivals,
         coverage(shown, breadth_C),
         explained(beliefs[best], beliefs[NULL]) if best else None,
@@ -143,8 +155,7 @@ def words(v: Verdict) -> list[str]:
     out, of_null = [], {"H0": "H0 (one breadth for all)", "H0 dose": "H0 dose (only how much was learned)"}[v.null]
     units = {"experiment": "experiments", "base": "bases", "cell": "cells"}[v.unit]
     if v.best is None:
-        near = next((s for s in v.standings if s.name not in NULLS), None)
-        said = f"; the nearest, {near.name}, is {near.better:+.1f} ± {near.error:.1f} nats beside H0" if near else ""
+        said = f"; the nearest, {v.nearest}, is {v.ahead[0]:+.1f} ± {v.ahead[1]:.1f} nats beside it" if v.nearest else ""
         out.append(
             f"None of these. Of {v.left_out} {units} left out in turn, no hypothesis foretells breadth better than {of_null} by more "
             f"than two standard errors{said}."
@@ -153,11 +164,14 @@ def words(v: Verdict) -> list[str]:
         its = next(s for s in v.standings if s.name == v.best)
         out.append(
             f"{v.best}: {its.title}. It foretells {v.left_out} {units}, left out in turn, better than {of_null} by more than two standard "
-            f"errors ({its.better:.1f} ± {its.error:.1f} nats beside H0), and takes away {v.explained:.0%} of the variance that H0 "
-            "leaves between cells."
+            f"errors ({v.ahead[0]:+.1f} ± {v.ahead[1]:.1f} nats), and takes away {v.explained:.0%} of the variance that H0 leaves between "
+            "cells."
         )
         if v.rivals:
             out.append(f"It is not told from {', '.join(v.rivals)} (within two standard errors).")
+    if v.by_base:
+        count, by, error = v.by_base
+        out.append(f"Of {count} bases left out in turn, {v.nearest} is {by:+.1f} ± {error:.1f} nats beside {v.null}.")
     if v.coverage:
         share, count = v.coverage
         fits = (

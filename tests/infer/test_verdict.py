@@ -131,3 +131,13 @@ def test_a_hypothesis_must_beat_the_better_null():
     found = of(beliefs)
     assert (found.null, found.best) == ("H0 dose", None)
     assert of({k: beliefs[k] for k in ("H0", "H2")}).best == "H2"  # the same beside the weaker null
+
+
+def test_bases_left_out_are_told_where_experiments_decide():
+    """Each experiment four nats better, each base too: by hand, and beside the better null."""
+    gains = [2.0, 2.1, 1.9, 2.0]
+    found = of({"H0": findings(0), "H0 dose": findings(0.5), "H2": findings(gains)})
+    assert found.ahead == pytest.approx((6.0, np.sqrt(4 * np.var(gains, ddof=1))))
+    assert found.by_base == pytest.approx((4, 6.0, np.sqrt(4 * np.var(gains, ddof=1))))
+    assert any(w.startswith("Of 4 bases left out in turn, H2 is +6.0") and w.endswith("beside H0 dose.") for w in found.words)
+    assert of({"H0": findings(0, experiments=2), "H2": findings(1, experiments=2)}).by_base is None  # cells decide there
