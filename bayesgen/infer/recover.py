@@ -124,9 +124,11 @@ def confused(table: dict[str, dict[str, float]], share: float = 0.2) -> list[tup
 
 
 def _uniform(ranks: Int[np.ndarray, " L"]) -> float:
-    """p-value of ranks 0 to RANKS being uniform; ties are broken evenly, which keeps the statistic's distribution."""
+    """p-value of ranks 0 to RANKS being uniform: twice the lesser one of the ranks, which sees posteriors that are shifted, and of their
+    distance from the middle, which sees those that are too narrow or too wide. Ties are broken evenly, which keeps the distributions.
+    """
     spread = (ranks + np.random.default_rng(0).uniform(size=len(ranks))) / (RANKS + 1)
-    return float(stats.kstest(spread, "uniform").pvalue)
+    return min(1.0, 2 * min(float(stats.kstest(x, "uniform").pvalue) for x in (spread, np.abs(2 * spread - 1))))
 
 
 def _flat(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -71,11 +71,20 @@ def test_trap_ranks_of_one_too_narrow_or_too_wide_are_not(width):
     assert recover._uniform(ranks_of(width)) < 1e-3
 
 
-def test_p_values_of_uniform_ranks_are_uniform():
-    """Ties of a hundred ranks would spoil this, were they not broken."""
+def test_p_values_of_uniform_ranks_are_small_as_often_as_they_say():
+    """Ties of a hundred ranks would spoil this, were they not broken. Twice the lesser of two is small at most so often, and nearly so."""
     rng = np.random.default_rng(1)
-    p = [recover._uniform(rng.integers(0, RANKS + 1, 200)) for _ in range(300)]
-    assert stats.kstest(p, "uniform").pvalue > 0.01
+    p = np.array([recover._uniform(rng.integers(0, RANKS + 1, 200)) for _ in range(600)])
+    for small in (0.05, 0.2):
+        low, high = stats.binom(600, small).ppf([0.001, 0.999]) / 600
+        assert small / 2 < (p < small).mean() <= high, (small, low)
+
+
+def test_a_hundred_tables_see_what_is_a_third_too_narrow():
+    """Which the ranks alone, by Kolmogorov and Smirnov, do not."""
+    ranks = ranks_of(0.67, 100)
+    assert stats.kstest((ranks + 0.5) / (RANKS + 1), "uniform").pvalue > BAND
+    assert recover._uniform(ranks) < BAND
 
 
 def test_the_worst_parameter_counts_as_often_as_there_are_any():
