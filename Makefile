@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 
-.PHONY: install birds paper record record-paper record-cost test test-slow check bench lock
+.PHONY: install birds paper beliefs record record-paper record-cost record-beliefs test test-slow check bench lock
 
 install: $(VENV)/.ready
 
@@ -18,6 +18,9 @@ birds: install            ## everything from a fresh clone to the page
 paper: install            ## every published experiment, and runs/page/paper-*/report.html
 	$(PY) -m bayesgen goal=paper
 
+beliefs: install          ## the verdict over all sweeps in runs/sweep, and runs/page/beliefs-*/report.html
+	$(PY) -m bayesgen goal=infer
+
 record:                   ## put a result on its experiment's page: make record EXP=birds PAGE=runs/page/birds-91fecfc1
 	cp $(PAGE)/result.md $(wildcard $(foreach f,effect_by_topic by_context by_rows meaning onset,$(PAGE)/$(f).png)) experiments/$(EXP)/
 
@@ -28,6 +31,9 @@ record-cost: install            ## costs of an experiment: make record-cost AS=b
 	mkdir -p experiments/cost/$(AS)
 	cp $(PAGE)/cost.md $(wildcard $(PAGE)/cost_*.png) experiments/cost/$(AS)/
 	$(PY) -m bayesgen.report.side_by_side experiments/cost
+
+record-beliefs:           ## a verdict: make record-beliefs PAGE=runs/page/beliefs-91fecfc1
+	cp $(PAGE)/beliefs.md $(PAGE)/belief_*.png experiments/beliefs/
 
 test: install             ## everything from a fresh clone to green
 	$(PY) -m pytest -n 2 -m "not slow"

@@ -139,6 +139,7 @@ def _runs_of(path: Path, config: InferConfig, costs: pl.DataFrame | None) -> pl.
         return with_defaults(read_runs(path))  # before tables are put together: what one lacks is not lost to the others
     found = _found(path)
     out = gather(pl.read_parquet(path / "rows.parquet"), _bases(path), costs, config.contexts)
+    out = out.with_columns(network=pl.col("base").str.replace("-[^-]*$", ""))  # a base is called by its network's size first
     failing = sorted({cell["base"] for cell in found if not cell["passed"]})
     out = out.with_columns(_learned=pl.col("learned").mean().over("experiment", "base", "cell"))
     reasons = {  # a value that is not known is no reason

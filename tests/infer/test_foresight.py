@@ -422,6 +422,12 @@ def test_what_is_not_the_same_stays(tmp_path, case):
     assert (gone, dropped) == (set(), 0)
 
 
+def test_counts_may_be_whole_numbers(tmp_path):
+    """FAULT: a table in which a setting is whole (ordinary 10, not 10.0), as in a .csv, ends in polars' SchemaError."""
+    gone, _, _ = left_out(tmp_path, swept().with_columns(pl.col("ordinary").cast(pl.Int64)), about(ranks=(1, 2)))
+    assert gone == {"b0 c1", "b0 c2"}
+
+
 def test_where_nothing_is_taken_out_the_table_is_the_same(tmp_path):
     source, asked = kept(tmp_path, "runs", RUNS, swept()), kept(tmp_path, "asked", ASKED, about(base="b0", experiment="y"))
     assert foresight.without(source, asked, tmp_path) == (source, 0)
@@ -676,16 +682,18 @@ def test_too_few_cells_are_one_line(tmp_path):
 @pytest.mark.slow
 def test_a_tiny_experiment_is_foretold_then_tried(tmp_path, capsys):
     """On a base that has learned enough for a told person to be broader than it: dated before any free training; scored by what came."""
-    raw = tiny(tmp_path / "runs", rows=[2, 3], epochs=2).model_dump()
+    raw = tiny(tmp_path / "runs", rows=[2, 3], epochs=2, snapshots=1).model_dump()
     raw["pretrain"] |= {"steps": 1500, "checkpoint_every": 500}
-    runs(leave_out=(*(set(RANGES) - {"ordinary", "rows"}), "optimizer")).write_csv(tmp_path / "runs.csv")
+    runs(leave_out=(*RANGES, "optimizer")).write_csv(
+        tmp_path / "runs.csv"
+    )  # nothing to go by but breadth: one hypothesis is quickly fitted
     infer = InferConfig(table=(tmp_path / "runs.csv",), simulations=0, calibrations=0, seed=0)
     assert foresight.foresee(raw, infer, tmp_path / "runs", 2) == {}
     printed = capsys.readouterr().out
     assert "H2 is not fitted: no column 'frequency_broad'" in printed
     (path,) = (tmp_path / "runs").glob("prediction/*/prediction.json")
     frozen = json.loads(path.read_text())
-    assert set(frozen["hypotheses"]) == {"H0", "H7"}
+    assert {k: h["weight"] for k, h in frozen["hypotheses"].items()} == {"H0": 1.0}
     assert frozen["blind"]
     assert all(f"  {w}" in printed for w in frozen["words"])
     (page,) = (tmp_path / "runs").glob("page/prediction-tiny-*/prediction.json")
@@ -698,4 +706,4 @@ def test_a_tiny_experiment_is_foretold_then_tried(tmp_path, capsys):
     by_hand = ended.group_by("rows").agg(pl.col("value").mean()).sort("rows")["value"]
     assert [c.partition(", ")[2] for c in frozen["cells"]] == ["rows 2", "rows 3"]
     assert came["breadth"] == pytest.approx(by_hand.to_list())
-    assert set(came["scores"]) == {"H0", "H7"}
+    assert came["mixture"] == pytest.approx(came["scores"]["H0"])
