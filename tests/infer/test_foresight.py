@@ -5,7 +5,9 @@ import math
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -70,6 +72,11 @@ def given(cells, y_C, mean_C, out, spread=SPREADS):
     return mean_C[out] + gain @ (y_C - mean_C)[rest], K[np.ix_(out, out)] - gain @ K[np.ix_(rest, out)]
 
 
+def log_normal(y, middle: Any, V: Any) -> float:
+    """Log density, by scipy."""
+    return float(stats.multivariate_normal(middle, V).logpdf(y))
+
+
 # a table with cells that nobody has trained
 
 
@@ -93,6 +100,7 @@ def test_known_cells_keep_what_is_known_of_them(asked):
 
 @pytest.mark.parametrize("many", [1, 2])
 def test_known_cells_are_as_sure_however_many_are_asked_about(many):
+    """FAULT: what stands in for unmeasured breadth has no variance at all, which pulls down the median that others' are drawn towards."""
     found = with_asked(KNOWN, lines(CAME).head(many)).table.cells.variance_C
     assert np.asarray(found)[:6] == pytest.approx(np.asarray(to_cells(KNOWN).cells.variance_C), rel=1e-5)
 
@@ -274,11 +282,11 @@ def test_scores_are_log_densities_of_what_was_measured(asked):
 
     def density(name, **draw):
         middle, V = given(cells, y_C, expected(name, cells, **draw), out)
-        return stats.multivariate_normal(middle, V).logpdf(y_C[out])
+        return log_normal(y_C[out], middle, V)
 
-    fits = {"H0": of_draws(a=[-0.8, 3.0], **{k: [v, v] for k, v in SPREADS.items()}), "H2": of_draws(**H2, **SPREADS)}
+    fits = {"H0": of_draws(a=np.array([-0.8, 3.0]), **{k: np.full(2, v) for k, v in SPREADS.items()}), "H2": of_draws(**H2, **SPREADS)}
     found, each = log_scores(fits, came), [density("H0", a=a) for a in (-0.8, 3.0)]
-    assert found["H0"] == pytest.approx(np.logaddexp(*each) - np.log(2), abs=1e-3)  # float32
+    assert found["H0"] == pytest.approx(np.logaddexp(each[0], each[1]) - np.log(2), abs=1e-3)  # float32
     assert found["H2"] == pytest.approx(density("H2", **H2), abs=1e-3)
     assert abs(each[0] - each[1]) > 0.5  # negative control: it matters who says it
     assert abs(found["H0"] - found["H2"]) > 0.05
@@ -321,7 +329,10 @@ def tiny(folder, **finetune):
 
 @pytest.mark.parametrize("arms", [(NARROW, BROAD), (FREE,)])
 def test_settings_and_measures_of_other_arms_are_left_out(tmp_path, arms):
-    """As if nobody had asked for them; all that these arms have stays."""
+    """As if nobody had asked for them; all that these arms have stays.
+
+    FAULT (the free arm): kl_weight has no default, so that the configuration is refused.
+    """
     given = {"batch": 2, "gate": "listed", "benign": [0.5], "kl_from": [0.1], "kl_until": [0.9], "rank": [2, 4], "rows": [3, 4]}
     whole = tiny(tmp_path, arms=["free", "narrow", "mixed", "token", "broad", "control"], **given)
     measure = whole.measure.model_copy(update={"samples": 3})
@@ -339,6 +350,7 @@ def test_settings_and_measures_of_other_arms_are_left_out(tmp_path, arms):
 
 
 def test_penalties_of_the_narrow_arm_are_asked_about_and_are_no_matter_of_the_free_one(tmp_path):
+    """FAULT: as above."""
     whole = tiny(tmp_path, kl_weight=[1.0, 2.0])
     assert {s["kl_weight"] for s in _only(whole, NARROW, BROAD).finetune.settings(NARROW)} == {1.0, 2.0}
     assert len(_only(whole, FREE).finetune.settings(FREE)) == 1
@@ -363,21 +375,24 @@ def train(config):
 
 @pytest.mark.parametrize("how", ["alone", "among all arms"])
 def test_who_could_have_known_better_is_seen(tmp_path, hollow, how):
-    """Trainings on the data as they are, by themselves or as a run of the whole experiment leaves them; others are none."""
+    """Trainings on the data as they are, by themselves or as a run of the whole experiment leaves them; others are none.
+
+    FAULT: as above; and then, among all arms, the ensemble holds the same trainings under another name, and goes unseen.
+    """
     config = tiny(tmp_path)
     train(_only(config, NARROW, BROAD))
     assert not _trained(config)
     train(_only(config, FREE) if how == "alone" else config)
-    assert _trained(config)  # FAULT (among all arms): a run of the experiment itself has the trainings in one ensemble, which goes unseen
+    assert _trained(config)
     assert not _trained(tiny(tmp_path, rank=4))
 
 
 # what the table holds of it already
 
 
-def kept(folder, stage, name, table, which=0) -> Artifact:
+def kept(folder, stage, name, table) -> Artifact:
     """A table as an artifact."""
-    return build(folder, stage, f"{stage}{which}", {}, lambda at: files.write_table(at / name, table))
+    return build(folder, stage, stage, {}, lambda at: files.write_table(at / name, table))
 
 
 def swept(bases=4, each=3):
@@ -475,19 +490,6 @@ def test_what_a_hypothesis_said_is_found_by_others(tmp_path, monkeypatch):
     assert {k: v.tolist() for k, v in files.load_arrays(made.path(DRAWS)).items()} == {k: v.tolist() for k, v in draws.items()}
 
 
-def made_of(folder, stage, name, **contents) -> Artifact:
-    """An artifact of JSON and arrays."""
-
-    def make(at: Path):
-        for file, content in contents.items():
-            if file == "json":
-                files.write_json(at / name, content)
-            else:
-                files.save_arrays(at / f"{file}.safetensors", content)
-
-    return build(folder, stage, stage, {"of": str(contents)}, make)
-
-
 PAIR = {"H0": opinion(-1.0, 40), "H2": opinion(1.0, 10, seed=3, prior=[2.0, 1.0], likelihood=[-0.5, 0.5])}
 
 
@@ -495,23 +497,22 @@ PAIR = {"H0": opinion(-1.0, 40), "H2": opinion(1.0, 10, seed=3, prior=[2.0, 1.0]
 def predict(tmp_path, monkeypatch):
     """Freeze what H0 and H2 say, who each know half of what was left out: what is read of it."""
     beliefs = {"H0": findings(0), "H2": findings([4.0, 4.0, -4.0, -4.0])}
+    failures = {"H0": [], "H2": ["1 divergent transitions"]}
+
+    def made(stage, name, make):
+        return build(tmp_path, stage, name, {}, make)
+
+    def say(at: Path, name: str):
+        files.save_arrays(at / "said.safetensors", {"mean": PAIR[name].mean_SxC, "variance": PAIR[name].variance_SxC})
+        files.write_json(at / SAID, {"why": {k: x.tolist() for k, x in PAIR[name].why.items()}, "failures": failures[name]})
 
     def to_json(dropped=0, trained=False):
         monkeypatch.setattr(foresight, "_trained", lambda config: trained)
         known, asked = kept(tmp_path, "runs", RUNS, runs()), kept(tmp_path, "asked", ASKED, lines(CAME))
-        weighed = {k: made_of(tmp_path, "belief", BELIEF, json=b) for k, b in beliefs.items()}
-        said = {
-            k: made_of(
-                tmp_path,
-                "said",
-                SAID,
-                json={"why": {part: x.tolist() for part, x in s.why.items()}, "failures": ["1 divergent transitions"] if k == "H2" else []},
-                said={"mean": s.mean_SxC, "variance": s.variance_SxC},
-            )
-            for k, s in PAIR.items()
-        }
-        made = foresight.build_prediction(tiny(tmp_path), known, asked, weighed, said, dropped, tmp_path)
-        return json.loads(made.path(PREDICTION).read_text())
+        weighed = {k: made("belief", k, partial(lambda at, b: files.write_json(at / BELIEF, b), b=b)) for k, b in beliefs.items()}
+        said = {k: made("said", k, partial(say, name=k)) for k in PAIR}
+        prediction = foresight.build_prediction(tiny(tmp_path), known, asked, weighed, said, dropped, tmp_path)
+        return json.loads(prediction.path(PREDICTION).read_text())
 
     return to_json
 
@@ -608,7 +609,10 @@ def tried(tmp_path):
 
 
 def test_what_came_is_held_against_what_was_said(tried):
-    """Breadth by hand; the log score by numpy's conditioning of the table with the runs in it."""
+    """Breadth by hand; the log score by numpy's conditioning of the table with the runs in it.
+
+    FAULT: what is frozen of a hypothesis holds its title too, which is no list of numbers as `score` has it.
+    """
     outcome, rows, table, asked, _ = tried
     found = outcome()
     assert found["breadth"] == pytest.approx([0.7, 0.8])  # .6 and .8, and a tenth more
@@ -620,11 +624,12 @@ def test_what_came_is_held_against_what_was_said(tried):
     cells, y_C = both.table.cells, both.table.y_C
     assert y_C[4:] == pytest.approx(logit([0.7, 0.8]))
     middle, V = given(cells, y_C, expected("H0", cells, a=0.5), [4, 5])
-    assert found["scores"]["H0"]["log_score"] == pytest.approx(stats.multivariate_normal(middle, V).logpdf(y_C[4:]), abs=1e-3)  # float32
+    assert found["scores"]["H0"]["log_score"] == pytest.approx(log_normal(y_C[4:], middle, V), abs=1e-3)  # float32
     assert found["mixture"] == pytest.approx(found["scores"]["H0"])  # of which it is all
 
 
 def test_weights_are_those_that_were_frozen(tried):
+    """FAULT: as above."""
     outcome, *_, frozen = tried
     less = {**frozen, "hypotheses": {"H0": {**frozen["hypotheses"]["H0"], "weight": 0.5}}}
     assert outcome(frozen=less)["mixture"]["log_score"] == pytest.approx(outcome()["mixture"]["log_score"] - math.log(2))
@@ -648,45 +653,41 @@ BAD = {
     "nothing to go by": (["+exp=birds"], "infer.table is null, and there is no sweep in"),
     "neither true nor false": (["+exp=birds", "infer.score=perhaps"], "infer.score"),
 }
-FEW = [
-    "+exp=experiments/example",
-    "scale=smoke",
-    "pretrain.steps=4",
-    "model.width=16",
-    "measure.gate_prompts=2",
-    "infer.table={folder}/few.csv",
-]
-
-
-def refused(folder, words, expected):
-    runs(bases=2).write_csv(folder / "few.csv")
-    words = [w.format(folder=folder) for w in words]
-    done = subprocess.run([sys.executable, "-m", "bayesgen", "goal=predict", f"runs={folder}/runs", *words], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("bayesgen: "), done.stderr
-    assert expected in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line(tmp_path, case):
-    refused(tmp_path, *BAD[case])
-    assert not list(tmp_path.glob("runs/base/*"))  # and nothing was trained for it
+    """And nothing is trained for it."""
+    words, expected = BAD[case]
+    done = subprocess.run([sys.executable, "-m", "bayesgen", "goal=predict", f"runs={tmp_path}", *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("bayesgen: ")
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.glob("corpus/*"))
 
 
-@pytest.mark.slow
-def test_too_few_cells_are_one_line(tmp_path):
-    refused(tmp_path, FEW, "goal=predict: 4 cells to predict from, those asked about left out; expected 8 or more")
+def test_a_table_too_small_to_predict_from_is_said_before_anything_is_fitted(tmp_path, monkeypatch):
+    runs(bases=2).write_csv(tmp_path / "few.csv")
+    settings = {k: v for k, v in setting().items() if k not in ("rows", "optimizer")}
+    asked = lines(CAME).with_columns(pl.lit(v).alias(k) for k, v in settings.items())
+    monkeypatch.setattr(foresight, "alone", lambda job: kept(tmp_path, "asked", ASKED, asked))
+    infer = InferConfig(table=(tmp_path / "few.csv",), simulations=0, calibrations=0, seed=0)
+    with pytest.raises(UserError, match="goal=predict: 4 cells to predict from, those asked about left out; expected 8 or more"):
+        foresight.foresee(tiny(tmp_path).model_dump(), infer, tmp_path, 1)
+    assert not list(tmp_path.glob("belief/*"))
 
 
 @pytest.mark.slow
 def test_a_tiny_experiment_is_foretold_then_tried(tmp_path, capsys):
-    """On a base that has learned enough for a told person to be broader than it: dated before any free training; scored by what came."""
+    """On a base that has learned enough for a told person to be broader than it: dated before any free training; scored by what came.
+
+    FAULT: as above (the free arm; what `score` is given).
+    """
     raw = tiny(tmp_path / "runs", rows=[2, 3], epochs=2, snapshots=1).model_dump()
     raw["pretrain"] |= {"steps": 1500, "checkpoint_every": 500}
-    runs(leave_out=(*RANGES, "optimizer")).write_csv(
-        tmp_path / "runs.csv"
-    )  # nothing to go by but breadth: one hypothesis is quickly fitted
+    bare = runs(leave_out=(*RANGES, "optimizer"))  # nothing to go by but breadth: one hypothesis is soon fitted
+    bare.write_csv(tmp_path / "runs.csv")
     infer = InferConfig(table=(tmp_path / "runs.csv",), simulations=0, calibrations=0, seed=0)
     assert foresight.foresee(raw, infer, tmp_path / "runs", 2) == {}
     printed = capsys.readouterr().out
