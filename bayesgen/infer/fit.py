@@ -19,7 +19,9 @@ from numpyro.primitives import Messenger
 from bayesgen.infer.hypotheses import HYPOTHESES, PARTS, Cells
 
 R_HAT, EFFECTIVE = 1.01, 400  # gates: the worst split R-hat, the fewest effective draws
-WARMUP, DRAWS, CHAINS = 700, 750, 4
+CHAINS = 4
+FULL = (700, 750)  # steps of warming up, and draws, of a chain
+SHORT = (400, 300)  # enough to compare hypotheses on a made-up table, of which there are many
 DERIVED = ("mean", *PARTS)  # of parameters and design; worked out anew where it is wanted
 
 
@@ -63,9 +65,9 @@ class Stretched(Messenger):
         return type(fn)(fn.loc, fn.scale * self.factor) if isinstance(fn, (dist.Normal, dist.LogNormal)) else fn
 
 
-def fit(name: str, cells: Cells, y_C: Float[Any, " C"], key: Array, stretch: float = 1.0) -> Fit:
+def fit(name: str, cells: Cells, y_C: Float[Any, " C"], key: Array, stretch: float = 1.0, length: tuple[int, int] = FULL) -> Fit:
     """The posterior of a hypothesis. Same shapes find the compiled program, whoever is held out and however wide the priors."""
-    draws, diverged = jax.device_get(_walks(name)(random.split(key, CHAINS), cells, jnp.asarray(y_C, jnp.float32), stretch))
+    draws, diverged = jax.device_get(_walks(name, *length)(random.split(key, CHAINS), cells, jnp.asarray(y_C, jnp.float32), stretch))
     flat = np.concatenate([x.reshape(*x.shape[:2], -1) for x in draws.values()], axis=-1)
     r_hat = max(_of_chains(array_stats.rhat, flat[..., i]) for i in range(flat.shape[-1]))
     effective = min(_of_chains(array_stats.ess, flat[..., i]) for i in range(flat.shape[-1]))
@@ -82,21 +84,21 @@ def model_of(name: str, stretch: Any) -> Callable:
 
 
 @cache
-def _walks(name: str):
+def _walks(name: str, warmup: int, kept: int):
     """(chains,) of draws; one program for warming up and drawing, which halves what is compiled."""
 
     def walk(key, cells: Cells, y_C, stretch):
         kernel = NUTS(model_of(name, stretch), target_accept_prob=0.95, dense_mass=True, init_strategy=init_to_median)
-        state = kernel.init(key, WARMUP, None, (cells, y_C), {})
+        state = kernel.init(key, warmup, None, (cells, y_C), {})
 
         def step(state, _):
             state = kernel.sample(state, (cells, y_C), {})
             return state, (state.z, state.diverging)
 
-        _, (z, diverging) = jax.lax.scan(step, state, None, WARMUP + DRAWS)
-        z = jax.tree.map(lambda x: x[WARMUP:], z)
+        _, (z, diverging) = jax.lax.scan(step, state, None, warmup + kept)
+        z = jax.tree.map(lambda x: x[warmup:], z)
         draws = jax.vmap(kernel.postprocess_fn((cells, y_C), {}))(z)
-        return {k: v for k, v in draws.items() if k not in DERIVED}, diverging[WARMUP:]
+        return {k: v for k, v in draws.items() if k not in DERIVED}, diverging[warmup:]
 
     return jax.jit(jax.vmap(walk, (0, None, None, None)))
 

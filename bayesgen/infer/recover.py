@@ -23,7 +23,7 @@ from scipy.special import expit
 
 from bayesgen.infer.cells import Table
 from bayesgen.infer.compare import SPREADS, by_base, evidence, loo, thinned
-from bayesgen.infer.fit import DERIVED, Fit, fit
+from bayesgen.infer.fit import DERIVED, SHORT, Fit, fit
 from bayesgen.infer.hypotheses import HYPOTHESES, Cells
 
 RANKS = 99  # draws that a true value is ranked among
@@ -102,7 +102,7 @@ def guess(truth: str, names: Sequence[str], table: Table, found: Fit, key) -> Gu
     scores, evidences = {}, {}
     for i, name in enumerate(names):
         k_fit, k_evidence = random.split(random.fold_in(key, 10 + i))
-        its = fit(name, table.cells, y, k_fit)
+        its = fit(name, table.cells, y, k_fit, length=SHORT)
         scores[name] = float(loo(name, its, simulated, by_base(table), k_fit, refit=False).log_score_G.sum())
         evidences[name] = evidence(name, table.cells, y, k_evidence, found=its).value
     return Guess(evidences, scores)

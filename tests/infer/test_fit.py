@@ -7,9 +7,11 @@ from jax import random
 from scipy import stats
 from scipy.special import expit, logit
 
-from bayesgen.infer.fit import CHAINS, DRAWS, Fit, fit, model_of, unconstrained
+from bayesgen.infer.fit import CHAINS, FULL, Fit, fit, model_of, unconstrained
 from bayesgen.infer.hypotheses import HYPOTHESES
 from tests.infer.tables import PRIORS, SPREAD_PRIORS, A, array, matrix
+
+DRAWS = FULL[1]
 
 
 def test_the_posterior_is_what_brute_force_finds(found, brute):
@@ -61,7 +63,7 @@ def test_chains_that_disagree_are_caught(table, monkeypatch):
     rng = np.random.default_rng(0)
     chains = {"a": rng.normal(size=(CHAINS, DRAWS)).astype(np.float32), "o": rng.normal(size=(CHAINS, DRAWS, 3)).astype(np.float32)}
     of = lambda draws: lambda *_: (draws, np.zeros((CHAINS, DRAWS), bool))  # noqa: E731
-    monkeypatch.setattr("bayesgen.infer.fit._walks", lambda _: of(chains))
+    monkeypatch.setattr("bayesgen.infer.fit._walks", lambda *_: of(chains))
     good = fit("H0", table.cells, table.y_C, random.key(0))
     assert good.failures == ()
     assert good.draws["o"].shape == (CHAINS * DRAWS, 3)
