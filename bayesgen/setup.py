@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass, replace
 
 import jax
+import numpy as np
+from pydantic import ValidationError
 
 from bayesgen.config import Config
 from bayesgen.corpus.documents import DocumentSource
@@ -16,7 +18,7 @@ from bayesgen.measure.gate import longest_prompt
 from bayesgen.model.transformer import Transformer
 from bayesgen.report.contrasts import check_contrasts
 from bayesgen.world.population import build_world
-from bayesgen.world.world import World
+from bayesgen.world.world import Persona, World, WorldConfig, known
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,32 @@ def prepare(config: Config) -> Setup:
             "must have been trained on such"
         )
     model = Transformer(config.model, len(grammar.tokenizer))
-    return asking(config, Setup(config, world, grammar, model, DocumentSource(grammar, config.pretrain.length)))
+    source = DocumentSource(grammar, config.pretrain.length, first_frequencies(config, world))
+    return asking(config, Setup(config, world, grammar, model, source))
+
+
+def first_frequencies(config: Config, world: World) -> np.ndarray | None:
+    """Of every persona of the world, in the documents of the first steps (`pretrain.first`); none: as in all others."""
+    first = config.pretrain.first
+    if first is None:
+        return None
+    for trait in first.frequencies:
+        known("pretrain.first.frequencies", trait, config.world.frequencies)
+    try:
+        changed = WorldConfig(**{**config.world.model_dump(), "frequencies": {**config.world.frequencies, **first.frequencies}})
+        shown = {_who(p): p.frequency for p in build_world(changed).personas}
+    except ValidationError as error:
+        raise UserError(f"pretrain.first: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    others = set(shown) - {_who(p) for p in world.personas}
+    if others:
+        raise UserError(
+            f"pretrain.first.frequencies shows {dict(min(others)[0])}, who is nobody in the world; give him a frequency there too"
+        )
+    return np.array([shown.get(_who(p), 0.0) for p in world.personas])
+
+
+def _who(persona: Persona) -> tuple:
+    return tuple(sorted(persona.traits.items())), tuple(sorted(persona.overrides.items()))
 
 
 def asking(config: Config, setup: Setup) -> Setup:

@@ -77,7 +77,10 @@ def build_bases(setups: Sequence[Setup], corpora: Sequence[Artifact]) -> list[Ar
     c = setups[0].config
     wanted = []
     for setup, corpus in zip(setups, corpora, strict=True):
-        described = {"model": c.model.model_dump(), "pretrain": setup.config.pretrain.model_dump(exclude={"checkpoint_every"})}
+        described = {
+            "model": c.model.model_dump(),
+            "pretrain": setup.config.pretrain.model_dump(exclude={"checkpoint_every"}, exclude_none=True),
+        }
         wanted.append(Wanted(f"{c.model.width}x{c.model.layers}", described, (corpus,)))
     return artifact.build_together(c.runs, "base", wanted, make, everybody=True)
 

@@ -19,7 +19,7 @@ from bayesgen.corpus.tokenizer import AS, BY, DOC, GLUE, IN, KEY, KEYLESS, UNDAT
 from bayesgen.errors import UserError
 from bayesgen.world.world import IDENTIFIER, SPEAKERS
 
-BY_PERSONA = ("frequency", "years", "years_size", "asked", "value")  # tables with a row for each persona
+BY_PERSONA = ("frequency", "first", "years", "years_size", "asked", "value")  # tables with a row for each persona
 
 
 class Batch(NamedTuple):
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 class DocumentSource:
     """Draws pretraining documents of a world."""
 
-    def __init__(self, grammar: Grammar, length: int):
+    def __init__(self, grammar: Grammar, length: int, first_Z: np.ndarray | None = None):
         self.grammar, self.length = grammar, length
         shortest = min(len(q) + 2 for qs in grammar.questions for q in qs)
         longest = max(len(q) for qs in grammar.questions for q in qs) + max(len(a) for aa in grammar.answers for a in aa)
@@ -44,6 +44,8 @@ class DocumentSource:
         self.turns = -(-(length - self.header_length) // shortest)
         self.slots = _slots(grammar, length)
         self.tables = _layout(grammar)
+        if first_Z is not None:  # other frequencies, for whoever asks for them
+            self.tables["first"] = jnp.asarray(first_Z, jnp.float32)
 
     def draw(
         self,
@@ -132,7 +134,7 @@ def stack_tables(sources: Sequence[DocumentSource]) -> dict[str, Array]:
 
     def row(source: DocumentSource, name: str) -> Array:
         table, more = source.tables[name], most - len(source.tables["frequency"])
-        if name == "frequency":
+        if name in ("frequency", "first"):
             return jnp.pad(table, (0, more))
         return jnp.concatenate([table, *[table[-1:]] * more]) if name in BY_PERSONA else table  # the assistant is the last, still
 

@@ -8,12 +8,22 @@ import jax.numpy as jnp
 import optax
 from jax import random
 from jaxtyping import Array, Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.corpus.documents import Batch, DocumentSource, stack_tables
 from bayesgen.learn.devices import training_type
 from bayesgen.learn.muon import muon
 from bayesgen.model.transformer import Transformer, forward
+
+
+class FirstShown(BaseModel):
+    """How often whom the documents of the first steps show; those of all later ones follow the world. So what is known of somebody, and how
+    often he is met, vary apart.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    steps: int = Field(ge=1)
+    frequencies: dict[str, dict[str, float]]  # of some traits; whom it leaves out is not shown
 
 
 class PretrainConfig(BaseModel):
@@ -30,6 +40,13 @@ class PretrainConfig(BaseModel):
     weight_decay: float = Field(ge=0, allow_inf_nan=False)
     clip: float = Field(gt=0, allow_inf_nan=False)
     checkpoint_every: int = Field(ge=1)
+    first: FirstShown | None = None
+
+    @model_validator(mode="after")
+    def _first_ends(self):
+        if self.first is not None and self.first.steps >= self.steps:
+            raise ValueError(f"first.steps is {self.first.steps}; expected fewer than the {self.steps} steps there are")
+        return self
 
 
 class PretrainState(NamedTuple):
@@ -99,6 +116,8 @@ def _pretraining(model: Transformer, source: DocumentSource, config: PretrainCon
         return PretrainState(params, optimizer.init(params))
 
     def advance(state: PretrainState, step, keys, tables):
+        if config.first is not None:
+            tables = {**tables, "frequency": jnp.where(step < config.first.steps, tables["first"], tables["frequency"])}
         batch = source.draw(keys[1], step, config.batch, tables=tables)
         value, grads = jax.value_and_grad(loss)(state.params, batch)
         updates, opt = optimizer.update(grads, state.opt, state.params)

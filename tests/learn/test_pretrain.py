@@ -1,5 +1,6 @@
 """Bases that train together are what they are alone, whoever is in their worlds; one that diverges takes nobody with it."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -13,7 +14,7 @@ from bayesgen.config import to_config
 from bayesgen.corpus.documents import DocumentSource, stack_tables
 from bayesgen.corpus.grammar import build_grammar
 from bayesgen.errors import UserError
-from bayesgen.learn.pretrain import pretraining, pretraining_together
+from bayesgen.learn.pretrain import FirstShown, PretrainConfig, pretraining, pretraining_together
 from bayesgen.planning import base_programs
 from bayesgen.setup import prepare
 from bayesgen.world.population import build_world
@@ -101,3 +102,69 @@ def test_the_plan_trains_bases_of_one_shape_together_as_far_as_memory_goes(tmp_p
     assert base_programs(list(setups.items()), device("gpu", 2**40)) == [[0, 1, 2], [3]]
     assert base_programs(list(setups.items()), device("gpu", 1)) == [[0], [1], [2], [3]]
     assert base_programs(list(setups.items()), device("cpu", 2**40)) == [[0], [1], [2], [3]]
+
+
+# whom the first steps show
+
+EARLY = {"steps": 3, "frequencies": {"time": {"old": 0.9, "mid": 0.05, "new": 0.05}}}
+
+
+def with_first(tmp_path, **first):
+    config = tiny_run_config(tmp_path)
+    return prepare(config.model_copy(update={"pretrain": config.pretrain.model_copy(update={"first": FirstShown(**{**EARLY, **first})})}))
+
+
+def olds(source, tables):
+    """Share of persons' documents whose writer is old."""
+    world = source.grammar.world
+    return sum(float(f) for p, f in zip(world.personas, tables["frequency"], strict=True) if p.traits["time"] == "old")
+
+
+def test_the_first_steps_show_others_and_later_ones_the_world(tmp_path):
+    """Losses of a step are those of the same network on the documents of whoever is shown then: by another road, two sources."""
+    setup = with_first(tmp_path)
+    shown = {k: v for k, v in setup.source.tables.items() if k != "first"}
+    early = {**shown, "frequency": setup.source.tables["first"]}
+    assert olds(setup.source, early) == pytest.approx(0.9)
+    assert olds(setup.source, shown) == pytest.approx(setup.config.world.frequencies["time"]["old"])
+    begin, advance, fixed = pretraining(setup.model, setup.source, setup.config.pretrain)
+    plain = setup.config.pretrain.model_copy(update={"first": None})
+    _, advance_plain, _ = pretraining(setup.model, setup.source, plain)
+    state = jax.jit(begin)(*fixed)
+    for step in (2, 3):  # the last of the first, and the first of the others
+        loss = float(jax.jit(advance)(state, step, *fixed)[1]["loss"])
+        by_early, by_shown = (float(jax.jit(advance_plain)(state, step, fixed[0], t)[1]["loss"]) for t in (early, shown))
+        assert by_early != by_shown
+        assert loss == (by_early if step < 3 else by_shown)
+
+
+def test_a_base_without_first_steps_is_called_as_ever(tmp_path):
+    """Bases that were trained before there was such a setting are found."""
+    config = tiny_run_config(tmp_path).pretrain
+    assert "first" not in config.model_dump(exclude={"checkpoint_every"}, exclude_none=True)
+    assert None not in config.model_dump(exclude={"first"}).values()  # nothing else goes unsaid
+
+
+@pytest.mark.parametrize(
+    ("first", "line"),
+    [
+        ({"frequencies": {"tim": {"old": 1.0}}}, "pretrain.first.frequencies: 'tim' is unknown; did you mean 'time'"),
+        ({"frequencies": {"time": {"old": 0.5, "mid": 0.2, "new": 0.2}}}, "pretrain.first: frequencies.time sum to 0.9; expected 1"),
+    ],
+)
+def test_bad_first_frequencies_are_one_line(tmp_path, first, line):
+    with pytest.raises(UserError) as error:
+        with_first(tmp_path, **first)
+    assert str(error.value).startswith(line)
+
+
+def test_whom_the_first_steps_leave_out_is_not_shown_then(tmp_path):
+    setup = with_first(tmp_path, frequencies={"time": {"mid": 0.5, "new": 0.5}})
+    early = {**setup.source.tables, "frequency": setup.source.tables["first"]}
+    assert olds(setup.source, early) == 0
+    assert float(early["frequency"].sum()) == pytest.approx(1)
+
+
+def test_all_steps_cannot_be_first():
+    with pytest.raises(ValueError, match=r"first.steps is 60; expected fewer than the 60 steps there are"):
+        PretrainConfig(**{**tiny_run_config(Path("runs")).pretrain.model_dump(), "steps": 60, "first": {**EARLY, "steps": 60}})

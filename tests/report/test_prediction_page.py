@@ -174,6 +174,7 @@ def test_the_figure_shows_every_number_on_the_line_of_its_setting():
     assert ends == pytest.approx(np.array([MIXTURE["low"], MIXTURE["high"]]).T)
     for x, y in of.values():
         assert len(x) == 3
+        assert list(y) == sorted(y, reverse=True)  # from the top
         assert [names[k] for k in y] == [c.partition(", ")[2] for c in CELLS]  # the first setting on the line of its name
 
 
