@@ -165,7 +165,7 @@ def build_prediction(
     def make(folder: Path):
         table = to_cells(pl.read_parquet(known.path(RUNS)))
         beliefs = {name: json.loads(a.path(BELIEF).read_text()) for name, a in weighed.items()}
-        verdict = judge(beliefs, {}, table.breadth_C.tolist(), table.names)
+        verdict = judge(beliefs, {}, table.breadth_C.tolist(), table.names, table.bases)
         weights = {s.name: s.weight for s in verdict.standings}
         of, lines = load_said(said), pl.read_parquet(asked.path(ASKED))
         hypotheses = {

@@ -18,6 +18,7 @@ NULL, NULLS = "H0", ("H0", "H0 dose")
 TOLD_APART = 0.8  # share of a hypothesis' own tables that must be recognised
 COVERED = (0.80, 0.97)  # where the coverage of 90% intervals of what was left out should lie
 LARGE = 2.0  # standard errors
+UNITS = {"experiment": "experiments", "base": "bases", "cell": "cells"}
 EXPERIMENTS, BASES = 3, 4  # as many are left out in turn at least
 Beliefs = Mapping[str, Mapping[str, Any]]  # hypothesis -> findings (`weigh.weigh`)
 Trials = Mapping[str, Mapping[str, Any]]  # hypothesis -> findings (`weigh.trial`)
@@ -52,6 +53,7 @@ class Verdict(NamedTuple):
     confused: tuple[tuple[str, str, float], ...]
     uncalibrated: tuple[str, ...]
     against: tuple[str, ...]  # strongest evidence against the best
+    changes: tuple[str, ...]  # what would change it
     words: tuple[str, ...]
 
 
@@ -65,7 +67,7 @@ def scores(beliefs: Beliefs) -> tuple[str, dict[str, np.ndarray]]:
     return unit, {name: np.array(found["left_out"][unit]["score"]) for name, found in beliefs.items()}
 
 
-def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C: Sequence[str]) -> Verdict:
+def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C: Sequence[str], bases_B: Sequence[str]) -> Verdict:
     """The verdict."""
     unit, score = scores(beliefs)
     weights = stacking(score)
@@ -109,6 +111,7 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
         tuple(confused(table)),
         uncalibrated,
         against(shown, beliefs[NULL], breadth_C, names_C),
+        changes(beliefs, best, nearest, null, names_C, bases_B),
         (),
     )
     return out._replace(words=tuple(words(out)))
@@ -150,10 +153,37 @@ def against(
     return tuple(out)
 
 
+def changes(
+    beliefs: Beliefs, best: str | None, nearest: str | None, null: str, names_C: Sequence[str], bases_B: Sequence[str]
+) -> tuple[str, ...]:
+    """What would change the verdict: one of what was left out taken away, more of the same, other priors."""
+    unit, score = scores(beliefs)
+    if nearest is None:
+        return ("A fit that passes its gates.",)
+    of = {"experiment": [f["level"] for f in beliefs[NULL]["folds"] if f["varied"] == "experiment"], "base": bases_B, "cell": names_C}[unit]
+    of_G, null_G = score[nearest], score[null]
+    by, error = difference(of_G, null_G)
+    out = []
+    for g, name in enumerate(of if len(of) > 2 else ()):
+        by_others, their_error = difference(np.delete(of_G, g), np.delete(null_G, g))
+        if (by_others > LARGE * their_error) != (best is not None):
+            out.append(f"Without {unit} '{name}', {nearest} is {by_others:+.1f} ± {their_error:.1f} nats beside {null}.")
+    if best is None and by > 0 and np.isfinite(error):
+        needed = int(np.ceil(len(of) * (LARGE * error / by) ** 2))  # the sum grows as their number, its error as the root
+        out.append(f"If more {UNITS[unit]} were like these {len(of)}, {needed} in all would set {nearest} apart from {null}.")
+    if best is None and by <= 0:
+        out.append(f"More of the same would not: {nearest}, the nearest, is no better than {null} on the mean of what was left out.")
+    first = {k: max(beliefs, key=lambda name, k=k: beliefs[name]["evidence"][k]["value"]) for k in ("0.5", "1.0", "2.0")}
+    for k, said in (("0.5", "half"), ("2.0", "twice")):
+        if first[k] != first["1.0"]:
+            out.append(f"Under priors {said} as wide, {first[k]} has the greatest evidence, and not {first['1.0']}.")
+    return tuple(out)
+
+
 def words(v: Verdict) -> list[str]:
     """The verdict in plain words, caveats included."""
     out, of_null = [], {"H0": "H0 (one breadth for all)", "H0 dose": "H0 dose (only how much was learned)"}[v.null]
-    units = {"experiment": "experiments", "base": "bases", "cell": "cells"}[v.unit]
+    units = UNITS[v.unit]
     if v.best is None:
         said = f"; the nearest, {v.nearest}, is {v.ahead[0]:+.1f} ± {v.ahead[1]:.1f} nats beside it" if v.nearest else ""
         out.append(

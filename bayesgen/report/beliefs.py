@@ -29,7 +29,7 @@ def write_beliefs(folder: Path, table: Table, beliefs: Mapping[str, Any], trials
     from plots.__main__ import BELIEFS
 
     names = table.names
-    verdict = judge(beliefs, trials, table.breadth_C.tolist(), names)
+    verdict = judge(beliefs, trials, table.breadth_C.tolist(), names, table.bases)
     files.write_json(folder / "beliefs.json", figure_data(table, beliefs, trials, verdict))
     figures = drawn(BELIEFS, folder)
     of = sections(table, beliefs, trials, verdict, failed)
@@ -37,7 +37,9 @@ def write_beliefs(folder: Path, table: Table, beliefs: Mapping[str, Any], trials
         verdict=verdict, table=table, sections=of, figures=figures, captions=CAPTIONS, beliefs=beliefs
     )
     files.write(folder / "report.html", html)
-    files.write(folder / "beliefs.md", as_markdown(verdict.words, of, ("Against it", verdict.against)))
+    files.write(
+        folder / "beliefs.md", as_markdown(verdict.words, of, ("Against it", verdict.against), ("What would change it", verdict.changes))
+    )
     return verdict
 
 

@@ -10,7 +10,7 @@ NAMES = [f"c{i}" for i in range(CELLS)]
 BREADTH = [0.1 * i + 0.05 for i in range(CELLS)]
 
 
-def findings(gain, experiments=4, low=0.0, high=1.0, cell=0.5, failures=(), passed=True, expected=None):
+def findings(gain, experiments=4, low=0.0, high=1.0, cell=0.5, failures=(), passed=True, expected=None, evidence=(0.0, 0.0, 0.0)):
     """Of a hypothesis that is better by `gain` (one a fold) than one of which nothing is gained."""
     gain = np.broadcast_to(gain, experiments)
     cells = np.array_split(np.arange(CELLS), experiments)
@@ -32,13 +32,14 @@ def findings(gain, experiments=4, low=0.0, high=1.0, cell=0.5, failures=(), pass
         "left_out": {"base": {"score": [-1.0 + g for g in gain]}, "cell": {"score": [-1.0] * CELLS}},
         "fit": {"failures": failures},
         "checks": {"least": {"seen": 9.0, "made": (0.0, 1.0), "share": 1.0, "passed": passed}},
+        "evidence": {k: {"value": evidence[i]} for i, k in enumerate(("0.5", "1.0", "2.0"))},
         "parameters": {"cell": [cell, 0, 1], "base": [0.0, 0, 1], "experiment": [0.0, 0, 1]},
         "expected": [[x, 0.0, 1.0] for x in (expected or BREADTH)],
     }
 
 
 def of(beliefs, trials=None):
-    return judge(beliefs, trials or {}, BREADTH, NAMES)
+    return judge(beliefs, trials or {}, BREADTH, NAMES, [f"b{i}" for i in range(4)])
 
 
 def test_the_best_must_beat_the_null_by_two_errors():
@@ -141,3 +142,21 @@ def test_bases_left_out_are_told_where_experiments_decide():
     assert found.by_base == pytest.approx((4, 6.0, np.sqrt(4 * np.var(gains, ddof=1))))
     assert any(w.startswith("Of 4 bases left out in turn, H2 is +6.0") and w.endswith("beside H0 dose.") for w in found.words)
     assert of({"H0": findings(0, experiments=2), "H2": findings(1, experiments=2)}).by_base is None  # cells decide there
+
+
+def test_what_would_change_the_verdict():
+    """One experiment that carries it; how many more of the same; priors that turn the evidence. By hand."""
+    null = findings(0, evidence=(0.0, 0.0, 0.0))
+    carried = of({"H0": null, "H2": findings([0.1, 0.2, 0.1, -4.0], evidence=(1.0, 1.0, -1.0))})
+    assert carried.best is None
+    assert any(c.startswith("Without experiment 'x3', H2 is +0.4") for c in carried.changes)
+    assert "More of the same would not: H2, the nearest, is no better than H0 on the mean of what was left out." in carried.changes
+    assert "Under priors twice as wide, H0 has the greatest evidence, and not H2." in carried.changes
+    assert not any("half as wide" in c for c in carried.changes)
+
+    gains = np.array([3.0, -1.0, 2.0, 0.0])
+    unsure = of({"H0": null, "H2": findings(gains, evidence=(1.0, 1.0, 1.0))})
+    error = np.sqrt(4 * gains.var(ddof=1))
+    needed = int(np.ceil(4 * (2 * error / 4.0) ** 2))
+    assert f"If more experiments were like these 4, {needed} in all would set H2 apart from H0." in unsure.changes
+    assert of({"H0": null, "H2": findings([2.0, 2.1, 1.9, 2.0])}).changes == ()  # clear, whatever is taken away
