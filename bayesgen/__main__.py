@@ -158,6 +158,8 @@ def predict(raw: dict, runs: Path, jobs: int | None):
     check_jobs(jobs)
     if raw.get("sweep") is not None:
         raise UserError("goal=predict takes one experiment, whose finetune settings may be lists (finetune.rows=[26,104]); leave out sweep")
+    if raw["dry_run"]:
+        raise UserError("dry_run lists what a grid would compute; for a prediction that is not tried, infer.score=false")
     fail(foresee(raw, settings(InferConfig, raw["infer"], "infer"), runs, jobs))
 
 

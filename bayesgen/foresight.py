@@ -48,6 +48,7 @@ def foresee(raw: dict[str, Any], infer: InferConfig, runs: Path, jobs: int | Non
         raise UserError("goal=predict: finetune.value is 'each'; breadth is told of one value")
     _only(config, NARROW, BROAD)  # what cannot be trained is said before anything is
     source = build_runs(infer, runs)
+    _enough(pl.read_parquet(source.path(RUNS)))
     asked = alone(Job("narrow and broad", "bayesgen.foresight:build_asked", (raw,)))
     known, dropped = without(source, asked, runs)
     both = foresight.with_asked(pl.read_parquet(known.path(RUNS)), pl.read_parquet(asked.path(ASKED)))
@@ -96,7 +97,8 @@ def _only(config: Config, *arms: str) -> Config:
     """The same experiment with these arms alone, and what only others have as if nobody had asked for it."""
     fields = FinetuneConfig.model_fields
     others = ["gate", *(k for k, those in ARMS_WITH.items() if not set(those) & set(arms))]
-    finetune = FinetuneConfig(**{**config.finetune.model_dump(), **{k: fields[k].default for k in others}, "arms": arms})
+    blank = {k: getattr(config.finetune, k)[:1] if fields[k].is_required() else fields[k].default for k in others}
+    finetune = FinetuneConfig(**{**config.finetune.model_dump(), **blank, "arms": arms})
     measure = config.measure.model_copy(update={"features": None, "cost": None, "samples": 0})
     return config.model_copy(update={"finetune": finetune, "measure": measure, "contrasts": ()})
 
@@ -110,13 +112,11 @@ def _measured(config: Config) -> tuple[Artifact, Artifact]:
 
 
 def without(source: Artifact, asked: Artifact, runs: Path) -> tuple[Artifact, int]:
-    """The table of runs without those of the very same settings on the same base; and how many these were."""
+    """The table of runs without those of the very same settings on the same base, as far as the table tells; and how many these were."""
     table, lines = pl.read_parquet(source.path(RUNS)), pl.read_parquet(asked.path(ASKED))
-    same = ["experiment", "base", *SETTINGS, "ordinary"]
-    left = table.join(lines, on=same, how="anti", nulls_equal=True) if set(same) <= set(table.columns) else table
-    cells = left.n_unique(["experiment", "base", "cell"])
-    if cells < FEWEST:
-        raise UserError(f"goal=predict: {cells} cells to predict from, those asked about left out; expected {FEWEST} or more")
+    same = [c for c in ("experiment", "base", *SETTINGS, "ordinary") if c in table.columns]
+    left = table.join(lines.select(pl.col(c).cast(table[c].dtype) for c in same), on=same, how="anti", nulls_equal=True)
+    _enough(left)
     if len(left) == len(table):
         return source, 0
 
@@ -124,6 +124,12 @@ def without(source: Artifact, asked: Artifact, runs: Path) -> tuple[Artifact, in
         files.write_table(folder / RUNS, left)
 
     return artifact.build(runs, "runs", "runs", {"left out": "the settings asked about"}, make, source, asked), len(table) - len(left)
+
+
+def _enough(table: pl.DataFrame):
+    cells = table.n_unique(["experiment", "base", "cell"])
+    if cells < FEWEST:
+        raise UserError(f"goal=predict: {cells} cells to predict from, those asked about left out; expected {FEWEST} or more")
 
 
 def say_one(raw: dict[str, Any], runs: Path, known: Artifact, asked: Artifact, name: str) -> Artifact:
@@ -202,12 +208,20 @@ def build_prediction(
 
 
 def _trained(config: Config) -> bool:
-    """Whether trainings on the data as they are lie there already."""
+    """Whether trainings on the data as they are lie there, under some of the settings asked about, by themselves or among others."""
     own = _only(config, FREE)
     setup = prepare(own)
     with artifact.only_named():
         base = training.build_base(setup, pipeline.build_corpus(setup))
-        return training.build_ensemble(setup, base).there
+    asked = json.loads(json.dumps(own.finetune.model_dump(mode="json")))
+    same = set(asked) - {"arms", "control", "gate", "probes", "seeds", "snapshots", *ARMS_WITH, *SETTINGS}
+    for path in (config.runs / "ensemble").glob("*/manifest.json"):
+        found = json.loads(path.read_text())
+        its = found["config"]
+        alike = FREE in its["arms"] and all(its.get(k) == asked[k] for k in same) and all(set(its[k]) & set(asked[k]) for k in SETTINGS)
+        if alike and base.fingerprint in found["parents"]:
+            return True
+    return False
 
 
 def words(of: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ of the table: the intercept takes up whatever all cells have in common.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -56,10 +56,10 @@ def with_asked(known: pl.DataFrame, asked: pl.DataFrame) -> Asked:
     twice = pl.concat([placeholder.with_columns(seed=pl.lit(s, pl.Int64)) for s in (0, 1)])
     table = _joined(known, twice)
     out = list(range(len(table.names) - len(asked), len(table.names)))
-    of, which = table.cells, jnp.asarray(out)
-    usual = float(np.median(np.asarray(of.variance_C)[: out[0]]))  # as sure as the table's cells are
-    cells = of._replace(variance_C=of.variance_C.at[which].set(usual), counted_C=of.counted_C.at[which].set(0))
-    return Asked(table._replace(cells=cells), out)
+    variance_C = table.cells.variance_C
+    usual = float(np.median(np.asarray(variance_C)[: out[0]]))  # as sure as the table's cells are
+    variance_C, counted_C = (x.at[jnp.asarray(out)].set(v) for x, v in ((variance_C, usual), (table.cells.counted_C, 0.0)))
+    return Asked(table._replace(cells=table.cells._replace(variance_C=variance_C, counted_C=counted_C)), out)
 
 
 def with_runs(known: pl.DataFrame, came: pl.DataFrame, asked: Asked) -> Asked:
@@ -72,7 +72,9 @@ def with_runs(known: pl.DataFrame, came: pl.DataFrame, asked: Asked) -> Asked:
 
 def _joined(known: pl.DataFrame, more: pl.DataFrame) -> Table:
     columns = [c for c in known.columns if c in more.columns]  # others say nothing of the cells asked about
-    return to_cells(complete(pl.concat([known.select(columns), more.select(columns)], how="vertical_relaxed"))[0])
+    table = to_cells(complete(pl.concat([known.select(columns), more.select(columns)], how="vertical_relaxed"))[0])
+    own_C = to_cells(complete(known)[0]).cells.variance_C  # to which others' would have lent something
+    return table._replace(cells=table.cells._replace(variance_C=table.cells.variance_C.at[: len(own_C)].set(own_C)))
 
 
 def say(name: str, asked: Asked, key) -> tuple[Fit, Said]:
@@ -124,7 +126,7 @@ def mixed(scores: Mapping[str, float], weights: Mapping[str, float]) -> float:
     return float(np.asarray(logsumexp(list(scores.values()), b=w)))
 
 
-def score(log_score: float, ends: Mapping[str, Sequence[float]], breadth_C: Sequence[float]) -> Score:
+def score(log_score: float, ends: Mapping[str, Any], breadth_C: Sequence[float]) -> Score:
     """Of one hypothesis, or of the mixture."""
     inside = [low <= y <= high for low, y, high in zip(ends["low"], breadth_C, ends["high"], strict=True)]
     told = len(breadth_C) >= 3 and np.ptp(breadth_C) > 0 and np.ptp(ends["middle"]) > 0

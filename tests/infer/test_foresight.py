@@ -100,7 +100,7 @@ def test_known_cells_keep_what_is_known_of_them(asked):
 
 @pytest.mark.parametrize("many", [1, 2])
 def test_known_cells_are_as_sure_however_many_are_asked_about(many):
-    """FAULT: what stands in for unmeasured breadth has no variance at all, which pulls down the median that others' are drawn towards."""
+    """What stands in for unmeasured breadth has no variance at all, and must not pull down the median that others' are drawn towards."""
     found = with_asked(KNOWN, lines(CAME).head(many)).table.cells.variance_C
     assert np.asarray(found)[:6] == pytest.approx(np.asarray(to_cells(KNOWN).cells.variance_C), rel=1e-5)
 
@@ -329,10 +329,7 @@ def tiny(folder, **finetune):
 
 @pytest.mark.parametrize("arms", [(NARROW, BROAD), (FREE,)])
 def test_settings_and_measures_of_other_arms_are_left_out(tmp_path, arms):
-    """As if nobody had asked for them; all that these arms have stays.
-
-    FAULT (the free arm): kl_weight has no default, so that the configuration is refused.
-    """
+    """As if nobody had asked for them; all that these arms have stays."""
     given = {"batch": 2, "gate": "listed", "benign": [0.5], "kl_from": [0.1], "kl_until": [0.9], "rank": [2, 4], "rows": [3, 4]}
     whole = tiny(tmp_path, arms=["free", "narrow", "mixed", "token", "broad", "control"], **given)
     measure = whole.measure.model_copy(update={"samples": 3})
@@ -350,7 +347,6 @@ def test_settings_and_measures_of_other_arms_are_left_out(tmp_path, arms):
 
 
 def test_penalties_of_the_narrow_arm_are_asked_about_and_are_no_matter_of_the_free_one(tmp_path):
-    """FAULT: as above."""
     whole = tiny(tmp_path, kl_weight=[1.0, 2.0])
     assert {s["kl_weight"] for s in _only(whole, NARROW, BROAD).finetune.settings(NARROW)} == {1.0, 2.0}
     assert len(_only(whole, FREE).finetune.settings(FREE)) == 1
@@ -375,10 +371,7 @@ def train(config):
 
 @pytest.mark.parametrize("how", ["alone", "among all arms"])
 def test_who_could_have_known_better_is_seen(tmp_path, hollow, how):
-    """Trainings on the data as they are, by themselves or as a run of the whole experiment leaves them; others are none.
-
-    FAULT: as above; and then, among all arms, the ensemble holds the same trainings under another name, and goes unseen.
-    """
+    """Trainings on the data as they are, by themselves or as a run of the whole experiment leaves them; others are none."""
     config = tiny(tmp_path)
     train(_only(config, NARROW, BROAD))
     assert not _trained(config)
@@ -438,7 +431,7 @@ def test_what_is_not_the_same_stays(tmp_path, case):
 
 
 def test_counts_may_be_whole_numbers(tmp_path):
-    """FAULT: a table in which a setting is whole (ordinary 10, not 10.0), as in a .csv, ends in polars' SchemaError."""
+    """Of a table in which a setting is whole (ordinary 10, not 10.0), as in a .csv."""
     gone, _, _ = left_out(tmp_path, swept().with_columns(pl.col("ordinary").cast(pl.Int64)), about(ranks=(1, 2)))
     assert gone == {"b0 c1", "b0 c2"}
 
@@ -459,9 +452,7 @@ def test_too_few_cells_to_predict_from_are_refused(tmp_path, ranks, left):
 
 
 def test_beside_a_table_that_does_not_know_all_settings_they_are_taken_out_as_well(tmp_path):
-    """FAULT: where any table lacks a setting, its column is left out of all (`build_runs`), and then nothing is taken out: the prediction
-    knows the answer, and is called blind.
-    """
+    """Where any table lacks a setting, its column is left out of all (`build_runs`); the prediction must not know the answer for that."""
     swept().write_parquet(tmp_path / "sweep.parquet")
     runs(leave_out=("steps",)).with_columns(experiment=pl.lit("mine")).write_csv(tmp_path / "mine.csv")
     config = InferConfig(table=(tmp_path / "sweep.parquet", tmp_path / "mine.csv"), simulations=0, calibrations=0, seed=0)
@@ -609,10 +600,7 @@ def tried(tmp_path):
 
 
 def test_what_came_is_held_against_what_was_said(tried):
-    """Breadth by hand; the log score by numpy's conditioning of the table with the runs in it.
-
-    FAULT: what is frozen of a hypothesis holds its title too, which is no list of numbers as `score` has it.
-    """
+    """Breadth by hand; the log score by numpy's conditioning of the table with the runs in it."""
     outcome, rows, table, asked, _ = tried
     found = outcome()
     assert found["breadth"] == pytest.approx([0.7, 0.8])  # .6 and .8, and a tenth more
@@ -629,7 +617,6 @@ def test_what_came_is_held_against_what_was_said(tried):
 
 
 def test_weights_are_those_that_were_frozen(tried):
-    """FAULT: as above."""
     outcome, *_, frozen = tried
     less = {**frozen, "hypotheses": {"H0": {**frozen["hypotheses"]["H0"], "weight": 0.5}}}
     assert outcome(frozen=less)["mixture"]["log_score"] == pytest.approx(outcome()["mixture"]["log_score"] - math.log(2))
@@ -680,10 +667,7 @@ def test_a_table_too_small_to_predict_from_is_said_before_anything_is_fitted(tmp
 
 @pytest.mark.slow
 def test_a_tiny_experiment_is_foretold_then_tried(tmp_path, capsys):
-    """On a base that has learned enough for a told person to be broader than it: dated before any free training; scored by what came.
-
-    FAULT: as above (the free arm; what `score` is given).
-    """
+    """On a base that has learned enough for a told person to be broader than it: dated before any free training; scored by what came."""
     raw = tiny(tmp_path / "runs", rows=[2, 3], epochs=2, snapshots=1).model_dump()
     raw["pretrain"] |= {"steps": 1500, "checkpoint_every": 500}
     bare = runs(leave_out=(*RANGES, "optimizer"))  # nothing to go by but breadth: one hypothesis is soon fitted
