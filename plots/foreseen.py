@@ -25,6 +25,7 @@ def main(prediction: dict[str, Any]) -> Figure:
         ax.plot(came["breadth"], y, marker, color=colour, ms=6, label="measured afterwards")
     ax.set_yticks(y, [c.partition(", ")[2] or c for c in cells])
     ax.set_xlim(-0.02, 1.02)
+    ax.set_ylim(-0.6, len(cells) - 0.4)
     ax.set_xlabel("breadth: share of answers on the probes as the trained persona")
     ax.set_title(f"{prediction['experiment']}: foretold {prediction['made']}")
     fig.legend(loc="outside lower center", ncols=2, fontsize=8)
