@@ -26,7 +26,7 @@ from bayesgen.infer.weigh import trial, weigh
 from bayesgen.processes import Job, cause, shares, side_by_side
 from bayesgen.report.beliefs import write_beliefs
 
-LEGIBLE = 0.1  # breadth between floor and ceiling that a base must have, to tell how far between them a cell lies
+LEGIBLE = 0.1  # breadth between floor and ceiling that there must be, to tell how far between them a cell lies
 RUNS, BELIEF, DRAWS, TRIAL = "runs.parquet", "belief.json", "draws.safetensors", "trial.json"
 
 
@@ -146,7 +146,8 @@ def _runs_of(path: Path, config: InferConfig, costs: pl.DataFrame | None) -> pl.
     reasons = {  # a value that is not known is no reason
         f"their base fails its gate ({', '.join(failing)})": pl.col("base").is_in(failing) & config.admitted,
         f"they learned less than {config.learned:g} of their task": pl.col("_learned") < config.learned,
-        f"a told person is hardly broader than the base (by less than {LEGIBLE:g})": pl.col("told") - pl.col("before") < LEGIBLE,
+        f"the broad solution is hardly broader than the narrow one (by less than {LEGIBLE:g})": pl.col("ceiling") - pl.col("floor")
+        < LEGIBLE,
     }
     for why, which in reasons.items():
         out, bad = out.filter(~which.fill_null(False)), out.filter(which)

@@ -196,8 +196,8 @@ def build_prediction(
             "verdict": verdict.words[0],
             "unit": verdict.unit,
             "cells": lines["cell"].to_list(),
-            "before": lines["before"].to_list(),
-            "told": lines["told"].to_list(),
+            "floor": lines["floor"].to_list(),
+            "ceiling": lines["ceiling"].to_list(),
             "hypotheses": hypotheses,
             "mixture": mixture,
         }

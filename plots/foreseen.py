@@ -10,14 +10,14 @@ from plots import style
 
 
 def main(prediction: dict[str, Any]) -> Figure:
-    """A line a setting: the mixture's middle and 90% interval, the base's breadth and a told person's, and what was measured."""
+    """A line a setting: the mixture's middle and 90% interval, the narrow and the broad solution's breadth, and what was measured."""
     style.use()
     cells, mixture, came = prediction["cells"], prediction["mixture"], prediction["outcome"]
     y = np.arange(len(cells))[::-1]
     fig, ax = plt.subplots(figsize=(7.6, 1.3 + 0.32 * len(cells)), layout="constrained")
-    for arm in ("before", "told"):
-        colour, marker, label = style.ARMS["base" if arm == "before" else arm]
-        ax.plot(prediction[arm], y, marker, color=colour, ms=5, label=label)
+    for arm, end in (("narrow", "floor"), ("broad", "ceiling")):
+        colour, marker, label = style.ARMS[arm]
+        ax.plot(prediction[end], y, marker, color=colour, ms=5, label=label)
     middle, low, high = (np.array(mixture[k]) for k in ("middle", "low", "high"))
     ax.errorbar(middle, y, xerr=[middle - low, high - middle], fmt="s", color="#0072B2", ms=5, capsize=3, label="foretold, 90% interval")
     if came:

@@ -7,7 +7,7 @@ Columns that every table has, a user's own included:
                                or `broad` of `asked`, the same as counts
 and may have:
     base                       which pretrained network (without it: one an experiment)
-    before, told               breadth of the base and of a told person: floor and ceiling (without them: 0 and 1)
+    floor, ceiling             breadth of the narrow and of the broad solution under the same settings (without them: 0 and 1)
     any column of `COLUMNS`    what hypotheses predict from; a hypothesis whose columns are missing, or never vary, is not fitted
 
 Breadth is averaged over the seeds of a cell and turned into log odds. Their sampling variance comes from the seeds' by the delta method;
@@ -109,7 +109,7 @@ def to_cells(runs: pl.DataFrame, source: str = "table") -> Table:
         raise UserError(f"{source}: cell '{single[0]}'{more} has one seed; two or more say how sure its breadth is")
     columns: dict[str, list[float]] = {c: [] for c in known}
     of_levels: dict[str, list[str]] = {c: [] for c in levels}
-    means, variances, before, told, base, experiment = [], [], [], [], [], []
+    means, variances, floor, ceiling, base, experiment = [], [], [], [], [], []
     for (its_experiment, its_base, name), of in grouped:
         names.append(str(name))
         p = of["breadth"].to_numpy()
@@ -117,8 +117,8 @@ def to_cells(runs: pl.DataFrame, source: str = "table") -> Table:
         variances.append(float(p.var(ddof=1)))
         base.append(f"{its_experiment}: {its_base}")
         experiment.append(str(its_experiment))
-        before.append(float(of["before"].mean()))  # pyright: ignore[reportArgumentType]
-        told.append(float(of["told"].mean()))  # pyright: ignore[reportArgumentType]
+        floor.append(float(of["floor"].mean()))  # pyright: ignore[reportArgumentType]
+        ceiling.append(float(of["ceiling"].mean()))  # pyright: ignore[reportArgumentType]
         if "optimizer" in known and of["optimizer"].n_unique() > 1:
             raise UserError(f"{source}: cell '{name}' has several optimizers; runs of a cell differ in their seed alone")
         for c in known:
@@ -134,8 +134,8 @@ def to_cells(runs: pl.DataFrame, source: str = "table") -> Table:
     owner = {b: experiments.index(e) for b, e in zip(base, experiment, strict=True)}
     cells = Cells(
         {c: jnp.asarray(x, jnp.float32) for c, x in columns.items()},
-        jnp.asarray(before, jnp.float32),
-        jnp.asarray(told, jnp.float32),
+        jnp.asarray(floor, jnp.float32),
+        jnp.asarray(ceiling, jnp.float32),
         jnp.asarray(variance_C, jnp.float32),
         jnp.ones(len(y), jnp.float32),
         jnp.asarray([bases.index(b) for b in base], jnp.int32),
@@ -147,7 +147,7 @@ def to_cells(runs: pl.DataFrame, source: str = "table") -> Table:
 
 def with_defaults(runs: pl.DataFrame) -> pl.DataFrame:
     """With a base, a floor and a ceiling where the table has none."""
-    return runs.with_columns(pl.lit(v).alias(c) for c, v in (("base", "base"), ("before", 0.0), ("told", 1.0)) if c not in runs.columns)
+    return runs.with_columns(pl.lit(v).alias(c) for c, v in (("base", "base"), ("floor", 0.0), ("ceiling", 1.0)) if c not in runs.columns)
 
 
 def log_odds(p_C: np.ndarray, variance_C: np.ndarray, seeds_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,15 +172,17 @@ def _checked(runs: pl.DataFrame, source: str) -> pl.DataFrame:
             _numeric(runs, c, source)
         runs = runs.with_columns(breadth=(pl.col("broad") + 0.5) / (pl.col("asked") + 1))
     runs = with_defaults(runs)
-    for c in ("breadth", "before", "told", *(c for c in COLUMNS if c in runs.columns and c != "optimizer")):
+    for c in ("breadth", "floor", "ceiling", *(c for c in COLUMNS if c in runs.columns and c != "optimizer")):
         _numeric(runs, c, source)
-    for c in ("breadth", "before", "told"):
+    for c in ("breadth", "floor", "ceiling"):
         bad = runs.filter(~pl.col(c).is_between(0, 1) | pl.col(c).is_null() | pl.col(c).is_nan())
         if len(bad):
             raise UserError(f"{source}: {c} is {bad[c][0]} in cell '{bad['cell'][0]}'; expected a share from 0 to 1")
-    bad = runs.filter(pl.col("told") <= pl.col("before"))
+    bad = runs.filter(pl.col("ceiling") <= pl.col("floor"))
     if len(bad):
-        raise UserError(f"{source}: told is {bad['told'][0]:.3g} in cell '{bad['cell'][0]}', no more than before, {bad['before'][0]:.3g}")
+        raise UserError(
+            f"{source}: ceiling is {bad['ceiling'][0]:.3g} in cell '{bad['cell'][0]}', no more than floor, {bad['floor'][0]:.3g}"
+        )
     if "optimizer" in runs.columns:
         for o in runs["optimizer"].unique():
             if o not in OPTIMIZERS:

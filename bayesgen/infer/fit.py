@@ -110,7 +110,7 @@ def derived_of(name: str):
     def derived(cells: Cells, draw: dict[str, Array]) -> dict[str, Array]:
         seeded = numpyro.handlers.seed(numpyro.handlers.substitute(HYPOTHESES[name].model, draw), random.key(0))
         trace = numpyro.handlers.trace(seeded).get_trace(cells)
-        return {k: jnp.broadcast_to(trace[k]["value"], cells.before_C.shape) for k in DERIVED if k in trace}
+        return {k: jnp.broadcast_to(trace[k]["value"], cells.floor_C.shape) for k in DERIVED if k in trace}
 
     return jax.jit(jax.vmap(derived, (None, 0)))
 

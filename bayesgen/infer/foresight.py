@@ -52,7 +52,7 @@ class Score(NamedTuple):
 
 def with_asked(known: pl.DataFrame, asked: pl.DataFrame) -> Asked:
     """The cells of a table of runs, and settings that have none (`gather.solutions`, with a name for each as `cell`)."""
-    placeholder = asked.with_columns(breadth=(pl.col("before") + pl.col("told")) / 2)
+    placeholder = asked.with_columns(breadth=(pl.col("floor") + pl.col("ceiling")) / 2)
     twice = pl.concat([placeholder.with_columns(seed=pl.lit(s, pl.Int64)) for s in (0, 1)])
     table = _joined(known, twice)
     out = list(range(len(table.names) - len(asked), len(table.names)))

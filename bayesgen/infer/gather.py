@@ -64,7 +64,11 @@ def solutions(rows: pl.DataFrame, base_of: Mapping[int, str], costs: pl.DataFram
         out = out.join(column, on=KEY, how="left", nulls_equal=True)
     if costs is not None:
         out = out.join(costs, on=["experiment", "base"], how="left")
-    return out.join(_asked(ended, contexts), on="cell", how="inner")
+    out = out.join(_asked(ended, contexts), on="cell", how="inner")
+    where = [*KEY, "context"]
+    for arm, column in ((NARROW, "floor"), (BROAD, "ceiling")):
+        out = out.join(_mean(_of(ended, arm, "skill"), column, where), on=where, how="left", nulls_equal=True)
+    return out
 
 
 def by_base(costs: pl.DataFrame) -> pl.DataFrame:
@@ -104,12 +108,11 @@ def _ended(rows: pl.DataFrame, base_of: Mapping[int, str]) -> pl.DataFrame:
 
 
 def _asked(ended: pl.DataFrame, contexts: bool) -> pl.DataFrame:
-    """Breadth of the base and of a told person in every sweep cell's first context, or in all that were followed; how far each lies."""
-    before, told = (_of(ended, arm, "skill").select("cell", "context", value="value") for arm in ("base", "told"))
+    """Every sweep cell's first context, or all that were followed, and how far each lies from the data."""
+    out = _of(ended, "base", "skill").select("cell", "context")
     if not contexts:
-        before = before.group_by("cell", maintain_order=True).first()
+        out = out.group_by("cell", maintain_order=True).first()
     far = _of(ended, "population", "distance").select("cell", "context", distance="value")
-    out = before.rename({"value": "before"}).join(told.rename({"value": "told"}), on=["cell", "context"])
     return out.join(far, on=["cell", "context"], how="left")
 
 

@@ -2,7 +2,7 @@
 
 All of them see the same cells and differ in eta, the log odds that a run follows the broad hypothesis and not the narrow one:
 
-    breadth = before + (told - before) sigmoid(eta)        before: the base's;  told: a told person's, the ceiling
+    breadth = floor + (ceiling - floor) sigmoid(eta)       floor: the narrow solution's;  ceiling: the broad solution's
     logit(measured breadth) ~ Nested(logit(breadth), ...)   see `nested`; sigma, omega_b ~ HalfNormal(.5), omega_e ~ HalfNormal(1)
 
 Every hypothesis but H1 has an intercept a ~ N(0, 1.5): the scale of breadth has no natural zero, and so H0 is contained in each, which
@@ -32,8 +32,8 @@ class Cells(NamedTuple):
     """The design: one entry a cell, what it is predicted from, and how cells belong together."""
 
     columns: dict[str, Float[Array, " C"]]
-    before_C: Float[Array, " C"]  # breadth of the base
-    told_C: Float[Array, " C"]  # breadth of a told person
+    floor_C: Float[Array, " C"]  # breadth of the narrow solution
+    ceiling_C: Float[Array, " C"]  # breadth of the broad solution
     variance_C: Float[Array, " C"]  # of the log odds of the cell's mean breadth, as its seeds tell
     counted_C: Float[Array, " C"]  # 1, or 0: held out
     base_C: Int[Array, " C"]
@@ -238,10 +238,10 @@ def tempered(cells: Cells):
 def observe(cells: Cells, parts: Mapping[str, Any], y=None):
     """The breadth that eta gives, which is the sum of some of `PARTS`, and cells that stray from it."""
     eta = sum((jnp.asarray(numpyro.deterministic(name, part)) for name, part in parts.items()), jnp.zeros(()))
-    before, told = cells.before_C, cells.told_C
+    floor, ceiling = cells.floor_C, cells.ceiling_C
     no, yes = jax.nn.log_sigmoid(-eta), jax.nn.log_sigmoid(eta)  # by logarithms: else 0 and 1 come out where eta is large
-    broad = jnp.logaddexp(jnp.log(before) + no, jnp.log(told) + yes)
-    mean_C = numpyro.deterministic("mean", broad - jnp.logaddexp(jnp.log1p(-before) + no, jnp.log1p(-told) + yes))
+    broad = jnp.logaddexp(jnp.log(floor) + no, jnp.log(ceiling) + yes)
+    mean_C = numpyro.deterministic("mean", broad - jnp.logaddexp(jnp.log1p(-floor) + no, jnp.log1p(-ceiling) + yes))
     spread = {name: draw(name, dist.HalfNormal(s)) for name, s in (("cell", 0.5), ("base", 0.5), ("experiment", 1.0))}
     numpyro.sample("y", Nested(mean_C, cells.variance_C, cells.counted_C, cells.base_C, cells.experiment_B, **spread), obs=y)
 

@@ -66,7 +66,7 @@ def figure_data(table: Table, beliefs: Mapping[str, Any], trials: Mapping[str, A
         "found": {k: {part: f[part] for part in ("folds", "expected", "drawn")} for k, f in beliefs.items()},
         "recovery": recovery,
         "breadth": table.breadth_C.tolist(),
-        "half": float(np.mean([np.asarray(cells.before_C).mean(), np.asarray(cells.told_C).mean()])),
+        "half": float(np.mean([np.asarray(cells.floor_C).mean(), np.asarray(cells.ceiling_C).mean()])),
         "columns": columns,
         "settings": {k: v for k, v in table.levels.items() if not k.startswith("frequency")},
         "experiment": [table.experiments[int(e)] for e in np.asarray(cells.experiment_B)[base_C]],

@@ -43,10 +43,10 @@ def turned_out(frozen: Mapping[str, Any], outcome: Mapping[str, Any]) -> list[st
 def sections(frozen: Mapping[str, Any], outcome: Mapping[str, Any] | None) -> list[Section]:
     """Tables: the settings, the hypotheses, the reasons."""
     m = frozen["mixture"]
-    head = ["setting", "before", "told", f"foretold, {PROBABILITY:.0%} interval", *(["measured"] if outcome else [])]
+    head = ["setting", "narrow", "broad", f"foretold, {PROBABILITY:.0%} interval", *(["measured"] if outcome else [])]
     rows = []
     for c, name in enumerate(frozen["cells"]):
-        line = [name, f"{frozen['before'][c]:.2f}", f"{frozen['told'][c]:.2f}", _interval(m, c)]
+        line = [name, f"{frozen['floor'][c]:.2f}", f"{frozen['ceiling'][c]:.2f}", _interval(m, c)]
         rows.append([*line, *([f"{outcome['breadth'][c]:.2f}"] if outcome else [])])
     out: list[Section] = [("What was foretold", "Breadth by all hypotheses, mixed by their weights.", [head, *rows])]
     head = ["hypothesis", "weight", "foretold, mean over settings"]

@@ -35,8 +35,8 @@ class Brute:
         rng = np.random.default_rng(1)
         self.table = table
         self.draws = {k: stretch * p.rvs(DRAWS, random_state=rng) for k, p in {"a": A, **SPREAD_PRIORS}.items()}
-        before_C, told_C = np.asarray(table.cells.before_C, float), np.asarray(table.cells.told_C, float)
-        self.mean_SxC = logit(before_C + (told_C - before_C) * expit(self.draws["a"][:, None]))
+        floor_C, ceiling_C = np.asarray(table.cells.floor_C, float), np.asarray(table.cells.ceiling_C, float)
+        self.mean_SxC = logit(floor_C + (ceiling_C - floor_C) * expit(self.draws["a"][:, None]))
         self.likely = cache(self._likely)
 
     def _likely(self, out: tuple[int, ...] = ()) -> np.ndarray:

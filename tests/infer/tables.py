@@ -43,10 +43,10 @@ def runs(bases: int = 4, each: int = 2, seeds: int = 3, odds: float = -1.0, leav
     for b in range(bases):
         for c in range(each):
             columns = {k: (int if isinstance(low, int) else float)(rng.uniform(low, high)) for k, (low, high) in RANGES.items()}
-            columns |= {"optimizer": OPTIMIZERS[(b * each + c) % 4], "before": 0.02 * (b + 1), "told": 0.95 - 0.01 * b}
+            columns |= {"optimizer": OPTIMIZERS[(b * each + c) % 4], "floor": 0.02 * (b + 1), "ceiling": 0.95 - 0.01 * b}
             eta = odds + effect_E[b // 2] + effect_B[b] + rng.normal(0, SPREADS["cell"])
             for seed in range(seeds):
-                share = columns["before"] + (columns["told"] - columns["before"]) * expit(eta + rng.normal(0, 0.3))
+                share = columns["floor"] + (columns["ceiling"] - columns["floor"]) * expit(eta + rng.normal(0, 0.3))
                 out.append({"experiment": f"x{b // 2}", "base": f"b{b}", "cell": f"b{b} c{c}", "seed": seed, "breadth": share, **columns})
     return pl.DataFrame(out).drop(leave_out)
 

@@ -70,10 +70,10 @@ def test_columns_left_out_are_said(tmp_path, capsys):
 def test_a_floor_that_one_table_lacks_is_not_forgotten_of_the_other(tmp_path):
     """The default of what a table does not tell is its own: 0, and one base an experiment. What others tell stays as it is."""
     runs().write_csv(tmp_path / "told.csv")
-    plain = runs(leave_out=("before", "told", "base")).with_columns(experiment=pl.lit("y"))
+    plain = runs(leave_out=("floor", "ceiling", "base")).with_columns(experiment=pl.lit("y"))
     plain.write_csv(tmp_path / "plain.csv")
     found = pl.read_parquet(build_runs(config(tmp_path / "told.csv", tmp_path / "plain.csv"), tmp_path).path("runs.parquet"))
-    assert found.filter(pl.col("experiment") != "y").select("before", "told", "base").equals(runs().select("before", "told", "base"))
+    assert found.filter(pl.col("experiment") != "y").select("floor", "ceiling", "base").equals(runs().select("floor", "ceiling", "base"))
 
 
 def test_a_table_is_known_by_what_it_holds(tmp_path):

@@ -103,8 +103,8 @@ def test_cells_are_means_over_seeds_in_the_order_of_the_table():
     assert table.y_C == pytest.approx(logit(table.breadth_C), abs=1e-12)
     for column in (c for c in COLUMNS if c != "optimizer"):
         assert np.asarray(table.cells.columns[column]) == pytest.approx(by_hand[column].to_numpy(), rel=1e-6)  # float32
-    assert np.asarray(table.cells.before_C) == pytest.approx(by_hand["before"].to_numpy())
-    assert np.asarray(table.cells.told_C) == pytest.approx(by_hand["told"].to_numpy())
+    assert np.asarray(table.cells.floor_C) == pytest.approx(by_hand["floor"].to_numpy())
+    assert np.asarray(table.cells.ceiling_C) == pytest.approx(by_hand["ceiling"].to_numpy())
     assert table.cells.columns["optimizer"].tolist() == [0, 1, 2, 3] * 2
     assert table.seeds == 3
 
@@ -126,10 +126,10 @@ def test_bases_and_cells_of_one_name_in_two_experiments_are_two():
 
 
 def test_what_is_not_told_of_bases_floors_and_ceilings():
-    table = to_cells(runs(leave_out=("base", "before", "told")))
+    table = to_cells(runs(leave_out=("base", "floor", "ceiling")))
     assert table.bases == ["x0: base", "x1: base"]
-    assert set(table.cells.before_C.tolist()) == {0}
-    assert set(table.cells.told_C.tolist()) == {1}
+    assert set(table.cells.floor_C.tolist()) == {0}
+    assert set(table.cells.ceiling_C.tolist()) == {1}
 
 
 def test_counts_are_shares_with_half_a_case_more_of_either_kind():

@@ -21,8 +21,8 @@ def known(**spreads):
 
 def made(table, seed, **spreads):
     """The table, as numpy makes it from the same truth."""
-    before, told = np.asarray(table.cells.before_C, float), np.asarray(table.cells.told_C, float)
-    y = with_y(table.cells, {**SPREADS, **spreads}, logit(before + (told - before) * expit(A)), np.random.default_rng(seed))
+    floor, ceiling = np.asarray(table.cells.floor_C, float), np.asarray(table.cells.ceiling_C, float)
+    y = with_y(table.cells, {**SPREADS, **spreads}, logit(floor + (ceiling - floor) * expit(A)), np.random.default_rng(seed))
     return table._replace(y_C=y)
 
 

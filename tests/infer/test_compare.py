@@ -82,8 +82,8 @@ def test_what_is_said_of_cells_unseen_is_the_normal_given_the_others(table, case
     """Known parameters: conditioning of the whole matrix, in double precision."""
     out, a, cells = OUT[case], -0.8, table.cells
     rest = [c for c in range(8) if c not in out]
-    before, told = np.asarray(cells.before_C, float), np.asarray(cells.told_C, float)
-    mean, K = logit(before + (told - before) * expit(a)), matrix(cells, SPREADS)
+    floor, ceiling = np.asarray(cells.floor_C, float), np.asarray(cells.ceiling_C, float)
+    mean, K = logit(floor + (ceiling - floor) * expit(a)), matrix(cells, SPREADS)
     gain = K[np.ix_(out, rest)] @ np.linalg.inv(K[np.ix_(rest, rest)])
     middle = mean[out] + gain @ (table.y_C - mean)[rest]
     V = K[np.ix_(out, out)] - gain @ K[np.ix_(rest, out)]
@@ -97,8 +97,8 @@ def test_what_is_said_of_cells_unseen_is_the_normal_given_the_others(table, case
 
 def test_nothing_is_learned_of_another_experiment(table):
     said = foretell("H0", of_draws(a=0.0, **SPREADS), table.cells, table.y_C, OUT["an experiment"])
-    before, told = np.asarray(table.cells.before_C), np.asarray(table.cells.told_C)
-    assert said.middle_C == pytest.approx((before + (told - before) / 2)[4:], abs=1e-5)
+    floor, ceiling = np.asarray(table.cells.floor_C), np.asarray(table.cells.ceiling_C)
+    assert said.middle_C == pytest.approx((floor + (ceiling - floor) / 2)[4:], abs=1e-5)
 
 
 def test_two_roads_to_the_density_of_one_cell(table, found):

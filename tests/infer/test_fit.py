@@ -106,8 +106,8 @@ def test_the_joint_density_without_bounds_is_prior_times_likelihood_times_slope(
     draw = {"a": -0.7, "cell": 0.3, "base": 0.2, "experiment": 0.9}
     to_plain, log_joint = unconstrained("H0")
     z = to_plain(table.cells, array(table.y_C), stretch, {k: array([v]) for k, v in draw.items()})
-    before, told = np.asarray(table.cells.before_C, float), np.asarray(table.cells.told_C, float)
-    likely = stats.multivariate_normal(logit(before + (told - before) * expit(draw["a"])), matrix(table.cells, draw)).logpdf(table.y_C)
+    floor, ceiling = np.asarray(table.cells.floor_C, float), np.asarray(table.cells.ceiling_C, float)
+    likely = stats.multivariate_normal(logit(floor + (ceiling - floor) * expit(draw["a"])), matrix(table.cells, draw)).logpdf(table.y_C)
     prior = sum(stretched(p, stretch).logpdf(draw[k]) for k, p in {"a": A, **SPREAD_PRIORS}.items())
     slope = sum(np.log(draw[k]) for k in SPREAD_PRIORS)  # spreads are exponentials of their coordinates
     assert z["cell"].tolist() == pytest.approx([np.log(0.3)])

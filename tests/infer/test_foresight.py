@@ -55,14 +55,14 @@ def asked():
 
 
 def floor_and_ceiling(cells):
-    return np.asarray(cells.before_C, float), np.asarray(cells.told_C, float)
+    return np.asarray(cells.floor_C, float), np.asarray(cells.ceiling_C, float)
 
 
 def expected(name, cells, **draw):
     """Log odds of breadth that a hypothesis expects of every cell, by its equation."""
-    before, told = floor_and_ceiling(cells)
+    floor, ceiling = floor_and_ceiling(cells)
     eta = EQUATIONS[name]({k: np.asarray(v, float) for k, v in cells.columns.items()}, draw)
-    return logit(before + (told - before) * expit(eta))
+    return logit(floor + (ceiling - floor) * expit(eta))
 
 
 def given(cells, y_C, mean_C, out, spread=SPREADS):
@@ -91,7 +91,7 @@ def test_cells_asked_about_come_last_and_count_for_nothing(asked):
 def test_known_cells_keep_what_is_known_of_them(asked):
     alone = to_cells(KNOWN)
     assert asked.table.y_C[:6] == pytest.approx(alone.y_C, abs=0)
-    for one, two in ((asked.table.cells.before_C, alone.cells.before_C), (asked.table.cells.told_C, alone.cells.told_C)):
+    for one, two in ((asked.table.cells.floor_C, alone.cells.floor_C), (asked.table.cells.ceiling_C, alone.cells.ceiling_C)):
         assert np.asarray(one)[:6].tolist() == np.asarray(two).tolist()
     assert {k: np.asarray(v)[:6].tolist() for k, v in asked.table.cells.columns.items()} == {
         k: np.asarray(v).tolist() for k, v in alone.cells.columns.items()
@@ -183,11 +183,11 @@ def test_parts_add_up_to_the_docstrings_log_odds_and_these_to_the_mean(name, tab
     draws, cells = drawn(name, 5), table.cells
     parts = {k: np.asarray(v, float) for k, v in derived_of(name)(cells, {k: array(v) for k, v in draws.items()}).items()}
     mean, eta = parts.pop("mean"), sum(parts.values())
-    columns, (before, told) = {k: np.asarray(v, float) for k, v in cells.columns.items()}, floor_and_ceiling(cells)
+    columns, (floor, ceiling) = {k: np.asarray(v, float) for k, v in cells.columns.items()}, floor_and_ceiling(cells)
     by_hand = np.array([EQUATIONS[name](columns, {k: v[s] for k, v in draws.items()}) for s in range(5)])
     assert set(parts) <= set(PARTS)
     assert eta == pytest.approx(by_hand, rel=1e-4, abs=2e-4)  # float32, of powers and exponentials
-    assert mean == pytest.approx(logit(before + (told - before) * expit(by_hand)), abs=2e-4)
+    assert mean == pytest.approx(logit(floor + (ceiling - floor) * expit(by_hand)), abs=2e-4)
     assert all(np.abs(x).max() > 1e-2 for x in parts.values())  # negative control: none could be left out
 
 

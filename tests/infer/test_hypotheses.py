@@ -77,7 +77,7 @@ def means(name, cells, draws):
 
 def eta(name, cells, **draws):
     """(S, C), on cells whose floor and ceiling are 0 and 1: there it is what is expected."""
-    return means(name, cells._replace(before_C=0 * cells.before_C, told_C=0 * cells.told_C + 1), draws)
+    return means(name, cells._replace(floor_C=0 * cells.floor_C, ceiling_C=0 * cells.ceiling_C + 1), draws)
 
 
 def with_columns(cells, **columns):
@@ -88,9 +88,9 @@ def with_columns(cells, **columns):
 def test_the_mean_is_the_docstrings(name, table):
     draws, cells = drawn(name, 5), table.cells
     columns = {k: np.asarray(v, float) for k, v in cells.columns.items()}
-    before, told = np.asarray(cells.before_C, float), np.asarray(cells.told_C, float)
+    floor, ceiling = np.asarray(cells.floor_C, float), np.asarray(cells.ceiling_C, float)
     expected = [EQUATIONS[name](columns, {k: v[s] for k, v in draws.items()}) for s in range(5)]
-    expected = logit(before + (told - before) * expit(np.array(expected)))
+    expected = logit(floor + (ceiling - floor) * expit(np.array(expected)))
     assert means(name, cells, draws) == pytest.approx(expected, abs=2e-4)  # float32, of powers and exponentials
     assert np.ptp(expected) > 0.05  # negative control: what is compared is no constant
 
@@ -175,7 +175,7 @@ def test_nobody_narrow_ever_shown_leaves_odds_by_the_unmet_share(table):
     assert eta("H1", cells, log10_f0=-3.0) == pytest.approx(np.log(100), abs=1e-4)
 
 
-@pytest.mark.parametrize(("a", "end"), [(60.0, "told"), (-60.0, "before")])
+@pytest.mark.parametrize(("a", "end"), [(60.0, "ceiling"), (-60.0, "floor")])
 def test_breadth_ends_at_the_floor_and_the_ceiling(table, a, end):
     breadth = np.asarray(getattr(table.cells, f"{end}_C"), float)
     assert expit(means("H0", table.cells, {"a": a}))[0] == pytest.approx(breadth, abs=1e-6)
@@ -184,7 +184,7 @@ def test_breadth_ends_at_the_floor_and_the_ceiling(table, a, end):
 @pytest.mark.parametrize("a", [-120.0, -12.0, 3.0, 12.0, 120.0])
 def test_without_floor_and_ceiling_what_is_expected_is_eta(table, a):
     """However sure a hypothesis is: a table need not have either, and evidence is easily a hundred nats. So is its slope, for NUTS."""
-    cells = table.cells._replace(before_C=0 * table.cells.before_C, told_C=0 * table.cells.told_C + 1)
+    cells = table.cells._replace(floor_C=0 * table.cells.floor_C, ceiling_C=0 * table.cells.ceiling_C + 1)
     found, slope = jax.value_and_grad(lambda a: means_of("H0")(cells, {"a": a[None]})[0, 0])(jnp.float32(a))
     assert float(found) == pytest.approx(a, rel=1e-4)  # float32
     assert float(slope) == pytest.approx(1, rel=1e-3)

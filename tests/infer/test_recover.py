@@ -27,11 +27,11 @@ def test_simulated_tables_have_the_spreads_that_are_given(table):
 
 def test_a_simulated_table_is_what_its_parameters_say(table):
     """Squared distances from what is expected, by the matrix of its spreads, are chi-squared; by another one's they are not."""
-    before, told = np.asarray(table.cells.before_C, float), np.asarray(table.cells.told_C, float)
+    floor, ceiling = np.asarray(table.cells.floor_C, float), np.asarray(table.cells.ceiling_C, float)
     given, distances = {k: np.array([v], np.float32) for k, v in SPREADS.items()}, []
     for seed in range(200):
         truth, y = simulate("H0", table.cells, random.key(seed), given)
-        left = y - logit(before + (told - before) * expit(float(truth["a"])))
+        left = y - logit(floor + (ceiling - floor) * expit(float(truth["a"])))
         distances.append([left @ np.linalg.solve(matrix(table.cells, {**SPREADS, "base": b}), left) for b in (SPREADS["base"], 1.0)])
     right, wrong = np.array(distances).T
     assert stats.kstest(right, stats.chi2(8).cdf).pvalue > 0.01
@@ -44,7 +44,7 @@ def test_nothing_that_follows_from_parameters_is_ranked(table):
 
 def test_prior_breadth_is_the_priors(table):
     found = prior_breadth("H0", table.cells, random.key(0), 1000)
-    before, told = (np.asarray(x, float)[2] for x in (table.cells.before_C, table.cells.told_C))
+    floor, ceiling = (np.asarray(x, float)[2] for x in (table.cells.floor_C, table.cells.ceiling_C))
     a = logit((found[:, 2] - before) / (told - before))
     assert stats.kstest(a, A.cdf).pvalue > 0.01
     assert stats.kstest(a, stats.norm(0, 2).cdf).pvalue < 1e-3  # negative control

@@ -37,8 +37,8 @@ FROZEN = {
     "verdict": "None of these.",
     "unit": "base",
     "cells": CELLS,
-    "before": [0.03, 0.03, 0.03],
-    "told": [0.91, 0.91, 0.91],
+    "floor": [0.03, 0.03, 0.03],
+    "ceiling": [0.91, 0.91, 0.91],
     "hypotheses": HYPOTHESES,
     "mixture": MIXTURE,
 }
@@ -63,7 +63,7 @@ def page(folder: Path, frozen, outcome):
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
     """As it is once it is foretold: folder, HTML, Markdown."""
-    folder = tmp_path_factory.mktemp("before")
+    folder = tmp_path_factory.mktemp("floor")
     return folder, *page(folder, FROZEN, None)
 
 
@@ -167,8 +167,8 @@ def drawn_lines(outcome):
 
 def test_the_figure_shows_every_number_on_the_line_of_its_setting():
     lines, ends, names = drawn_lines(OUTCOME)
-    of = {k: next(v for label, v in lines.items() if label.startswith(k)) for k in ("base", "told", "foretold", "measured")}
-    for which, expected in (("base", FROZEN["before"]), ("told", FROZEN["told"]), ("foretold", MIXTURE["middle"])):
+    of = {k: next(v for label, v in lines.items() if label.startswith(k)) for k in ("narrow", "broad", "foretold", "measured")}
+    for which, expected in (("narrow", FROZEN["floor"]), ("broad", FROZEN["ceiling"]), ("foretold", MIXTURE["middle"])):
         assert of[which][0] == expected
     assert of["measured"][0] == OUTCOME["breadth"]
     assert ends == pytest.approx(np.array([MIXTURE["low"], MIXTURE["high"]]).T)
@@ -184,7 +184,7 @@ def test_nothing_measured_is_drawn_before():
 
 def test_a_single_setting_without_levels_keeps_its_name():
     one = {k: v[:1] for k, v in MIXTURE.items() if k in ("middle", "low", "high")}
-    figure = foreseen.main({**FROZEN, "cells": ["birds (asked)"], "before": [0.1], "told": [0.9], "mixture": one, "outcome": None})
+    figure = foreseen.main({**FROZEN, "cells": ["birds (asked)"], "floor": [0.1], "ceiling": [0.9], "mixture": one, "outcome": None})
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["birds (asked)"]
 
 
