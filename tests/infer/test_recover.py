@@ -45,7 +45,7 @@ def test_nothing_that_follows_from_parameters_is_ranked(table):
 def test_prior_breadth_is_the_priors(table):
     found = prior_breadth("H0", table.cells, random.key(0), 1000)
     floor, ceiling = (np.asarray(x, float)[2] for x in (table.cells.floor_C, table.cells.ceiling_C))
-    a = logit((found[:, 2] - before) / (told - before))
+    a = logit((found[:, 2] - floor) / (ceiling - floor))
     assert stats.kstest(a, A.cdf).pvalue > 0.01
     assert stats.kstest(a, stats.norm(0, 2).cdf).pvalue < 1e-3  # negative control
 
