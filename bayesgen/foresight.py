@@ -62,8 +62,8 @@ def foresee(raw: dict[str, Any], infer: InferConfig, runs: Path, jobs: int | Non
     weighed = dict(each(of, jobs, failed))
     of = [Job(name, "bayesgen.foresight:say_one", (raw_infer, runs, known, asked, name)) for name in weighed]
     said = dict(each(of, jobs, failed))
-    if not {NULL} <= set(said):
-        return failed
+    if NULL not in said:
+        return failed  # what hypotheses said is kept, but there is nothing to hold it against
     prediction = build_prediction(config, known, asked, {k: weighed[k] for k in names if k in said}, said, dropped, runs)
     frozen = json.loads(prediction.path(PREDICTION).read_text())
     print("\n".join(f"  {line}" for line in frozen["words"]), flush=True)
@@ -252,7 +252,7 @@ def build_page(
 
 
 def outcome(frozen: Mapping[str, Any], known: Artifact, asked: Artifact, said: Mapping[str, Artifact], came: Artifact) -> dict[str, Any]:
-    """What was measured, and how every hypothesis and the mixture did. Settings all of whose trainings diverged are left out."""
+    """What was measured, and how every hypothesis and the mixture did. A setting of which fewer than two trainings converged is an error."""
     lines, table = pl.read_parquet(asked.path(ASKED)), pl.read_parquet(known.path(RUNS))
     free = trained(pl.read_parquet(came.path("rows.parquet")).with_columns(cell=pl.lit(0)), {0: lines["base"][0]})
     its = [*SETTINGS, "context"]
