@@ -252,7 +252,7 @@ def build_page(
 
 
 def outcome(frozen: Mapping[str, Any], known: Artifact, asked: Artifact, said: Mapping[str, Artifact], came: Artifact) -> dict[str, Any]:
-    """What was measured, and how every hypothesis and the mixture did. A setting of which fewer than two trainings converged is an error."""
+    """What was measured, and how every hypothesis and the mixture did. Fewer than two trainings that converged are an error."""
     lines, table = pl.read_parquet(asked.path(ASKED)), pl.read_parquet(known.path(RUNS))
     free = trained(pl.read_parquet(came.path("rows.parquet")).with_columns(cell=pl.lit(0)), {0: lines["base"][0]})
     its = [*SETTINGS, "context"]
