@@ -1,0 +1,402 @@
+"""From an experiment and a table to a prediction, and to what came of it: what is asked, frozen, scored; and through the door."""
+
+import json
+import math
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.special import logit
+
+from bayesgen import files, foresight, pipeline, training
+from bayesgen.artifact import Artifact, build, build_together, only_named
+from bayesgen.beliefs import BELIEF, RUNS, build_runs
+from bayesgen.errors import UserError
+from bayesgen.foresight import ASKED, DRAWS, FEWEST, PREDICTION, SAID, _only, _trained, words
+from bayesgen.infer import foresight as pure
+from bayesgen.infer.foresight import intervals, with_asked, with_runs
+from bayesgen.infer.gather import BROAD, FREE, NARROW, complete, gather, solutions, spelt
+from bayesgen.infer.settings import InferConfig
+from bayesgen.report.contrasts import Contrast
+from bayesgen.setup import prepare
+from tests.infer.tables import RANGES, SPREADS, of_draws, runs
+from tests.infer.test_foresight import CAME, KNOWN, QUANTILES, expected, given, lines, log_normal, opinion
+from tests.infer.test_gather import cell, setting
+from tests.infer.test_verdict import findings
+from tests.tiny_run import tiny_run_config
+
+
+def tiny(folder, **finetune):
+    return tiny_run_config(folder, **finetune)
+
+
+@pytest.mark.parametrize("arms", [(NARROW, BROAD), (FREE,)])
+def test_settings_and_measures_of_other_arms_are_left_out(tmp_path, arms):
+    """As if nobody had asked for them; all that these arms have stays."""
+    given = {"batch": 2, "gate": "listed", "benign": [0.5], "kl_from": [0.1], "kl_until": [0.9], "rank": [2, 4], "rows": [3, 4]}
+    whole = tiny(tmp_path, arms=["free", "narrow", "mixed", "token", "broad", "control"], **given)
+    measure = whole.measure.model_copy(update={"samples": 3})
+    whole = whole.model_copy(update={"contrasts": (Contrast.model_validate({"name": "x", "of": {"arm": "control"}}),), "measure": measure})
+    only = _only(whole, *arms)
+    of = only.finetune
+    assert of.arms == arms
+    assert (of.gate, of.benign) == (None, (0.5,))
+    assert (of.kl_from, of.kl_until) == (((0.1,), (0.9,)) if NARROW in arms else ((0.0,), (1.0,)))
+    assert (only.contrasts, only.measure.samples, only.measure.cost, only.measure.features) == ((), 0, None, None)
+    other = {"arms", "gate", "benign", "kl_weight", "kl_from", "kl_until"}
+    assert of.model_dump(exclude=other) == whole.finetune.model_dump(exclude=other)
+    assert {s["rank"] for s in of.settings(arms[0])} == {2, 4}
+    assert only.model_dump(exclude={"finetune", "measure", "contrasts"}) == whole.model_dump(exclude={"finetune", "measure", "contrasts"})
+
+
+def test_penalties_of_the_narrow_arm_are_asked_about_and_are_no_matter_of_the_free_one(tmp_path):
+    whole = tiny(tmp_path, kl_weight=[1.0, 2.0])
+    assert {s["kl_weight"] for s in _only(whole, NARROW, BROAD).finetune.settings(NARROW)} == {1.0, 2.0}
+    assert len(_only(whole, FREE).finetune.settings(FREE)) == 1
+
+
+@pytest.fixture
+def hollow(monkeypatch):
+    """Artifacts by name, without what is in them: nothing is trained."""
+
+    def empty(root, stage, wanted, make, everybody=False):
+        return build_together(root, stage, wanted, lambda work, folders: None, everybody)
+
+    monkeypatch.setattr("bayesgen.artifact.build_together", empty)
+
+
+def train(config):
+    setup = prepare(config)
+    with only_named():
+        corpus = pipeline.build_corpus(setup)
+    return training.build_ensemble(setup, training.build_base(setup, corpus))
+
+
+@pytest.mark.parametrize("how", ["alone", "among all arms"])
+def test_who_could_have_known_better_is_seen(tmp_path, hollow, how):
+    """Trainings on the data as they are, by themselves or as a run of the whole experiment leaves them; others are none."""
+    config = tiny(tmp_path)
+    train(_only(config, NARROW, BROAD))
+    assert not _trained(config)
+    train(_only(config, FREE) if how == "alone" else config)
+    assert _trained(config)
+    assert not _trained(tiny(tmp_path, rank=4))
+
+
+# what the table holds of it already
+
+
+def kept(folder, stage, name, table) -> Artifact:
+    """A table as an artifact."""
+    return build(folder, stage, stage, {}, lambda at: files.write_table(at / name, table))
+
+
+def swept(bases=4, each=3):
+    """A table as a sweep over ranks gives it."""
+    constant = {**setting(rows=30), "ordinary": 10.0}
+    of = runs(bases, each).with_columns(pl.lit(v).alias(k) for k, v in constant.items() if k != "rank")
+    return of.with_columns(rank=pl.col("cell").str.slice(-1).cast(pl.Int64))
+
+
+def about(base="b0", ranks=(1,), **changes):
+    """What is asked about, on such a base."""
+    of = lines(swept().filter((pl.col("base") == base) & pl.col("rank").is_in(ranks)))
+    return of.with_columns(pl.lit(v).alias(k) for k, v in changes.items())
+
+
+def left_out(folder, table, asked):
+    """Names of the cells that are taken out, and how many runs."""
+    found, dropped = foresight.without(kept(folder, "runs", RUNS, table), kept(folder, "asked", ASKED, asked), folder)
+    left = pl.read_parquet(found.path(RUNS))
+    return set(table["cell"]) - set(left["cell"]), dropped, left
+
+
+def test_the_very_same_settings_on_the_same_base_are_taken_out(tmp_path):
+    """These alone: other ranks, and the same rank on other bases, stay, every run of them."""
+    table = swept()
+    gone, dropped, left = left_out(tmp_path, table, about(ranks=(1, 2)))
+    assert (gone, dropped) == ({"b0 c1", "b0 c2"}, 6)
+    assert left.equals(table.filter(~pl.col("cell").is_in(["b0 c1", "b0 c2"])))
+
+
+OTHERS = {
+    "another base": {"base": "b9"},
+    "another experiment": {"experiment": "y"},
+    "another rate": {"learning_rate": 1e-2},
+    "more ordinary rows": {"ordinary": 20.0},
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_what_is_not_the_same_stays(tmp_path, case):
+    gone, dropped, _ = left_out(tmp_path, swept(), about(**OTHERS[case]))
+    assert (gone, dropped) == (set(), 0)
+
+
+def test_counts_may_be_whole_numbers(tmp_path):
+    """Of a table in which a setting is whole (ordinary 10, not 10.0), as in a .csv."""
+    gone, _, _ = left_out(tmp_path, swept().with_columns(pl.col("ordinary").cast(pl.Int64)), about(ranks=(1, 2)))
+    assert gone == {"b0 c1", "b0 c2"}
+
+
+def test_where_nothing_is_taken_out_the_table_is_the_same(tmp_path):
+    source, asked = kept(tmp_path, "runs", RUNS, swept()), kept(tmp_path, "asked", ASKED, about(base="b0", experiment="y"))
+    assert foresight.without(source, asked, tmp_path) == (source, 0)
+
+
+@pytest.mark.parametrize(("ranks", "left"), [((0,), 8), ((0, 1), 7)])
+def test_too_few_cells_to_predict_from_are_refused(tmp_path, ranks, left):
+    """Nine cells, less those asked about: eight are enough."""
+    if left >= FEWEST:
+        assert left_out(tmp_path, swept(bases=3), about(ranks=ranks))[2].n_unique("cell") == left
+    else:
+        with pytest.raises(UserError, match=f"{left} cells to predict from, those asked about left out; expected 8 or more"):
+            left_out(tmp_path, swept(bases=3), about(ranks=ranks))
+
+
+def test_beside_a_table_that_does_not_know_all_settings_they_are_taken_out_as_well(tmp_path):
+    """Where any table lacks a setting, its column is left out of all (`build_runs`); the prediction must not know the answer for that."""
+    swept().write_parquet(tmp_path / "sweep.parquet")
+    runs(leave_out=("steps",)).with_columns(experiment=pl.lit("mine")).write_csv(tmp_path / "mine.csv")
+    config = InferConfig(table=(tmp_path / "sweep.parquet", tmp_path / "mine.csv"), simulations=0, calibrations=0, seed=0)
+    source = build_runs(config, tmp_path)
+    found, dropped = foresight.without(source, kept(tmp_path, "asked", ASKED, about(ranks=(1, 2))), tmp_path)
+    assert dropped >= 6  # what cannot be told from them, too
+    assert not {"b0 c1", "b0 c2"} & set(pl.read_parquet(found.path(RUNS)).filter(pl.col("experiment") == "x0")["cell"])
+
+
+# from process to process
+
+
+def test_what_a_hypothesis_said_is_found_by_others(tmp_path, monkeypatch):
+    draws = {"a": np.arange(5, dtype=np.float32), "o": np.ones((5, 4), np.float32)}
+    said = opinion(0.0, 5, prior=[1.0, -2.0], likelihood=[0.25, 0.5])
+    monkeypatch.setattr(foresight, "begin", lambda raw, runs: InferConfig(**raw))
+    monkeypatch.setattr(pure, "say", lambda name, both, key: (of_draws(**draws)._replace(r_hat=1.5), said))
+    raw = {"simulations": 0, "calibrations": 0, "seed": 0}
+    known, asked = kept(tmp_path, "runs", RUNS, KNOWN), kept(tmp_path, "asked", ASKED, lines(CAME))
+    made = foresight.say_one(raw, tmp_path, known, asked, "H9")
+    found = foresight.load_said({"H9": made})["H9"]
+    assert (found.mean_SxC == said.mean_SxC).all()
+    assert (found.variance_SxC == said.variance_SxC).all()
+    assert {k: v.tolist() for k, v in found.why.items()} == {"prior": [1.0, -2.0], "likelihood": [0.25, 0.5]}
+    assert json.loads(made.path(SAID).read_text())["failures"] == ["R-hat 1.500, not below 1.01"]
+    assert {k: v.tolist() for k, v in files.load_arrays(made.path(DRAWS)).items()} == {k: v.tolist() for k, v in draws.items()}
+
+
+PAIR = {"H0": opinion(-1.0, 40), "H2": opinion(1.0, 10, seed=3, prior=[2.0, 1.0], likelihood=[-0.5, 0.5])}
+
+
+@pytest.fixture
+def predict(tmp_path, monkeypatch):
+    """Freeze what H0 and H2 say, who each know half of what was left out: what is read of it."""
+    beliefs = {"H0": findings(0), "H2": findings([4.0, 4.0, -4.0, -4.0])}
+    failures = {"H0": [], "H2": ["1 divergent transitions"]}
+
+    def made(stage, name, make):
+        return build(tmp_path, stage, name, {}, make)
+
+    def say(at: Path, name: str):
+        files.save_arrays(at / "said.safetensors", {"mean": PAIR[name].mean_SxC, "variance": PAIR[name].variance_SxC})
+        files.write_json(at / SAID, {"why": {k: x.tolist() for k, x in PAIR[name].why.items()}, "failures": failures[name]})
+
+    def to_json(dropped=0, trained=False):
+        monkeypatch.setattr(foresight, "_trained", lambda config: trained)
+        known, asked = kept(tmp_path, "runs", RUNS, runs()), kept(tmp_path, "asked", ASKED, lines(CAME))
+        weighed = {k: made("belief", k, partial(lambda at, b: files.write_json(at / BELIEF, b), b=b)) for k, b in beliefs.items()}
+        said = {k: made("said", k, partial(say, name=k)) for k in PAIR}
+        prediction = foresight.build_prediction(tiny(tmp_path), known, asked, weighed, said, dropped, tmp_path)
+        return json.loads(prediction.path(PREDICTION).read_text())
+
+    return to_json
+
+
+def test_a_prediction_is_the_mixture_by_what_each_is_worth(predict):
+    """Each of two that know half of it weighs a half."""
+    frozen = predict()
+    half = {"H0": 0.5, "H2": 0.5}
+    assert {k: h["weight"] for k, h in frozen["hypotheses"].items()} == pytest.approx(half, abs=1e-3)
+    for end in QUANTILES:
+        assert frozen["mixture"][end] == pytest.approx(intervals(PAIR, half)[end], abs=1e-3)
+        assert frozen["hypotheses"]["H2"][end] == pytest.approx(intervals({"H2": PAIR["H2"]}, {"H2": 1.0})[end])
+    assert frozen["mixture"]["why"]["prior"] == pytest.approx([1.0, 0.5], abs=1e-3)
+    assert frozen["mixture"]["shares"] == pytest.approx({"prior": 0.75, "likelihood": 0.25}, abs=1e-3)
+    assert frozen["hypotheses"]["H2"]["failures"] == ["1 divergent transitions"]
+    assert frozen["cells"] == ["b3 c0", "b3 c1"]
+    assert frozen["table"] == {"cells": 8, "bases": 4, "experiments": ["x0", "x1"]}
+    assert frozen["unit"] == "experiment"
+    assert frozen["words"] == words(frozen)
+
+
+def test_a_prediction_is_dated_and_stays_as_it_was(predict, monkeypatch):
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2100, 1, 1, tzinfo=tz)
+
+    first = predict()
+    made = datetime.strptime(first["made"], "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC)
+    assert abs((datetime.now(UTC) - made).total_seconds()) < 3600
+    monkeypatch.setattr(foresight, "datetime", Later)
+    assert predict(trained=True) == first
+
+
+@pytest.mark.parametrize(("dropped", "trained", "blind"), [(0, False, True), (3, False, False), (0, True, False)])
+def test_a_prediction_is_blind_if_nobody_could_have_known_better(predict, dropped, trained, blind):
+    assert predict(dropped, trained)["blind"] == blind
+
+
+def frozen_of(cells, **changes):
+    """A prediction by hand, of so many cells."""
+    many = range(cells)
+    mixture = {"middle": [0.1 + c / 20 for c in many], "low": [0.05] * cells, "high": [0.95] * cells}
+    of = {"why": {"dose": [0.004] * cells, "likelihood": [-1.0] * cells, "prior": [3.0] * cells}}
+    parts = {"shares": {"dose": 0.001, "likelihood": 0.25, "prior": 0.749}}
+    return {"made": "TODAY", "blind": True, "cells": [f"c{c}" for c in many], "mixture": {**mixture, **of, **parts}} | changes
+
+
+def test_words_are_dated_and_hold_breadths_and_reasons():
+    """The largest first; what is next to nothing is not said."""
+    found = words(frozen_of(2))
+    assert found[0] == "TODAY, before training on these data."
+    assert found[1:3] == ["c0: 0.10 broad [0.05, 0.95]", "c1: 0.15 broad [0.05, 0.95]"]
+    assert found[3] == "why, beside the average cell: prior +3.00 nats (75%), likelihood -1.00 nats (25%)"
+    assert words(frozen_of(2, blind=False))[0] == "TODAY. Trainings on these data were there already."
+
+
+def test_words_of_many_settings_are_few():
+    assert not any("more" in w for w in words(frozen_of(6)))
+    assert words(frozen_of(9))[7] == "and 3 settings more"
+    assert len(words(frozen_of(9))) == len(words(frozen_of(6))) + 1
+
+
+def test_no_reason_is_said_to_be_none():
+    quiet = frozen_of(1)
+    quiet["mixture"] |= {"why": {"prior": [0.0]}, "shares": {"prior": 0.0}}
+    assert words(quiet)[-1] == "why, beside the average cell: no reason to expect other"
+    quiet["mixture"] |= {"why": {}, "shares": {}}
+    assert words(quiet)[-1] == "why, beside the average cell: no reason to expect other"
+
+
+# how it turned out
+
+RANKS = ({"rank": 2}, {"rank": 8})
+SWEPT = tuple({"rank": r} for r in (1, 2, 4, 8))
+
+
+@pytest.fixture
+def tried(tmp_path):
+    """Hold what was said of two ranks on one base, by H0 at known parameters and a table of another base, against rows that came."""
+    rows = cell(1, settings=RANKS).with_columns(cell=pl.lit(0))
+    of = solutions(rows.filter(pl.col("arm") != "free"), {0: "large"})
+    asked = of.with_columns(cell=spelt(pl.lit("x (asked)"), ["rank"]))
+    table = complete(gather(cell(0, settings=SWEPT), {0: "small"}))[0].drop("learned")
+    known, draws = kept(tmp_path, "runs", RUNS, table), of_draws(a=0.5, **SPREADS).draws
+    said = {"H0": build(tmp_path, "said", "H0", {}, lambda at: files.save_arrays(at / DRAWS, draws))}
+    ends = {"middle": [0.6, 0.9], "low": [0.5, 0.85], "high": [0.75, 0.95]}
+    frozen = {"hypotheses": {"H0": {"title": "a story", "weight": 1.0, **ends}}, "mixture": ends}
+
+    def outcome(rows=rows, frozen=frozen):
+        return foresight.outcome(frozen, known, kept(tmp_path, "asked", ASKED, asked), said, kept(tmp_path, "rows", "rows.parquet", rows))
+
+    return outcome, rows, table, asked, frozen
+
+
+def test_what_came_is_held_against_what_was_said(tried):
+    """Breadth by hand; the log score by numpy's conditioning of the table with the runs in it."""
+    outcome, rows, table, asked, _ = tried
+    found = outcome()
+    assert found["breadth"] == pytest.approx([0.7, 0.8])  # .6 and .8, and a tenth more
+    assert found["seeds"] == 2
+    assert found["scores"]["H0"]["covered"] == 0.5
+    assert found["scores"]["H0"]["rank"] is None
+    runs_of = gather(rows, {0: "large"}).with_columns(cell=pl.format("x (asked), rank {}", "rank"))
+    both = with_runs(table, runs_of, with_asked(table, asked))
+    cells, y_C = both.table.cells, both.table.y_C
+    assert y_C[4:] == pytest.approx(logit([0.7, 0.8]))
+    middle, V = given(cells, y_C, expected("H0", cells, a=0.5), [4, 5])
+    assert found["scores"]["H0"]["log_score"] == pytest.approx(log_normal(y_C[4:], middle, V), abs=1e-3)  # float32
+    assert found["mixture"] == pytest.approx(found["scores"]["H0"])  # of which it is all
+
+
+def test_weights_are_those_that_were_frozen(tried):
+    outcome, *_, frozen = tried
+    less = {**frozen, "hypotheses": {"H0": {**frozen["hypotheses"]["H0"], "weight": 0.5}}}
+    assert outcome(frozen=less)["mixture"]["log_score"] == pytest.approx(outcome()["mixture"]["log_score"] - math.log(2))
+
+
+@pytest.mark.parametrize(("diverged", "said"), [((1,), "rank 8: 1 of its trainings"), ((0, 1), "rank 8: 0 of its trainings")])
+def test_a_setting_with_fewer_than_two_trainings_that_converged_is_said(tried, diverged, said):
+    outcome, rows, *_ = tried
+    bad = (pl.col("quantity") == "nll_train") & (pl.col("arm") == "free") & (pl.col("rank") == 8) & pl.col("seed").is_in(diverged)
+    with pytest.raises(UserError, match=said):
+        outcome(rows.with_columns(value=pl.when(bad).then(float("nan")).otherwise("value")))
+
+
+# through the door
+
+BAD = {
+    "of everyone": (["+exp=presidents"], "goal=predict: finetune.value is 'each'; breadth is told of one value"),
+    "a grid": (["+exp=birds", "+sweep=prior"], "goal=predict takes one experiment"),
+    "several values": (["-m", "+exp=birds", "finetune.rank=1,2"], "goal=predict with several values"),
+    "no experiment": ([], "choose an experiment, such as +exp=birds"),
+    "nothing to go by": (["+exp=birds"], "infer.table is null, and there is no sweep in"),
+    "neither true nor false": (["+exp=birds", "infer.score=perhaps"], "infer.score"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(tmp_path, case):
+    """And nothing is trained for it."""
+    words, expected = BAD[case]
+    done = subprocess.run([sys.executable, "-m", "bayesgen", "goal=predict", f"runs={tmp_path}", *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("bayesgen: ")
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.glob("corpus/*"))
+
+
+def test_a_table_too_small_to_predict_from_is_said_before_anything_is_fitted(tmp_path, monkeypatch):
+    runs(bases=2).write_csv(tmp_path / "few.csv")
+    settings = {k: v for k, v in setting().items() if k not in ("rows", "optimizer")}
+    asked = lines(CAME).with_columns(pl.lit(v).alias(k) for k, v in settings.items())
+    monkeypatch.setattr(foresight, "alone", lambda job: kept(tmp_path, "asked", ASKED, asked))
+    infer = InferConfig(table=(tmp_path / "few.csv",), simulations=0, calibrations=0, seed=0)
+    with pytest.raises(UserError, match="goal=predict: 4 cells to predict from, those asked about left out; expected 8 or more"):
+        foresight.foresee(tiny(tmp_path).model_dump(), infer, tmp_path, 1)
+    assert not list(tmp_path.glob("belief/*"))
+
+
+@pytest.mark.slow
+def test_a_tiny_experiment_is_foretold_then_tried(tmp_path, capsys):
+    """Trained long enough for the broad solution to be broader than the narrow one: dated before any free training; scored by what came."""
+    raw = tiny(tmp_path / "runs", rows=[2, 3], epochs=20, snapshots=1).model_dump()
+    raw["pretrain"] |= {"steps": 1500, "checkpoint_every": 500}
+    bare = runs(leave_out=(*RANGES, "optimizer"))  # nothing to go by but breadth: one hypothesis is soon fitted
+    bare.write_csv(tmp_path / "runs.csv")
+    infer = InferConfig(table=(tmp_path / "runs.csv",), simulations=0, calibrations=0, seed=0)
+    assert foresight.foresee(raw, infer, tmp_path / "runs", 2) == {}
+    printed = capsys.readouterr().out
+    assert "H2 is not fitted: no column 'frequency_broad'" in printed
+    (path,) = (tmp_path / "runs").glob("prediction/*/prediction.json")
+    frozen = json.loads(path.read_text())
+    assert {k: h["weight"] for k, h in frozen["hypotheses"].items()} == {"H0": 1.0}
+    assert frozen["blind"]
+    assert all(f"  {w}" in printed for w in frozen["words"])
+    (page,) = (tmp_path / "runs").glob("page/prediction-tiny-*/prediction.json")
+    came = json.loads(page.read_text())["outcome"]
+    ensembles = {json.loads(p.read_text())["config"]["arms"][0]: p for p in (tmp_path / "runs").glob("ensemble/*/manifest.json")}
+    assert set(ensembles) == {"narrow", "free"}
+    assert path.stat().st_mtime < ensembles["free"].stat().st_mtime
+    rows = pl.concat([pl.read_parquet(p) for p in (tmp_path / "runs").glob("rows/*/rows.parquet")])
+    ended = rows.filter(arm="free", quantity="skill", context="plain").filter(pl.col("step") == pl.col("step").max())
+    by_hand = ended.group_by("rows").agg(pl.col("value").mean()).sort("rows")["value"]
+    assert [c.partition(", ")[2] for c in frozen["cells"]] == ["rows 2", "rows 3"]
+    assert came["breadth"] == pytest.approx(by_hand.to_list())
+    assert came["mixture"] == pytest.approx(came["scores"]["H0"])
