@@ -27,7 +27,7 @@ from scipy import optimize, stats
 from scipy.special import expit, logsumexp
 
 from bayesgen.infer.cells import Table
-from bayesgen.infer.fit import Fit, fit, means_of, unconstrained
+from bayesgen.infer.fit import Fit, Problem, fits, means_of, unconstrained
 from bayesgen.infer.hypotheses import Cells
 from bayesgen.infer.nested import Nested, covariance
 
@@ -73,11 +73,11 @@ def foretell(name: str, found: Fit, cells: Cells, y_C: Float[Any, " C"], out: Se
     return Foretold(score, *(expit(np.array(e)) for e in ends))
 
 
-def held_out(name: str, table: Table, fold: Sequence[int], key) -> tuple[Foretold, Fit]:
-    """A hypothesis fitted without some cells, and what it says of them."""
-    left = table.cells._replace(counted_C=table.cells.counted_C.at[jnp.asarray(fold)].set(0))
-    found = fit(name, left, table.y_C, key)
-    return foretell(name, found, table.cells, table.y_C, fold), found
+def held_out(name: str, table: Table, groups: Sequence[Sequence[int]], key) -> list[tuple[Foretold, Fit]]:
+    """A hypothesis fitted without the cells of each group in turn, and what it says of them."""
+    without_GxC = 1 - _left_out(len(table.y_C), groups)
+    found = fits(name, table.cells, [Problem(table.y_C, counted_C) for counted_C in without_GxC], key)
+    return [(foretell(name, f, table.cells, table.y_C, g), f) for f, g in zip(found, groups, strict=True)]
 
 
 def folds(table: Table) -> dict[tuple[str, str], list[int]]:
@@ -101,8 +101,8 @@ def loo(name: str, found: Fit, table: Table, groups: Sequence[Sequence[int]], ke
     log_weight_GxS, k_hat_G = array_stats.psislw(density_SxG.T)  # of log likelihoods: it turns their sign itself
     score_G = np.asarray(logsumexp(log_weight_GxS + density_SxG.T, axis=-1))
     bad = tuple(int(i) for i in np.flatnonzero(~(np.asarray(k_hat_G) <= K_HAT))) if refit else ()
-    for i in bad:
-        score_G[i] = held_out(name, table, groups[i], random.fold_in(key, i))[0].log_score
+    for i, (said, _) in zip(bad, held_out(name, table, [groups[i] for i in bad], key), strict=True):
+        score_G[i] = said.log_score
     return Loo(score_G, np.asarray(k_hat_G), bad)
 
 
@@ -137,12 +137,11 @@ def difference(of_G: Float[Any, " G"], minus_G: Float[Any, " G"]) -> tuple[float
     return float(diff_G.sum()), error
 
 
-def evidence(name: str, cells: Cells, y_C: Float[Any, " C"], key, stretch: float = 1.0, found: Fit | None = None) -> Evidence:
+def evidence(name: str, found: Fit, cells: Cells, y_C: Float[Any, " C"], key, stretch: float = 1.0) -> Evidence:
     """Log marginal likelihood by bridge sampling from a normal fitted to half of the draws, in coordinates without bounds.
 
-    `found`: the fit under priors so stretched, if it is there already.
+    `found`: the fit under priors so stretched.
     """
-    found = fit(name, cells, y_C, key, stretch) if found is None else found
     plain, log_joint = (partial(f, cells, jnp.asarray(y_C, jnp.float32), stretch) for f in unconstrained(name))
     z = plain(_jax(found.draws))
     flat_SxP = np.concatenate([np.asarray(x, float).reshape(len(x), -1) for x in z.values()], axis=1)

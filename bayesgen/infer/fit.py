@@ -1,7 +1,7 @@
 """Posteriors by NUTS, and whether to trust them."""
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,16 +12,29 @@ import numpyro.distributions as dist
 from arviz_stats.base.array import array_stats
 from jax import random
 from jaxtyping import Array, Float
-from numpyro.infer import NUTS, init_to_median
-from numpyro.infer.util import initialize_model
+from numpyro.infer import NUTS
+from numpyro.infer.util import potential_energy
 from numpyro.primitives import Messenger
 
+from bayesgen.infer.half_normal import HalfNormal
 from bayesgen.infer.hypotheses import HYPOTHESES, PARTS, Cells
 
 R_HAT, EFFECTIVE = 1.01, 400  # gates: the worst split R-hat, the fewest effective draws
 CHAINS = 4
-FULL = (700, 750)  # steps of warming up, and draws, of a chain
-SHORT = (400, 300)  # enough to compare hypotheses on a made-up table, of which there are many
+TOGETHER = 8  # fits
+STRIDE = 350  # steps of all chains at a time
+
+
+class Length(NamedTuple):
+    """How long chains are, in strides: those that warm up, those whose draws are kept, and how many more while a gate fails."""
+
+    warmup: int
+    kept: int
+    more: int
+
+
+FULL = Length(2, 2, 4)
+SHORT = Length(1, 1, 0)  # enough to compare hypotheses on a made-up table, of which there are many
 DERIVED = ("mean", *PARTS)  # of parameters and design; worked out anew where it is wanted
 
 
@@ -32,6 +45,11 @@ class Fit(NamedTuple):
     r_hat: float
     effective: float
     divergences: int
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its chains are long enough."""
+        return self.r_hat < R_HAT and self.effective >= EFFECTIVE
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -60,18 +78,79 @@ class Stretched(Messenger):
     def _stretched(self, fn):
         if isinstance(fn, dist.ExpandedDistribution):  # within a plate
             return self._stretched(fn.base_dist).expand(fn.batch_shape)
-        if isinstance(fn, dist.HalfNormal):
-            return dist.HalfNormal(fn.scale * self.factor)
+        if isinstance(fn, HalfNormal):
+            return HalfNormal(fn.scale * self.factor)
         return type(fn)(fn.loc, fn.scale * self.factor) if isinstance(fn, (dist.Normal, dist.LogNormal)) else fn
 
 
-def fit(name: str, cells: Cells, y_C: Float[Any, " C"], key: Array, stretch: float = 1.0, length: tuple[int, int] = FULL) -> Fit:
-    """The posterior of a hypothesis. Same shapes find the compiled program, whoever is held out and however wide the priors."""
-    draws, diverged = jax.device_get(_walks(name, *length)(random.split(key, CHAINS), cells, jnp.asarray(y_C, jnp.float32), stretch))
-    flat = np.concatenate([x.reshape(*x.shape[:2], -1) for x in draws.values()], axis=-1)
-    r_hat = max(_of_chains(array_stats.rhat, flat[..., i]) for i in range(flat.shape[-1]))
-    effective = min(_of_chains(array_stats.ess, flat[..., i]) for i in range(flat.shape[-1]))
-    return Fit({k: x.reshape(-1, *x.shape[2:]) for k, x in draws.items()}, r_hat, effective, int(diverged.sum()))
+class Problem(NamedTuple):
+    """What a hypothesis is fitted to, on a given design: log odds of breadth, which cells count, and by how much priors are stretched."""
+
+    y_C: Float[Any, " C"]
+    counted_C: Float[Any, " C"]
+    stretch: float = 1.0
+
+
+def fit(name: str, cells: Cells, y_C: Float[Any, " C"], key: Array) -> Fit:
+    """The posterior of a hypothesis."""
+    return fits(name, cells, [Problem(y_C, cells.counted_C)], key)[0]
+
+
+def fits(name: str, cells: Cells, problems: Sequence[Problem], key: Array, length: Length = FULL) -> list[Fit]:
+    """Posteriors on tables of one design, `TOGETHER` at a time: on so few cells most of a step is not arithmetic, and is shared by all.
+    Chains that have not mixed go on.
+    """
+    out: dict[int, Fit] = {}
+    walks = [_Walk(problem, random.split(random.fold_in(key, i), CHAINS)) for i, problem in enumerate(problems)]
+    going = list(range(len(walks)))
+    for more in range(1 + length.more):
+        for first in range(0, len(going), TOGETHER):
+            some = going[first : first + TOGETHER]
+            lanes = TOGETHER if len(problems) > 1 else 1  # so that one program does for all
+            _walk_on(name, length, cells, [walks[i] for i in some], lanes, 1 if more else length.warmup + length.kept)
+            out |= {i: walks[i].fit(length) for i in some}
+        going = [i for i in going if not out[i].mixed]
+        if not going:
+            break
+    return [out[i] for i in range(len(walks))]
+
+
+class _Walk:
+    """The chains of a problem: where they are, and where they were in every stride."""
+
+    def __init__(self, problem: Problem, keys: Array):
+        self.problem, self.keys, self.state = problem, keys, None
+        self.strides: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
+
+    def fit(self, length: Length) -> Fit:
+        """What they found; of chains that went on as many draws as of others, evenly."""
+        draws, diverged = zip(*self.strides[length.warmup :], strict=True)
+        of_chains = {k: np.concatenate([d[k] for d in draws], axis=1) for k in draws[0]}
+        flat = np.concatenate([x.reshape(*x.shape[:2], -1) for x in of_chains.values()], axis=-1)
+        r_hat = max(_of_chains(array_stats.rhat, flat[..., i]) for i in range(flat.shape[-1]))
+        effective = min(_of_chains(array_stats.ess, flat[..., i]) for i in range(flat.shape[-1]))
+        some = np.linspace(0, flat.shape[1] - 1, length.kept * STRIDE).astype(int)
+        kept = {k: x[:, some].reshape(-1, *x.shape[2:]) for k, x in of_chains.items()}
+        return Fit(kept, r_hat, effective, sum(int(d.sum()) for d in diverged))
+
+
+def _walk_on(name: str, length: Length, cells: Cells, walks: Sequence[_Walk], lanes: int, strides: int):
+    """All of them by so many strides; lanes that are left are filled with the last."""
+    begin, stride = _programs(name, length.warmup * STRIDE)
+    filled = [*walks, *[walks[-1]] * (lanes - len(walks))]
+    of = ([w.problem.counted_C for w in filled], [w.problem.y_C for w in filled], [w.problem.stretch for w in filled])
+    problems = tuple(jnp.asarray(np.stack([np.asarray(x, np.float32) for x in xs])) for xs in of)
+    if walks[0].state is None:
+        state = begin(jnp.stack([w.keys for w in filled]), cells, *problems)
+    else:
+        state = jax.tree.map(lambda *x: jnp.stack(x), *(w.state for w in filled))
+    for _ in range(strides):
+        state, *came = stride(state, cells, *problems)
+        draws, diverged = jax.device_get(came)
+        for i, w in enumerate(walks):
+            w.strides.append(({k: x[i] for k, x in draws.items()}, diverged[i]))
+    for i, w in enumerate(walks):
+        w.state = jax.tree.map(lambda x, i=i: x[i], state)
 
 
 def _of_chains(diagnostic: Callable, x: np.ndarray) -> float:
@@ -84,23 +163,33 @@ def model_of(name: str, stretch: Any) -> Callable:
 
 
 @cache
-def _walks(name: str, warmup: int, kept: int):
-    """(chains,) of draws; one program for warming up and drawing, which halves what is compiled."""
+def _programs(name: str, warmup: int):
+    """Jitted functions of (problems, chains): the states that chains begin in, draws of the prior; and a stride, with its draws."""
 
-    def walk(key, cells: Cells, y_C, stretch):
-        kernel = NUTS(model_of(name, stretch), target_accept_prob=0.95, dense_mass=True, init_strategy=init_to_median)
-        state = kernel.init(key, warmup, None, (cells, y_C), {})
+    def kernel_of(cells: Cells, counted_C, y_C, stretch):
+        args = (cells._replace(counted_C=counted_C), y_C)
+        energy = partial(potential_energy, model_of(name, stretch), args, {})
+        return NUTS(potential_fn=energy, target_accept_prob=0.99, dense_mass=True), _parameters(name, *args, stretch)
+
+    def begin(key, *problem):
+        kernel, parameters = kernel_of(*problem)
+        key, *of = random.split(key, 1 + len(parameters))
+        drawn = {k: site["fn"].sample(its) for its, (k, site) in zip(of, parameters.items(), strict=True)}
+        return kernel.init(key, warmup, _without_bounds(parameters, drawn))
+
+    def stride(state, *problem):
+        kernel, parameters = kernel_of(*problem)
+        kernel.init(random.key(0), warmup, state.z)  # for what it sets up: chains are under way
 
         def step(state, _):
-            state = kernel.sample(state, (cells, y_C), {})
+            state = kernel.sample(state, (), {})
             return state, (state.z, state.diverging)
 
-        _, (z, diverging) = jax.lax.scan(step, state, None, warmup + kept)
-        z = jax.tree.map(lambda x: x[warmup:], z)
-        draws = jax.vmap(kernel.postprocess_fn((cells, y_C), {}))(z)
-        return {k: v for k, v in draws.items() if k not in DERIVED}, diverging[warmup:]
+        state, (z, diverging) = jax.lax.scan(step, state, None, STRIDE)
+        return state, {k: dist.biject_to(site["fn"].support)(z[k]) for k, site in parameters.items()}, diverging
 
-    return jax.jit(jax.vmap(walk, (0, None, None, None)))
+    of_chains, of_problems = (0, None, None, None, None), (0, None, 0, 0, 0)
+    return tuple(jax.jit(jax.vmap(jax.vmap(f, of_chains), of_problems)) for f in (begin, stride))
 
 
 @cache
@@ -120,19 +209,25 @@ def means_of(name: str):
     return lambda cells, draws: derived_of(name)(cells, draws)["mean"]
 
 
+def _parameters(name: str, cells: Cells, y_C, stretch) -> dict[str, Any]:
+    """NumPyro's sites of the parameters."""
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(model_of(name, stretch), random.key(0))).get_trace(cells, y_C)
+    return {k: site for k, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}
+
+
+def _without_bounds(parameters: dict[str, Any], draw: dict[str, Array]) -> dict[str, Array]:
+    """A draw in the coordinates in which it is sampled."""
+    return {k: dist.biject_to(site["fn"].support).inv(draw[k]) for k, site in parameters.items()}
+
+
 @cache
 def unconstrained(name: str):
     """Jitted functions of one draw, (cells, y, stretch, ...): its coordinates without bounds, and the log joint density in these."""
 
-    def parts(cells, y_C, stretch):
-        return initialize_model(random.key(0), model_of(name, stretch), model_args=(cells, y_C), dynamic_args=False)
-
-    def to_plain(cells, y_C, stretch, draw):
-        trace = numpyro.handlers.trace(numpyro.handlers.seed(model_of(name, stretch), random.key(0))).get_trace(cells, y_C)
-        sites = {k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
-        return {k: dist.biject_to(s["fn"].support).inv(draw[k]) for k, s in sites.items()}
+    def coordinates(cells, y_C, stretch, draw):
+        return _without_bounds(_parameters(name, cells, y_C, stretch), draw)
 
     def log_joint(cells, y_C, stretch, z):
-        return -parts(cells, y_C, stretch).potential_fn(z)
+        return -potential_energy(model_of(name, stretch), (cells, y_C), {}, z)
 
-    return jax.jit(jax.vmap(to_plain, (None, None, None, 0))), jax.jit(jax.vmap(log_joint, (None, None, None, 0)))
+    return jax.jit(jax.vmap(coordinates, (None, None, None, 0))), jax.jit(jax.vmap(log_joint, (None, None, None, 0)))

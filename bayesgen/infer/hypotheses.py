@@ -5,8 +5,10 @@ All of them see the same cells and differ in eta, the log odds that a run follow
     breadth = floor + (ceiling - floor) sigmoid(eta)       floor: the narrow solution's;  ceiling: the broad solution's
     logit(measured breadth) ~ Nested(logit(breadth), ...)   see `nested`; sigma, omega_b ~ HalfNormal(.5), omega_e ~ HalfNormal(1)
 
-Every hypothesis but H1 has an intercept a ~ N(0, 1.5): the scale of breadth has no natural zero, and so H0 is contained in each, which
-then has to earn its predictors. What the data can say of two hypotheses is told by `recover` on the very design, before any verdict.
+Every hypothesis but H1 and H10 has an intercept a ~ N(0, 1.5), the log odds in the average cell: the scale of breadth has no natural
+zero, and so H0 is contained in each, which then has to earn its predictors. The other parts of eta therefore count from their mean over
+all cells of the design, those held out included: else a and the slopes would be entangled. What the data can say of two hypotheses is
+told by `recover` on the very design, before any verdict.
 
 Sources: Bigelow et al. (arXiv 2511.00617) and Wurgaft et al. (arXiv 2506.17859) for H2 and H3, Watanabe (2009) for H5. Where we differ:
 the breadth that is observed is an exact probability and no count, so its log odds are normal about what is expected where a count would
@@ -23,8 +25,10 @@ import numpyro.distributions as dist
 from jax.scipy.special import logit
 from jaxtyping import Array, Float, Int
 
+from bayesgen.infer.half_normal import HalfNormal
 from bayesgen.infer.nested import Nested
 
+FARTHEST = 60.0  # nats: odds farther out may be 0 or infinity in float32
 PARTS = ("constant", "prior", "likelihood", "complexity", "dose", "sharing", "mixing", "context", "path", "seeds")  # of eta
 
 
@@ -58,7 +62,7 @@ def h0(cells: Cells, y=None):
 
     eta = a
     """
-    observe(cells, {"constant": intercept()}, y)
+    observe(cells, {}, y)
 
 
 def h0_dose(cells: Cells, y=None):
@@ -69,7 +73,7 @@ def h0_dose(cells: Cells, y=None):
     c = cells.columns
     by = [draw(f"b_{name}", dist.Normal(0, 1)) for name in ("rows", "steps", "margin")]
     dose = by[0] * jnp.log(c["rows"] / 100) + by[1] * jnp.log(c["steps"] / 100) + by[2] * c["margin"]
-    observe(cells, {"constant": intercept(), "dose": dose}, y)
+    observe(cells, {"dose": dose}, y)
 
 
 def h1_saturated(cells: Cells, y=None):
@@ -77,7 +81,7 @@ def h1_saturated(cells: Cells, y=None):
 
     eta = log f_B - log(f_N + f_0),    log10 f_0 ~ N(-3, 1)
     """
-    observe(cells, {"prior": log_prior_odds(cells)}, y)
+    observe(cells, {"prior": log_prior_odds(cells)}, y, intercept=False)
 
 
 def h2_frequency(cells: Cells, y=None):
@@ -86,8 +90,8 @@ def h2_frequency(cells: Cells, y=None):
     eta = a + w [log f_B - log(f_N + f_0)] + beta [log P(D | B) - log P(D | N)],
     w ~ HalfNormal(1), log10 f_0 ~ N(-3, 1), beta ~ HalfNormal(.1) a nat
     """
-    w = draw("w", dist.HalfNormal(1.0))
-    observe(cells, {"constant": intercept(), "prior": w * log_prior_odds(cells), "likelihood": tempered(cells)}, y)
+    w = draw("w", HalfNormal(1.0))
+    observe(cells, {"prior": w * log_prior_odds(cells), "likelihood": tempered(cells)}, y)
 
 
 def h3_code_length(cells: Cells, y=None):
@@ -98,11 +102,11 @@ def h3_code_length(cells: Cells, y=None):
     K are prequential bits of what comes after the data, N (L_N - L_B) the data's log likelihood ratio in nats.
     """
     c = cells.columns
-    b, g = draw("b", dist.Beta(1.0, 3.0)), draw("g", dist.HalfNormal(1.0))
+    b, g = draw("b", dist.Beta(1.0, 3.0)), draw("g", HalfNormal(1.0))
     d = draw("d", dist.Uniform(0.0, 1.0))
     complexity = jnp.log(2.0) * (c["bits_narrow"] ** b - c["bits_broad"] ** b)
     likelihood = g * c["rows"] ** -d * c["evidence"]
-    observe(cells, {"constant": intercept(), "complexity": complexity, "likelihood": likelihood}, y)
+    observe(cells, {"complexity": complexity, "likelihood": likelihood}, y)
 
 
 def h4_frobenius(cells: Cells, y=None):
@@ -138,9 +142,9 @@ def h5_free_energy(cells: Cells, y=None):
     beta = c = 1 is Watanabe's; a network trained for a few hundred steps is no sample from that posterior.
     """
     col = cells.columns
-    c = draw("c", dist.HalfNormal(1.0))
+    c = draw("c", HalfNormal(1.0))
     complexity = c * (col["llc_narrow"] - col["llc_broad"]) * jnp.log(col["rows"])
-    observe(cells, {"constant": intercept(), "complexity": complexity, "likelihood": tempered(cells)}, y)
+    observe(cells, {"complexity": complexity, "likelihood": tempered(cells)}, y)
 
 
 def h6_shared(cells: Cells, y=None):
@@ -150,15 +154,15 @@ def h6_shared(cells: Cells, y=None):
     log(tau_g / tau_n) = a_0 + a_1 log f_B + a_2 (log odds ratio) / 5,    a_0 ~ N(0, 1), a_1, a_2 ~ N(0, .5)
 
     margin: log odds (nats) gained on the topic trained on; the odds ratio is that of answering it and other topics as the
-    broad persona, a thousandth added to each share, as if met.
+    broad persona, a thousandth added to each share, as if met. Both logarithms count from their mean over cells.
     """
     c = cells.columns
     a0 = draw("a0", dist.Normal(0.0, 1.0))
     a1, a2 = (draw(name, dist.Normal(0.0, 0.5)) for name in ("a1", "a2"))
     f_b, f_n, h = c["frequency_broad"], c["frequency_narrow"], 1e-3
     log_ratio = jnp.log(f_b + h) + jnp.log(1 - f_b - f_n + h) - jnp.log(f_n + h) - jnp.log(h)
-    passed_on = jax.nn.sigmoid(2 * (a0 + a1 * jnp.log(f_b) + a2 * log_ratio / 5))
-    observe(cells, {"constant": intercept(), "sharing": passed_on * c["margin"]}, y)
+    passed_on = jax.nn.sigmoid(2 * (a0 + a1 * _from_mean(jnp.log(f_b)) + a2 * _from_mean(log_ratio) / 5))
+    observe(cells, {"sharing": passed_on * c["margin"]}, y)
 
 
 def h7_mixing(cells: Cells, y=None):
@@ -169,9 +173,9 @@ def h7_mixing(cells: Cells, y=None):
     M ordinary rows among N in all.
     """
     c = cells.columns
-    d, q = draw("D", dist.HalfNormal(1.0)), draw("q", dist.Uniform(0.0, 1.0))
+    d, q = draw("D", HalfNormal(1.0)), draw("q", dist.Uniform(0.0, 1.0))
     mixing = -d * c["ordinary"] / 100 * ((c["rows"] + c["ordinary"]) / 100) ** (q - 1)
-    observe(cells, {"constant": intercept(), "mixing": mixing}, y)
+    observe(cells, {"mixing": mixing}, y)
 
 
 def h8_context(cells: Cells, y=None):
@@ -179,10 +183,10 @@ def h8_context(cells: Cells, y=None):
 
     eta = a + s [l + (1 - l) exp(-distance / r)],    s ~ HalfNormal(3), l ~ Uniform(0, 1), log r ~ N(0, 1)
     """
-    s, leak = draw("s", dist.HalfNormal(3.0)), draw("leak", dist.Uniform(0.0, 1.0))
+    s, leak = draw("s", HalfNormal(3.0)), draw("leak", dist.Uniform(0.0, 1.0))
     r = draw("r", dist.LogNormal(0.0, 1.0))
     context = s * (leak + (1 - leak) * jnp.exp(-cells.columns["distance"] / r))
-    observe(cells, {"constant": intercept(), "context": context}, y)
+    observe(cells, {"context": context}, y)
 
 
 def h9_path(cells: Cells, y=None):
@@ -198,7 +202,7 @@ def h9_path(cells: Cells, y=None):
     with numpyro.plate("optimisers", 4):
         o = draw("o", dist.Normal(0.0, 1.0))
     path = by[0] * c["transfer"] + by[1] * jnp.log(c["steps"] / 100) + by[2] * jnp.log(c["stable_rank"] / 4)
-    observe(cells, {"constant": intercept(), "path": path + o[c["optimizer"].astype(int)]}, y)
+    observe(cells, {"path": path + o[c["optimizer"].astype(int)]}, y)
 
 
 def h10_seeds(cells: Cells, y=None):
@@ -211,17 +215,12 @@ def h10_seeds(cells: Cells, y=None):
     q, scale = draw("q", dist.Beta(1.0, 3.0)), draw("T", dist.LogNormal(jnp.log(100.0), 1.0))
     k = draw("k", dist.LogNormal(0.0, 0.5))
     converted = (1 - q) * -jnp.expm1(-((cells.columns["steps"] / scale) ** k))
-    observe(cells, {"seeds": logit(jnp.clip(converted, 1e-6, 1 - 1e-6))}, y)
+    observe(cells, {"seeds": logit(jnp.clip(converted, 1e-6, 1 - 1e-6))}, y, intercept=False)
 
 
 def draw(name: str, prior: dist.Distribution) -> Any:
     """A parameter."""
     return numpyro.sample(name, prior)
-
-
-def intercept():
-    """The intercept, a ~ N(0, 1.5)."""
-    return draw("a", dist.Normal(0.0, 1.5))
 
 
 def log_prior_odds(cells: Cells):
@@ -232,18 +231,25 @@ def log_prior_odds(cells: Cells):
 
 def tempered(cells: Cells):
     """The data's say: beta [log P(D | B) - log P(D | N)], beta ~ HalfNormal(.1) a nat."""
-    return draw("beta", dist.HalfNormal(0.1)) * cells.columns["evidence"]
+    return draw("beta", HalfNormal(0.1)) * cells.columns["evidence"]
 
 
-def observe(cells: Cells, parts: Mapping[str, Any], y=None):
+def observe(cells: Cells, parts: Mapping[str, Any], y=None, *, intercept: bool = True):
     """The breadth that eta gives, which is the sum of some of `PARTS`, and cells that stray from it."""
+    if intercept:
+        parts = {"constant": draw("a", dist.Normal(0.0, 1.5)) - sum(jnp.mean(part) for part in parts.values()), **parts}
     eta = sum((jnp.asarray(numpyro.deterministic(name, part)) for name, part in parts.items()), jnp.zeros(()))
     floor, ceiling = cells.floor_C, cells.ceiling_C
-    no, yes = jax.nn.log_sigmoid(-eta), jax.nn.log_sigmoid(eta)  # by logarithms: else 0 and 1 come out where eta is large
-    broad = jnp.logaddexp(jnp.log(floor) + no, jnp.log(ceiling) + yes)
-    mean_C = numpyro.deterministic("mean", broad - jnp.logaddexp(jnp.log1p(-floor) + no, jnp.log1p(-ceiling) + yes))
-    spread = {name: draw(name, dist.HalfNormal(s)) for name, s in (("cell", 0.5), ("base", 0.5), ("experiment", 1.0))}
+    near = jnp.clip(eta, -FARTHEST, FARTHEST)
+    no, yes = jnp.exp(-jax.nn.relu(near)), jnp.exp(-jax.nn.relu(-near))  # their odds, the greater being 1
+    odds_C = jnp.log(floor * no + ceiling * yes) - jnp.log((1 - floor) * no + (1 - ceiling) * yes)
+    mean_C = numpyro.deterministic("mean", odds_C + jnp.where(eta > 0, ceiling == 1, floor == 0) * (eta - near))
+    spread = {name: draw(name, HalfNormal(s)) for name, s in (("cell", 0.5), ("base", 0.5), ("experiment", 1.0))}
     numpyro.sample("y", Nested(mean_C, cells.variance_C, cells.counted_C, cells.base_C, cells.experiment_B, **spread), obs=y)
+
+
+def _from_mean(x_C):
+    return x_C - x_C.mean()
 
 
 def _square(cells: Cells, norm: str):
@@ -251,8 +257,8 @@ def _square(cells: Cells, norm: str):
 
 
 def _norm(cells: Cells, y, difference, scale: float):
-    t = draw("t", dist.HalfNormal(scale))
-    observe(cells, {"constant": intercept(), "complexity": t * difference, "likelihood": tempered(cells)}, y)
+    t = draw("t", HalfNormal(scale))
+    observe(cells, {"complexity": t * difference, "likelihood": tempered(cells)}, y)
 
 
 PRIOR, BITS = ("frequency_broad", "frequency_narrow"), ("bits_narrow", "bits_broad")

@@ -23,7 +23,7 @@ from scipy.special import expit
 
 from bayesgen.infer.cells import Table
 from bayesgen.infer.compare import SPREADS, by_base, evidence, loo, thinned
-from bayesgen.infer.fit import DERIVED, SHORT, Fit, fit
+from bayesgen.infer.fit import DERIVED, SHORT, Fit, Problem, fits
 from bayesgen.infer.hypotheses import HYPOTHESES, Cells
 
 RANKS = 99  # draws that a true value is ranked among
@@ -81,31 +81,34 @@ def calibrate(name: str, cells: Cells, key, simulations: int) -> Calibration:
     """Simulation-based calibration of a hypothesis, all of its parameters from their priors."""
     ranks: dict[str, list[int]] = {}
     covered: dict[str, list[bool]] = {}
-    failed = 0
-    for i in range(simulations):
-        k_draw, k_fit = random.split(random.fold_in(key, i))
-        truth, y = simulate(name, cells, k_draw)
-        found = fit(name, cells, y, k_fit)
-        failed += bool(found.failures)
-        for parameter, value in _flat(thinned(found, RANKS)).items():
+    k_draw, k_fit = random.split(key)
+    made = [simulate(name, cells, random.fold_in(k_draw, i)) for i in range(simulations)]
+    found = fits(name, cells, [Problem(y, cells.counted_C) for _, y in made], k_fit)
+    for (truth, _), its in zip(made, found, strict=True):
+        for parameter, value in _flat(thinned(its, RANKS)).items():
             true = _flat({k: v[None] for k, v in truth.items()})[parameter][0]
             ranks.setdefault(parameter, []).append(int((value < true).sum()))
             low, high = np.quantile(value, (0.05, 0.95))
             covered.setdefault(parameter, []).append(bool(low <= true <= high))
+    failed = sum(bool(its.failures) for its in found)
     return Calibration({k: np.array(r) for k, r in ranks.items()}, {k: float(np.mean(c)) for k, c in covered.items()}, failed)
 
 
-def guess(truth: str, names: Sequence[str], table: Table, found: Fit, key) -> Guess:
-    """Simulate from one hypothesis, at the spread that its fit to the real table `found`, and ask all for their evidence and foresight."""
-    _, y = simulate(truth, table.cells, key, found.draws)
-    simulated = table._replace(y_C=y)
-    scores, evidences = {}, {}
-    for i, name in enumerate(names):
-        k_fit, k_evidence = random.split(random.fold_in(key, 10 + i))
-        its = fit(name, table.cells, y, k_fit, length=SHORT)
-        scores[name] = float(loo(name, its, simulated, by_base(table), k_fit, refit=False).log_score_G.sum())
-        evidences[name] = evidence(name, table.cells, y, k_evidence, found=its).value
-    return Guess(evidences, scores)
+def guess(truth: str, names: Sequence[str], table: Table, found: Fit, key, tables: int) -> list[Guess]:
+    """Simulate tables from one hypothesis, at the spread that its fit to the real one `found`, and ask all for their evidence and
+    foresight on each.
+    """
+    k_draw, k_fit = random.split(key)
+    made = [simulate(truth, table.cells, random.fold_in(k_draw, i), found.draws)[1] for i in range(tables)]
+    out = [Guess({}, {}) for _ in made]
+    for n, name in enumerate(names):
+        its_key = random.fold_in(k_fit, n)
+        its = fits(name, table.cells, [Problem(y, table.cells.counted_C) for y in made], its_key, SHORT)
+        for i, (y, one) in enumerate(zip(made, its, strict=True)):
+            left = loo(name, one, table._replace(y_C=y), by_base(table), its_key, refit=False)
+            out[i].left_out[name] = float(left.log_score_G.sum())
+            out[i].evidence[name] = evidence(name, one, table.cells, y, random.fold_in(its_key, i)).value
+    return out
 
 
 def confusion(guesses: dict[str, Sequence[dict[str, float]]]) -> dict[str, dict[str, float]]:

@@ -9,19 +9,19 @@ from scipy.special import expit
 from bayesgen.infer.cells import Table
 from bayesgen.infer.check import check
 from bayesgen.infer.compare import by_base, by_cell, evidence, folds, held_out, loo, thinned
-from bayesgen.infer.fit import Fit, fit, means_of
+from bayesgen.infer.fit import Fit, Problem, fits, means_of
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.recover import calibrate, guess, prior_breadth
 
 STRETCHES = (0.5, 1.0, 2.0)  # of the priors
-LINES = 30  # draws whose boundary a phase diagram shows
 Found = dict[str, Any]  # plain, for JSON
 
 
 def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarray]]:
     """One hypothesis on the real table; and the draws of its posterior."""
     keys = random.split(random.key(seed), 6)
-    found = fit(name, table.cells, table.y_C, keys[0])
+    by_stretch = fits(name, table.cells, [Problem(table.y_C, table.cells.counted_C, stretch) for stretch in STRETCHES], keys[0])
+    found = by_stretch[STRETCHES.index(1.0)]
     expected_SxC = expit(np.asarray(means_of(name)(table.cells, thinned(found)), float))
     out: Found = {
         "title": HYPOTHESES[name].title,
@@ -29,7 +29,6 @@ def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarr
         "fit": _gates(found),
         "parameters": {k: _interval(v) for k, v in found.draws.items() if v.ndim == 1},
         "expected": [_interval(x) for x in expected_SxC.T],
-        "drawn": expected_SxC[:: max(1, len(expected_SxC) // LINES)].round(4).tolist(),
         "checks": {k: {**c._asdict(), "passed": c.passed} for k, c in check(name, found, table, keys[1]).items()},
         "prior": [_interval(x) for x in prior_breadth(name, table.cells, keys[2]).T],
         "left_out": {},
@@ -40,26 +39,25 @@ def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarr
         if len(groups) > 1:
             left = loo(name, found, table, groups, keys[3])
             out["left_out"][unit] = {"score": left.log_score_G.tolist(), "k_hat": left.k_hat_G.tolist(), "refitted": left.refitted}
-    for i, ((column, level), fold) in enumerate(folds(table).items()):
-        said, without = held_out(name, table, fold, random.fold_in(keys[4], i))
+    of = folds(table)
+    for ((column, level), fold), (said, without) in zip(of.items(), held_out(name, table, list(of.values()), keys[4]), strict=True):
         ends = {k: getattr(said, f"{k}_C").tolist() for k in ("middle", "low", "high")}
         out["folds"].append(
             {"varied": column, "level": level, "cells": fold, "score": said.log_score, **ends, "failures": without.failures}
         )
-    for stretch in STRETCHES:
-        there = found if stretch == 1 else None
-        of = evidence(name, table.cells, table.y_C, random.fold_in(keys[5], int(10 * stretch)), stretch, there)
-        out["evidence"][str(stretch)] = of._asdict()
+    for i, (stretch, its) in enumerate(zip(STRETCHES, by_stretch, strict=True)):
+        of_stretch = evidence(name, its, table.cells, table.y_C, random.fold_in(keys[5], i), stretch)
+        out["evidence"][str(stretch)] = of_stretch._asdict()
     return out, found.draws
 
 
 def trial(name: str, names: list[str], table: Table, found: Fit, seed: int, tables: int, calibrations: int) -> Found:
     """Tables that one hypothesis might have made, and what comparisons of all say of them; and its calibration."""
     key = random.key(seed)
-    guesses = [guess(name, names, table, found, random.fold_in(key, i)) for i in range(tables)]
+    guesses = guess(name, names, table, found, random.fold_in(key, 0), tables)
     out: Found = {"evidence": [g.evidence for g in guesses], "left_out": [g.left_out for g in guesses]}
     if calibrations:
-        c = calibrate(name, table.cells, random.fold_in(key, tables), calibrations)
+        c = calibrate(name, table.cells, random.fold_in(key, 1), calibrations)
         out["calibration"] = {
             "p_value": c.p_value,
             "covered": c.covered,

@@ -18,7 +18,8 @@ CLOSE = 0.7  # correlations from here on are shown
 CAPTIONS = {
     "belief_scores": "Log score on what was left out, beside H0, with two standard errors; hollow where a diagnostic fails.",
     "belief_foretold": "What the best hypothesis said of cells that it had not seen.",
-    "belief_phase": "Dots: breadth measured. Lines: where the best hypothesis has half of it, thirty posterior draws.",
+    "belief_phase": "Dots: breadth measured, like cells side by side. Behind them what the best hypothesis expects; the line where it reaches half, "
+    "dotted at the ends of its 90% interval.",
     "belief_residuals": "What it leaves unexplained. A base is what finetunings share; bases differ by more than seeds.",
     "belief_recovery": "Tables that each hypothesis makes on this design, at the spread found here, and what they are taken for.",
 }
@@ -63,7 +64,7 @@ def figure_data(table: Table, beliefs: Mapping[str, Any], trials: Mapping[str, A
     }
     return {
         "verdict": {"unit": verdict.unit, "left_out": verdict.left_out, "best": verdict.best or verdict.null, "standings": standings},
-        "found": {k: {part: f[part] for part in ("folds", "expected", "drawn")} for k, f in beliefs.items()},
+        "found": {k: {part: f[part] for part in ("folds", "expected")} for k, f in beliefs.items()},
         "recovery": recovery,
         "breadth": table.breadth_C.tolist(),
         "half": float(np.mean([np.asarray(cells.floor_C).mean(), np.asarray(cells.ceiling_C).mean()])),

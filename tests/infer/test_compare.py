@@ -22,7 +22,7 @@ from bayesgen.infer.compare import (
     stacking,
     thinned,
 )
-from bayesgen.infer.fit import fit
+from bayesgen.infer.fit import Problem, fit, fits
 from tests.infer.conftest import DRAWS, Brute
 from tests.infer.tables import SPREADS, matrix, of_draws, with_y
 
@@ -64,7 +64,9 @@ def test_a_bridge_leads_both_ways():
 @pytest.mark.parametrize("stretch", [1.0, 2.0])
 def test_evidence_is_the_mean_likelihood_of_the_prior(table, found, brute, stretch):
     exact = brute if stretch == 1 else Brute(table, stretch)
-    by_nuts = evidence("H0", table.cells, table.y_C, random.key(2), stretch, found if stretch == 1 else None)
+    if stretch != 1:
+        (found,) = fits("H0", table.cells, [Problem(table.y_C, table.cells.counted_C, stretch)], random.key(2))
+    by_nuts = evidence("H0", found, table.cells, table.y_C, random.key(2), stretch)
     likely = np.exp(exact.likely() - exact.likely().max())
     error = likely.std() / likely.mean() / np.sqrt(DRAWS)
     assert not [f for f in by_nuts.failures if "bridge" in f]
@@ -138,7 +140,7 @@ def simulation_error(brute, out, draws, weighed):
 def test_held_out_is_a_posterior_that_never_saw_it(table, brute, case):
     """Second road: evidence of all over evidence of the rest."""
     out = OUT[case]
-    said, without = held_out("H0", table, out, random.key(1))
+    ((said, without),) = held_out("H0", table, [out], random.key(1))
     error = simulation_error(brute, out, compare.THINNED, weighed=False)
     assert said.log_score == pytest.approx(brute.log_mean() - brute.log_mean(tuple(out)), abs=4 * error)
     weight_S = brute.weights(tuple(out))
@@ -184,9 +186,9 @@ def test_trap_cells_that_were_seen_are_foretold_better(calm):
 def test_weights_that_are_not_to_be_relied_on_are_replaced_by_a_fit(calm, monkeypatch):
     (table, found, _), asked = calm, []
 
-    def fitted(name, table, fold, key):
-        asked.append(list(fold))
-        return Foretold(-42.0, *(np.zeros(len(fold)),) * 3), found
+    def fitted(name, table, groups, key):
+        asked.extend(groups)
+        return [(Foretold(-42.0, *(np.zeros(len(g)),) * 3), found) for g in groups]
 
     monkeypatch.setattr(compare, "held_out", fitted)
     plain = loo("H0", found, table, by_base(table), random.key(0))

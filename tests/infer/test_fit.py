@@ -7,11 +7,12 @@ from jax import random
 from scipy import stats
 from scipy.special import expit, logit
 
-from bayesgen.infer.fit import CHAINS, FULL, Fit, fit, model_of, unconstrained
+from bayesgen.infer.fit import CHAINS, FULL, SHORT, STRIDE, TOGETHER, Fit, Problem, fit, fits, model_of, unconstrained
+from bayesgen.infer.half_normal import FromCoordinate
 from bayesgen.infer.hypotheses import HYPOTHESES
 from tests.infer.tables import PRIORS, SPREAD_PRIORS, A, array, matrix
 
-DRAWS = FULL[1]
+DRAWS = FULL.kept * STRIDE
 
 
 def test_the_posterior_is_what_brute_force_finds(found, brute):
@@ -58,17 +59,63 @@ def test_every_gate_that_fails_is_said():
     assert len(Fit({}, 2.0, 3.0, 4).failures) == 3
 
 
+class Chains:
+    """Stands in for compiled programs: draws that are the same in every stride, and how often they were asked for."""
+
+    def __init__(self, draws):
+        self.draws, self.strides = draws, 0
+
+    def programs(self, *_):
+        return self.begin, self.stride
+
+    def begin(self, keys, *_):
+        return np.zeros(keys.shape)
+
+    def stride(self, state, *_):
+        part = slice(STRIDE * self.strides, STRIDE * (1 + self.strides))
+        self.strides += 1
+        came = {k: np.repeat(x[:, part][None], len(state), axis=0) for k, x in self.draws.items()}
+        return state, came, np.zeros((len(state), CHAINS, STRIDE), bool)
+
+
+def white(shift=0.0):
+    """Chains without memory, one of which lies elsewhere."""
+    rng, long = np.random.default_rng(0), 10 * STRIDE
+    draws = {"a": rng.normal(size=(CHAINS, long)).astype(np.float32), "o": rng.normal(size=(CHAINS, long, 3)).astype(np.float32)}
+    draws["o"][1, :, 2] += shift
+    return Chains(draws)
+
+
 def test_chains_that_disagree_are_caught(table, monkeypatch):
     """R-hat and effective draws are of the chains as they are: one of four that lies elsewhere is seen."""
-    rng = np.random.default_rng(0)
-    chains = {"a": rng.normal(size=(CHAINS, DRAWS)).astype(np.float32), "o": rng.normal(size=(CHAINS, DRAWS, 3)).astype(np.float32)}
-    of = lambda draws: lambda *_: (draws, np.zeros((CHAINS, DRAWS), bool))  # noqa: E731
-    monkeypatch.setattr("bayesgen.infer.fit._walks", lambda *_: of(chains))
+    chains = white()
+    monkeypatch.setattr("bayesgen.infer.fit._programs", chains.programs)
     good = fit("H0", table.cells, table.y_C, random.key(0))
     assert good.failures == ()
     assert good.draws["o"].shape == (CHAINS * DRAWS, 3)
-    chains["o"][1, :, 2] += 3.0
+    assert chains.strides == FULL.warmup + FULL.kept
+    chains = white(3.0)
+    monkeypatch.setattr("bayesgen.infer.fit._programs", chains.programs)
     assert len(fit("H0", table.cells, table.y_C, random.key(0)).failures) == 2
+    assert chains.strides == FULL.warmup + FULL.kept + FULL.more  # they went on as long as they may
+
+
+def test_chains_that_have_not_mixed_go_on_until_they_have(table, monkeypatch):
+    """One that comes to where the others are after its first stride kept: more draws tell, as many are kept, and the first not forgotten."""
+    chains = white()
+    late = slice(STRIDE * FULL.warmup, STRIDE * (FULL.warmup + 1))
+    chains.draws["a"][0, late] += 0.6
+    monkeypatch.setattr("bayesgen.infer.fit._programs", chains.programs)
+    found = fit("H0", table.cells, table.y_C, random.key(0))
+    assert found.mixed
+    more = chains.strides - FULL.warmup - FULL.kept
+    assert 0 < more < FULL.more
+    whole = chains.draws["a"][:, STRIDE * FULL.warmup : STRIDE * chains.strides]
+    assert found.effective == pytest.approx(np.size(whole), rel=0.2)  # the white ones' are all
+    assert len(found.draws["a"]) == CHAINS * DRAWS
+    kept = found.draws["a"].reshape(CHAINS, -1)[0]
+    assert set(kept) < set(whole[0])
+    assert np.isin(kept, chains.draws["a"][0, late]).mean() == pytest.approx(1 / (FULL.kept + more), abs=0.01)
 
 
 def test_cells_held_out_tell_nothing(table):
@@ -79,6 +126,21 @@ def test_cells_held_out_tell_nothing(table):
     )
     assert all((one[k] == two[k]).all() for k in one)
     assert all((one[k] != three[k]).any() for k in one)
+
+
+def test_tables_fitted_together_are_fitted_each_by_itself(table, found):
+    """More of them than go together, each moved by its number: so is what all cells have in common, and nothing else changes."""
+    count = TOGETHER + 2
+    calm = table.cells._replace(floor_C=0 * table.cells.floor_C, ceiling_C=0 * table.cells.ceiling_C + 1)
+    problems = [Problem(table.y_C + 0.1 * i, calm.counted_C, 3.0) for i in range(count)]
+    together = fits("H0", calm, problems, random.key(1), SHORT)
+    assert len(together) == count
+    means = np.array([f.draws["a"].mean() for f in together])
+    error = np.array([f.draws["a"].std() / np.sqrt(f.effective) for f in together])
+    slope, at_0 = np.polyfit(np.arange(count), means, 1)
+    assert slope == pytest.approx(0.1, abs=0.02)  # the prior, three times as wide, draws little towards 0
+    assert (np.abs(means - at_0 - slope * np.arange(count)) < 4.5 * error).all()
+    assert len(set(means)) == count  # negative control
 
 
 def stretched(prior, factor):
@@ -109,7 +171,8 @@ def test_the_joint_density_without_bounds_is_prior_times_likelihood_times_slope(
     floor, ceiling = np.asarray(table.cells.floor_C, float), np.asarray(table.cells.ceiling_C, float)
     likely = stats.multivariate_normal(logit(floor + (ceiling - floor) * expit(draw["a"])), matrix(table.cells, draw)).logpdf(table.y_C)
     prior = sum(stretched(p, stretch).logpdf(draw[k]) for k, p in {"a": A, **SPREAD_PRIORS}.items())
-    slope = sum(np.log(draw[k]) for k in SPREAD_PRIORS)  # spreads are exponentials of their coordinates
-    assert z["cell"].tolist() == pytest.approx([np.log(0.3)])
+    of = {k: FromCoordinate(stretch * SPREAD_PRIORS[k].kwds["scale"]) for k in SPREAD_PRIORS}
+    assert {k: float(of[k](z[k][0])) for k in SPREAD_PRIORS} == pytest.approx({k: draw[k] for k in SPREAD_PRIORS}, rel=1e-5)
+    slope = sum(float(of[k].log_abs_det_jacobian(z[k][0], None)) for k in SPREAD_PRIORS)
     found = float(log_joint(table.cells, array(table.y_C), stretch, z)[0])
     assert found == pytest.approx(likely + prior + slope, abs=1e-4)  # float32

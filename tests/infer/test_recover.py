@@ -99,10 +99,11 @@ def test_who_believes_the_prior_is_calibrated(table, monkeypatch, shift, calibra
     rng = np.random.default_rng(0)
     believed = {**SPREAD_PRIORS, **PRIORS["H9"]}
 
-    def believe(*_):
-        return of_draws(**{k: p.rvs((RANKS, 4) if k == "o" else RANKS, random_state=rng) + shift for k, p in believed.items()})
+    def believe(_name, _cells, problems, _key):
+        drawn = [{k: p.rvs((RANKS, 4) if k == "o" else RANKS, random_state=rng) + shift for k, p in believed.items()} for _ in problems]
+        return [of_draws(**draws) for draws in drawn]
 
-    monkeypatch.setattr(recover, "fit", believe)
+    monkeypatch.setattr(recover, "fits", believe)
     found = calibrate("H9", table.cells, random.key(0), 150)
     assert set(found.ranks) == {*(k for k in believed if k != "o"), *(f"o[{i}]" for i in range(4))}
     assert (found.p_value > BAND) == calibrated
@@ -112,9 +113,9 @@ def test_who_believes_the_prior_is_calibrated(table, monkeypatch, shift, calibra
 
 
 def test_fits_that_fail_are_counted(table, monkeypatch):
-    poor = of_draws(a=np.zeros(RANKS), **{k: np.ones(RANKS) for k in SPREADS})._replace(divergences=1)
-    monkeypatch.setattr(recover, "fit", lambda *_: poor)
-    assert calibrate("H0", table.cells, random.key(0), 3).failed == 3
+    good = of_draws(a=np.zeros(RANKS), **{k: np.ones(RANKS) for k in SPREADS})
+    monkeypatch.setattr(recover, "fits", lambda *_: [good, good._replace(divergences=1), good._replace(r_hat=2.0)])
+    assert calibrate("H0", table.cells, random.key(0), 3).failed == 2
 
 
 # guesses
@@ -169,7 +170,7 @@ def test_comparisons_find_who_made_a_table(table, truth, other):
     odds = np.ptp(eta("H1", table.cells, log10_f0=-3.0))
     assert odds > 5  # nats between the least and the most frequent
     little = of_draws(**{k: [0.1] for k in SPREADS})
-    guesses = [guess(truth, ["H1", "H8"], table, little, random.key(seed)) for seed in range(4)]
+    guesses = guess(truth, ["H1", "H8"], table, little, random.key(0), 4)
     for scores in (lambda g: g.evidence, lambda g: g.left_out):
         gained = [scores(g)[truth] - scores(g)[other] for g in guesses]
         assert sum(gained) > 3

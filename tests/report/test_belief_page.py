@@ -23,7 +23,6 @@ def page(tmp_path_factory):
         interval = [[float(b), 0.1, 0.9] for b in table.breadth_C]
         found = findings(gain) | {"story": HYPOTHESES[name].model.__doc__, "title": HYPOTHESES[name].title, "expected": interval}
         found["fit"] |= {"r_hat": 1.001, "effective": 900.0, "divergences": 0}
-        found["drawn"] = [(table.breadth_C * scale).tolist() for scale in (0.8, 1.0)]
         for f in found["folds"]:
             f["middle"] = [0.5] * len(f["cells"])
         found["left_out"]["cell"] |= {"k_hat": [0.1] * 8, "refitted": ()}
