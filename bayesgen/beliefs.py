@@ -18,7 +18,7 @@ from bayesgen.artifact import Artifact
 from bayesgen.errors import UserError
 from bayesgen.infer.cells import Table, collinearity, read_runs, to_cells, with_defaults
 from bayesgen.infer.fit import Fit
-from bayesgen.infer.gather import by_base, complete, gather, named
+from bayesgen.infer.gather import LEARNED, by_base, complete, gather, named
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.settings import InferConfig
 from bayesgen.infer.verdict import NULL
@@ -142,10 +142,11 @@ def _runs_of(path: Path, config: InferConfig, costs: pl.DataFrame | None) -> pl.
     out = gather(pl.read_parquet(path / "rows.parquet"), _bases(path), costs, config.contexts)
     out = out.with_columns(network=pl.col("base").str.replace("-[^-]*$", ""))  # a base is called by its network's size first
     failing = sorted({cell["base"] for cell in found if not cell["passed"]})
-    out = out.with_columns(_learned=pl.col("learned").mean().over("experiment", "base", "cell"))
+    out = out.with_columns(pl.col("learned").mean().over("experiment", "base", "cell"))
     reasons = {  # a value that is not known is no reason
         f"their base fails its gate ({', '.join(failing)})": pl.col("base").is_in(failing) & config.admitted,
-        f"they learned less than {config.learned:g} of their task": pl.col("_learned") < config.learned,
+        f"they learned less than {config.learned:g} of their task": pl.col("learned") < config.learned,
+        f"their narrow or broad solution learned less than {config.learned:g} of it": pl.min_horizontal(LEARNED) < config.learned,
         f"the broad solution is hardly broader than the narrow one (by less than {LEGIBLE:g})": pl.col("ceiling") - pl.col("floor")
         < LEGIBLE,
     }
@@ -153,7 +154,7 @@ def _runs_of(path: Path, config: InferConfig, costs: pl.DataFrame | None) -> pl.
         out, bad = out.filter(~which.fill_null(False)), out.filter(which)
         if len(bad):
             print(f"  {path.name}: {bad.n_unique(['base', 'cell'])} cells left out: {why}", flush=True)
-    return out.drop("learned", "_learned")
+    return out.drop("learned", *LEARNED)
 
 
 def weigh_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str) -> Artifact:

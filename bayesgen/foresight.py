@@ -25,7 +25,7 @@ from bayesgen.errors import UserError
 from bayesgen.infer import foresight
 from bayesgen.infer.cells import to_cells
 from bayesgen.infer.fit import Fit
-from bayesgen.infer.gather import BROAD, FREE, NARROW, SETTINGS, solutions, spelt, trained
+from bayesgen.infer.gather import BROAD, FREE, LEARNED, NARROW, SETTINGS, solutions, spelt, trained
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.settings import InferConfig
 from bayesgen.infer.verdict import NULL, judge
@@ -49,7 +49,7 @@ def foresee(raw: dict[str, Any], infer: InferConfig, runs: Path, jobs: int | Non
     _only(config, NARROW, BROAD)  # what cannot be trained is said before anything is
     source = build_runs(infer, runs)
     _enough(pl.read_parquet(source.path(RUNS)))
-    asked = alone(Job("narrow and broad", "bayesgen.foresight:build_asked", (raw,)))
+    asked = alone(Job("narrow and broad", "bayesgen.foresight:build_asked", (raw, infer.learned)))
     known, dropped = without(source, asked, runs)
     both = foresight.with_asked(pl.read_parquet(known.path(RUNS)), pl.read_parquet(asked.path(ASKED)))
     names = [name for name, why in both.table.fitted().items() if why is None]
@@ -75,17 +75,26 @@ def foresee(raw: dict[str, Any], infer: InferConfig, runs: Path, jobs: int | Non
     return failed
 
 
-def build_asked(raw: dict[str, Any]) -> Artifact:
-    """What is known of an experiment's settings before: a line each, by a name."""
+def build_asked(raw: dict[str, Any], learned: float) -> Artifact:
+    """What is known of an experiment's settings before: a line each, by a name. Those whose narrow or broad solution learned less of its
+    task are left out.
+    """
     config = _only(to_config(raw), NARROW, BROAD)
     base, rows = _measured(config)
 
     def make(folder: Path):
         found = solutions(pl.read_parquet(rows.path("rows.parquet")).with_columns(cell=pl.lit(0)), {0: base.folder.name})
+        poor = (pl.min_horizontal(LEARNED) < learned).fill_null(False)
+        if bad := len(found.filter(poor)):
+            said = f"{bad} of {len(found)} settings left out: their narrow or broad solution learned less than {learned:g} of its task"
+            if bad == len(found):
+                raise UserError(f"goal=predict: {said}")
+            print(f"  {said}", flush=True)
         several = [k for k in SETTINGS if found[k].n_unique() > 1]
+        found = found.filter(~poor).drop(LEARNED)
         files.write_table(folder / ASKED, found.with_columns(cell=spelt(pl.lit(f"{config.name} (asked)"), several)))
 
-    return artifact.build(config.runs, "asked", config.name, {"code": artifact.code("infer")}, make, base, rows)
+    return artifact.build(config.runs, "asked", config.name, {"learned": learned, "code": artifact.code("infer")}, make, base, rows)
 
 
 def build_free(raw: dict[str, Any]) -> Artifact:

@@ -20,7 +20,7 @@ from bayesgen.errors import UserError
 from bayesgen.foresight import ASKED, DRAWS, FEWEST, PREDICTION, SAID, _only, _trained, words
 from bayesgen.infer import foresight as pure
 from bayesgen.infer.foresight import intervals, with_asked, with_runs
-from bayesgen.infer.gather import BROAD, FREE, NARROW, complete, gather, solutions, spelt
+from bayesgen.infer.gather import BROAD, FREE, LEARNED, NARROW, complete, gather, solutions, spelt
 from bayesgen.infer.settings import InferConfig
 from bayesgen.report.contrasts import Contrast
 from bayesgen.setup import prepare
@@ -294,8 +294,8 @@ def tried(tmp_path):
     """Hold what was said of two ranks on one base, by H0 at known parameters and a table of another base, against rows that came."""
     rows = cell(1, settings=RANKS).with_columns(cell=pl.lit(0))
     of = solutions(rows.filter(pl.col("arm") != "free"), {0: "large"})
-    asked = of.with_columns(cell=spelt(pl.lit("x (asked)"), ["rank"]))
-    table = complete(gather(cell(0, settings=SWEPT), {0: "small"}))[0].drop("learned")
+    asked = of.with_columns(cell=spelt(pl.lit("x (asked)"), ["rank"])).drop(LEARNED)
+    table = complete(gather(cell(0, settings=SWEPT), {0: "small"}))[0].drop("learned", *LEARNED)
     known, draws = kept(tmp_path, "runs", RUNS, table), of_draws(a=0.5, **SPREADS).draws
     said = {"H0": build(tmp_path, "said", "H0", {}, lambda at: files.save_arrays(at / DRAWS, draws))}
     ends = {"middle": [0.6, 0.9], "low": [0.5, 0.85], "high": [0.75, 0.95]}

@@ -15,12 +15,14 @@ from bayesgen.measure.rows import at_the_end
 
 FREE, NARROW, BROAD = "free", "narrow", "broad"
 NORMS = ("frobenius", "nuclear")
+LEARNED = ("learned_narrow", "learned_broad")  # share of its task: a solution that has not learned it is none
 SETTINGS = tuple(s for s in LISTED if s not in ("kl_weight", "kl_from", "kl_until", "benign"))  # those that a free training has
 KEY = ("experiment", "base", "cell", *SETTINGS)
 
 
 def gather(rows: pl.DataFrame, base_of: Mapping[int, str], costs: pl.DataFrame | None = None, contexts: bool = False) -> pl.DataFrame:
-    """A table of runs (`infer.cells`): one cell for every setting of every ensemble, with the share of its task that each run `learned`.
+    """A table of runs (`infer.cells`): one cell for every setting of every ensemble, with the share of its task that each run `learned`,
+    and the narrow and the broad solution.
 
     Args:
         rows: of a sweep, with the column `cell`.
@@ -60,6 +62,7 @@ def solutions(rows: pl.DataFrame, base_of: Mapping[int, str], costs: pl.DataFram
     of = [steps, _evidence(ended)]
     of += [_mean(both.filter(whole, quantity=quantity), quantity) for quantity in ("margin", "stable_rank")]
     of += [_mean(_of(ended, arm, norm).filter(whole), f"{norm}_{arm}") for arm in (NARROW, BROAD) for norm in NORMS]
+    of += [_mean(_of(ended, arm, "learned"), column) for arm, column in zip((NARROW, BROAD), LEARNED, strict=True)]
     for column in of:
         out = out.join(column, on=KEY, how="left", nulls_equal=True)
     if costs is not None:

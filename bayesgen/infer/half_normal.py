@@ -34,8 +34,8 @@ class _Positive(constraints.Constraint):
 class FromCoordinate(Transform):
     """z to x."""
 
-    domain = constraints.real
-    codomain = constraints.positive
+    domain = constraints.real  # pyright: ignore[reportAssignmentType]
+    codomain = constraints.positive  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, scale: Any):
         self.scale = scale
@@ -66,7 +66,7 @@ biject_to.register(_Positive)(lambda constraint: FromCoordinate(constraint.scale
 class HalfNormal(dist.HalfNormal):
     """A half-normal prior of a scale."""
 
-    @dist.constraints.dependent_property(is_discrete=False, event_dim=0)
+    @constraints.dependent_property(is_discrete=False, event_dim=0)  # pyright: ignore[reportArgumentType]
     def support(self):
         """Above zero."""
         return _Positive(self.scale)

@@ -18,8 +18,8 @@ CLOSE = 0.7  # correlations from here on are shown
 CAPTIONS = {
     "belief_scores": "Log score on what was left out, beside H0, with two standard errors; hollow where a diagnostic fails.",
     "belief_foretold": "What the best hypothesis said of cells that it had not seen.",
-    "belief_phase": "Dots: breadth measured, like cells side by side. Behind them what the best hypothesis expects; the line where it reaches half, "
-    "dotted at the ends of its 90% interval.",
+    "belief_phase": "Dots: breadth measured, like cells side by side. Behind them what the best hypothesis expects; the line where it "
+    "reaches half, dotted at the ends of its 90% interval.",
     "belief_residuals": "What it leaves unexplained. A base is what finetunings share; bases differ by more than seeds.",
     "belief_recovery": "Tables that each hypothesis makes on this design, at the spread found here, and what they are taken for.",
 }

@@ -101,7 +101,7 @@ def test_chains_that_disagree_are_caught(table, monkeypatch):
 
 
 def test_chains_that_have_not_mixed_go_on_until_they_have(table, monkeypatch):
-    """One that comes to where the others are after its first stride kept: more draws tell, as many are kept, and the first not forgotten."""
+    """One that comes to where the others are after its first stride kept: more draws tell, as many are kept, the first among them."""
     chains = white()
     late = slice(STRIDE * FULL.warmup, STRIDE * (FULL.warmup + 1))
     chains.draws["a"][0, late] += 0.6

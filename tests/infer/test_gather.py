@@ -5,7 +5,7 @@ import pytest
 
 from bayesgen import pipeline, training
 from bayesgen.infer.cells import to_cells
-from bayesgen.infer.gather import by_base, complete, gather, named, solutions
+from bayesgen.infer.gather import LEARNED, by_base, complete, gather, named, solutions
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.measure.rows import Row, to_table
 from tests.tiny_run import tiny_run_config
@@ -61,7 +61,7 @@ def cell(k, settings=({},), ordinary=True):
                 end = before if arm == "narrow" else 0.9 + k / 100
                 out += [solution("skill", end + (seed - 0.5) / 50, context="plain"), solution("skill", end - 0.04, context="elsewhere")]
                 out += [solution("margin", 2.0 + seed + i), solution("stable_rank", 3.0 + seed + (arm == "broad"))]
-                out += [solution("stable_rank", 99.0, topic="block 0")]
+                out += [solution("stable_rank", 99.0, topic="block 0"), solution("learned", 0.75 + seed / 10 + (arm == "broad") / 10)]
                 out += [solution("data_nll_step", 1.0, step=s) for s in range(STEPS)]
                 out += [solution("answer_tokens", n, probe=kind) for kind, n in TOKENS.items() if ordinary or kind == "train"]
             out += [trained("narrow", run, seed, scale=2.0, kl_weight=1.0, **at)("frobenius", 99.0)]
@@ -99,9 +99,12 @@ def test_floor_and_ceiling_are_the_solutions(two):
 
 
 def test_what_hypotheses_go_by_is_of_the_solutions(two):
-    """Means over seeds, and of both solutions; nothing of the free run but how far it learned its task, which is to be left out by."""
+    """Means over seeds, and of both solutions; nothing of the free run but how far it learned its task, which is to be left out by, as is
+    how far the solutions did.
+    """
     assert two.select("margin", "stable_rank", "steps").unique().rows() == [(2.5, 4.0, STEPS)]
     assert two["learned"].to_list() == pytest.approx([0.6, 0.7] * 2)
+    assert two.select(pl.col(LEARNED).round(6)).unique().rows() == [(0.8, 0.9)]
 
 
 def test_all_that_hypotheses_go_by_is_there_without_the_runs(two):
