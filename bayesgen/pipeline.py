@@ -155,6 +155,16 @@ def build_costs(setup: Setup, base: Artifact, ensemble: Artifact) -> dict[str, A
     return {part: build() for part, build in of.items()}
 
 
+def find_measured(setup: Setup, base: Artifact, ensemble: Artifact) -> tuple[Artifact, dict[str, Artifact]] | None:
+    """The rows, and the parts of the costs if they are asked for; none, unless all of them are there."""
+    with artifact.only_named():
+        rows = build_rows(setup, base, ensemble)
+        if not rows.there or not setup.config.measure.cost:
+            return (rows, {}) if rows.there else None
+        costs = build_costs(setup, base, ensemble) if base.there and ensemble.there else {}
+    return (rows, costs) if costs and all(found.there for found in costs.values()) else None
+
+
 def cost_parts(setup: Setup, base: Artifact, ensemble: Artifact) -> dict[str, Build]:
     """The parts of the costs, each a call that builds it."""
     c, f, params = setup.config.measure.cost, setup.config.finetune, load_base(setup, base)

@@ -41,7 +41,7 @@ class Plan:
     room: float  # bytes that a program may ask for
     refused: dict[int, str]  # cells that no world can serve
     members: dict[int, int]  # trainings of each of the other cells
-    found: set[int]  # cells whose rows are there
+    found: set[int]  # cells whose rows are there, and the costs that are asked for
     base: dict[int, Path]  # folder of each cell's base
     bases: list[list[int]]  # missing ones: a cell of each, those that train together in one list
     programs: list[list[int]]  # cells that train together, found ones among them included
@@ -95,7 +95,7 @@ def make_plan(raws: Mapping[int, Raw], jobs: int | None) -> Plan:
             base = training.build_base(setup, pipeline.build_corpus(setup))
             ensemble = training.build_ensemble(setup, base)
             members[i], of_base[i] = len(plan_members(setup.config.finetune)), base.folder
-            if pipeline.build_rows(setup, base, ensemble).there:
+            if pipeline.find_measured(setup, base, ensemble):
                 found.add(i)
             elif not base.there:
                 missing.setdefault(base.fingerprint, i)

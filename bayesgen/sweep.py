@@ -66,8 +66,8 @@ def run_sweep(cells: Sequence[tuple[Levels, Raw | str]], runs: Path, jobs: int |
         failed |= came
         left = {i: raw for i, raw in asked.items() if i not in failed}
         of = alone(Job("table", "bayesgen.sweep:find_cells", (left,))) if left else {}
-        failed |= {i: died.get(i, DAMAGED) for i, (rows, *_) in of.items() if not rows.there}  # whoever was done before is not lost
-        kept = [(cells[i][0], *those) for i, those in of.items() if i not in failed]
+        failed |= {i: died.get(i, DAMAGED) for i in left if i not in of}  # whoever was done before is not lost
+        kept = [(cells[i][0], *those) for i, those in of.items()]
         if kept:
             table = gather(kept, len(cells), {names[i]: failed[i] for i in sorted(failed)}, runs)
             print(f"  {len(kept)} of {len(cells)} cells: {table.path('rows.parquet')}", flush=True)
@@ -195,7 +195,7 @@ def _number(level: str) -> bool:
 
 
 def find_cells(raws: Mapping[int, Raw]) -> dict[int, Found]:
-    """Rows, base, gate and costs of some cells, whether they are `there` or not."""
+    """Rows, base, gate and costs of those cells that have them all."""
     configs = {i: to_config(raw) for i, raw in raws.items()}
     use_device(next(iter(configs.values())))
     out = {}
@@ -203,7 +203,8 @@ def find_cells(raws: Mapping[int, Raw]) -> dict[int, Found]:
         with artifact.only_named():
             base = training.build_base(setup, pipeline.build_corpus(setup))
             ensemble = training.build_ensemble(setup, base)
-            rows, gate = pipeline.build_rows(setup, base, ensemble), pipeline.build_gate(setup, base)
-            costs = pipeline.build_costs(setup, base, ensemble) if setup.config.measure.cost and rows.there else {}
-        out[i] = rows, base, gate, costs
+            gate = pipeline.build_gate(setup, base)
+        if measured := pipeline.find_measured(setup, base, ensemble):
+            rows, costs = measured
+            out[i] = rows, base, gate, costs
     return out

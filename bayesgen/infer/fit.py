@@ -33,8 +33,8 @@ class Length(NamedTuple):
     more: int
 
 
-FULL = Length(2, 2, 4)
-SHORT = Length(1, 1, 0)  # enough to compare hypotheses on a made-up table, of which there are many
+FULL = Length(1, 2, 6)
+SHORT = Length(1, 1, 3)  # enough on a made-up table, of which there are many
 DERIVED = ("mean", *PARTS)  # of parameters and design; worked out anew where it is wanted
 
 

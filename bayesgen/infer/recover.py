@@ -83,7 +83,7 @@ def calibrate(name: str, cells: Cells, key, simulations: int) -> Calibration:
     covered: dict[str, list[bool]] = {}
     k_draw, k_fit = random.split(key)
     made = [simulate(name, cells, random.fold_in(k_draw, i)) for i in range(simulations)]
-    found = fits(name, cells, [Problem(y, cells.counted_C) for _, y in made], k_fit)
+    found = fits(name, cells, [Problem(y, cells.counted_C) for _, y in made], k_fit, SHORT)
     for (truth, _), its in zip(made, found, strict=True):
         for parameter, value in _flat(thinned(its, RANKS)).items():
             true = _flat({k: v[None] for k, v in truth.items()})[parameter][0]

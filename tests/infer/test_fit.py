@@ -104,7 +104,7 @@ def test_chains_that_have_not_mixed_go_on_until_they_have(table, monkeypatch):
     """One that comes to where the others are after its first stride kept: more draws tell, as many are kept, the first among them."""
     chains = white()
     late = slice(STRIDE * FULL.warmup, STRIDE * (FULL.warmup + 1))
-    chains.draws["a"][0, late] += 0.6
+    chains.draws["a"][0, late] += 0.45
     monkeypatch.setattr("bayesgen.infer.fit._programs", chains.programs)
     found = fit("H0", table.cells, table.y_C, random.key(0))
     assert found.mixed

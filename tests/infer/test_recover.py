@@ -99,7 +99,7 @@ def test_who_believes_the_prior_is_calibrated(table, monkeypatch, shift, calibra
     rng = np.random.default_rng(0)
     believed = {**SPREAD_PRIORS, **PRIORS["H9"]}
 
-    def believe(_name, _cells, problems, _key):
+    def believe(_name, _cells, problems, *_):
         drawn = [{k: p.rvs((RANKS, 4) if k == "o" else RANKS, random_state=rng) + shift for k, p in believed.items()} for _ in problems]
         return [of_draws(**draws) for draws in drawn]
 
