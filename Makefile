@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 
-.PHONY: install birds paper beliefs record record-paper record-cost record-beliefs test test-slow check bench lock
+.PHONY: install birds paper beliefs record record-paper record-cost record-beliefs record-prediction test test-slow check bench lock
 
 install: $(VENV)/.ready
 
@@ -34,6 +34,10 @@ record-cost: install            ## costs of an experiment: make record-cost AS=b
 
 record-beliefs:           ## a verdict: make record-beliefs PAGE=runs/page/beliefs-91fecfc1
 	cp $(PAGE)/beliefs.md $(PAGE)/belief_*.png experiments/beliefs/
+
+record-prediction:        ## what was foretold, and came: make record-prediction EXP=cities PAGE=runs/page/prediction-cities-91fecfc1
+	cp $(PAGE)/prediction.md experiments/beliefs/$(EXP).md
+	cp $(PAGE)/foreseen.png experiments/beliefs/$(EXP).png
 
 test: install             ## everything from a fresh clone to green
 	$(PY) -m pytest -n 2 -m "not slow"

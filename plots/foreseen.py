@@ -19,7 +19,7 @@ def main(prediction: dict[str, Any]) -> Figure:
         colour, marker, label = style.ARMS[arm]
         ax.plot(prediction[end], y, marker, color=colour, ms=5, label=label)
     middle, low, high = (np.array(mixture[k]) for k in ("middle", "low", "high"))
-    ax.errorbar(middle, y, xerr=[middle - low, high - middle], fmt="s", color="#0072B2", ms=5, capsize=3, label="foretold, 90% interval")
+    ax.errorbar(middle, y, xerr=[middle - low, high - middle], fmt="o", color="#000000", ms=4, capsize=3, label="foretold, 90% interval")
     if came:
         colour, marker, label = style.ARMS["free"]
         ax.plot(came["breadth"], y, marker, color=colour, ms=6, label="measured afterwards")

@@ -26,7 +26,8 @@ def write_prediction(folder: Path, frozen: Mapping[str, Any], outcome: Mapping[s
         frozen=frozen, result=result, sections=of, figures=drawn([OF_PREDICTION], folder), probability=f"{PROBABILITY:.0%}"
     )
     files.write(folder / "report.html", html)
-    files.write(folder / "prediction.md", as_markdown([*frozen["words"], *result], of))
+    date, *said = frozen["words"]
+    files.write(folder / "prediction.md", as_markdown([date, *result], of, ("Foretold", said)))
 
 
 def turned_out(frozen: Mapping[str, Any], outcome: Mapping[str, Any]) -> list[str]:
