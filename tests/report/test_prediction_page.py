@@ -82,7 +82,8 @@ def line(text, start):
 
 def test_what_was_said_leads_and_all_of_it_is_there(before):
     _, html, text = before
-    assert text.startswith(" ".join(FROZEN["words"]))
+    date, *said = FROZEN["words"]
+    assert text.startswith(f"{date}\n\nForetold:\n\n" + "\n".join(f"- {x}" for x in said))
     assert "2031-02-03 04:05 UTC, before training on these data." in html
     assert "Do 208 birds &amp; their names do it?" in html
     assert "77 cells on 9 bases of cities, dishes" in html
