@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from arviz_stats.base.array import array_stats
 from jax import random
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from scipy import optimize, stats
 from scipy.special import expit, logsumexp
 
@@ -130,11 +130,18 @@ def stacking(scores: Mapping[str, Float[Any, " G"]]) -> dict[str, float]:
     return dict(zip(scores, w_K.tolist(), strict=True))
 
 
-def difference(of_G: Float[Any, " G"], minus_G: Float[Any, " G"]) -> tuple[float, float]:
-    """Sum over groups of the differences of two scores (nats), and its standard error."""
-    diff_G = np.asarray(of_G, float) - np.asarray(minus_G, float)
-    error = float("inf") if len(diff_G) < 2 else float(np.sqrt(len(diff_G) * diff_G.var(ddof=1)))
-    return float(diff_G.sum()), error
+def difference(of_G: Float[Any, " G"], minus_G: Float[Any, " G"], cells_G: Real[Any, " G"]) -> tuple[float, float]:
+    """Sum over groups of the differences of two scores (nats), and its standard error, from groups of so many cells each.
+
+    The error is the jackknife's, of the difference per cell when each group is left out in turn, times the cells: groups of many cells
+    weigh more, and are not taken for noise because of that. Of groups that are all as large it is that of a sum of so many draws.
+    """
+    diff_G, cells_G = np.asarray(of_G, float) - np.asarray(minus_G, float), np.asarray(cells_G, float)
+    groups, total, cells = len(diff_G), diff_G.sum(), cells_G.sum()
+    if groups < 2:
+        return float(total), float("inf")
+    without_G = (total - diff_G) / (cells - cells_G)
+    return float(total), float(cells * np.sqrt((groups - 1) * without_G.var()))
 
 
 def evidence(name: str, found: Fit, cells: Cells, y_C: Float[Any, " C"], key, stretch: float = 1.0) -> Evidence:

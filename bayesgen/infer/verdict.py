@@ -57,23 +57,40 @@ class Verdict(NamedTuple):
     words: tuple[str, ...]
 
 
-def scores(beliefs: Beliefs) -> tuple[str, dict[str, np.ndarray]]:
-    """What is left out to judge by, and each hypothesis' log density of every one of these."""
+class Scores(NamedTuple):
+    """What is left out to judge by, each hypothesis' log density of every one of these, and how many cells each is."""
+
+    unit: str
+    of: dict[str, np.ndarray]
+    cells_G: np.ndarray
+
+    def beside(self, name: str, other: str, out: int | None = None) -> tuple[float, float]:
+        """How much better one foretells than another, nats and standard error; of all, or without one of those left out."""
+        kept = np.arange(len(self.cells_G)) != (-1 if out is None else out)
+        return difference(self.of[name][kept], self.of[other][kept], self.cells_G[kept])
+
+
+def scores(beliefs: Beliefs, unit: str | None = None) -> Scores:
+    """By the unit given, or else by experiments if there are enough, bases if there are enough, or cells."""
+    first = next(iter(beliefs.values()))
     folds = {name: [f for f in found["folds"] if f["varied"] == "experiment"] for name, found in beliefs.items()}
-    if len(next(iter(folds.values()))) >= EXPERIMENTS:
-        return "experiment", {name: np.array([f["score"] for f in those]) for name, those in folds.items()}
-    first = next(iter(beliefs.values()))["left_out"]
-    unit = "base" if len(first.get("base", {"score": ()})["score"]) >= BASES else "cell"
-    return unit, {name: np.array(found["left_out"][unit]["score"]) for name, found in beliefs.items()}
+    if unit is None:
+        enough = len(first["left_out"].get("base", {"score": ()})["score"]) >= BASES
+        unit = "experiment" if len(folds[next(iter(folds))]) >= EXPERIMENTS else "base" if enough else "cell"
+    if unit == "experiment":
+        of = {name: np.array([f["score"] for f in those]) for name, those in folds.items()}
+        return Scores(unit, of, np.array([len(f["cells"]) for f in folds[next(iter(folds))]]))
+    of = {name: np.array(found["left_out"][unit]["score"]) for name, found in beliefs.items()}
+    return Scores(unit, of, np.array(first["left_out"][unit]["cells"]))
 
 
 def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C: Sequence[str], bases_B: Sequence[str]) -> Verdict:
     """The verdict."""
-    unit, score = scores(beliefs)
-    weights = stacking(score)
+    score = scores(beliefs)
+    unit, weights = score.unit, stacking(score.of)
     standings = []
     for name, found in beliefs.items():
-        better, error = difference(score[name], score[NULL])
+        better, error = score.beside(name, NULL)
         fits = [*found["fit"]["failures"], *(f"without {f['varied']} {f['level']}: {why}" for f in found["folds"] for why in f["failures"])]
         checks = [f"check failed: {k}" for k, c in found["checks"].items() if not c["passed"]]
         standings.append(Standing(name, found["title"], better, error, weights[name], (*fits, *checks)))
@@ -81,15 +98,15 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
     null = next(s.name for s in standings if s.name in NULLS)
     sound = [name for name in (s.name for s in standings) if name not in NULLS and not _unsound(beliefs[name], unit)]
     nearest = sound[0] if sound else None
-    ahead = difference(score[nearest], score[null]) if nearest else (0.0, 0.0)
+    ahead = score.beside(nearest, null) if nearest else (0.0, 0.0)
     by_base = None
     if nearest and unit == "experiment" and len(beliefs[null]["left_out"].get("base", {"score": ()})["score"]) >= BASES:
-        of, of_null = (np.array(beliefs[k]["left_out"]["base"]["score"]) for k in (nearest, null))
-        by_base = len(of), *difference(of, of_null)
+        of_bases = scores(beliefs, "base")
+        by_base = len(of_bases.cells_G), *of_bases.beside(nearest, null)
     best = sound[0] if ahead[0] > LARGE * ahead[1] else None
     rivals = ()
     if best is not None:
-        behind = {s.name: difference(score[best], score[s.name]) for s in standings if s.name != best}
+        behind = {s.name: score.beside(best, s.name) for s in standings if s.name != best}
         rivals = tuple(name for name, (by, error) in behind.items() if by <= LARGE * error and name not in NULLS)
     table = confusion({k: t["evidence"] for k, t in trials.items() if t["evidence"]})
     recovered = {k: row[k] for k, row in table.items()}
@@ -97,7 +114,7 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
     shown = beliefs[best or null]
     out = Verdict(
         unit,
-        len(score[NULL]),
+        len(score.cells_G),
         tuple(standings),
         null,
         best,
@@ -157,15 +174,15 @@ def changes(
     beliefs: Beliefs, best: str | None, nearest: str | None, null: str, names_C: Sequence[str], bases_B: Sequence[str]
 ) -> tuple[str, ...]:
     """What would change the verdict: one of what was left out taken away, more of the same, other priors."""
-    unit, score = scores(beliefs)
+    score = scores(beliefs)
+    unit = score.unit
     if nearest is None:
         return ("A fit that passes its gates.",)
     of = {"experiment": [f["level"] for f in beliefs[NULL]["folds"] if f["varied"] == "experiment"], "base": bases_B, "cell": names_C}[unit]
-    of_G, null_G = score[nearest], score[null]
-    by, error = difference(of_G, null_G)
+    by, error = score.beside(nearest, null)
     out = []
     for g, name in enumerate(of if len(of) > 2 else ()):
-        by_others, their_error = difference(np.delete(of_G, g), np.delete(null_G, g))
+        by_others, their_error = score.beside(nearest, null, out=g)
         if (by_others > LARGE * their_error) != (best is not None):
             out.append(f"Without {unit} '{name}', {nearest} is {by_others:+.1f} ± {their_error:.1f} nats beside {null}.")
     if best is None and by > 0 and np.isfinite(error):

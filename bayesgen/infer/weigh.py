@@ -38,7 +38,8 @@ def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarr
     for unit, groups in (("cell", by_cell(table)), ("base", by_base(table))):
         if len(groups) > 1:
             left = loo(name, found, table, groups, keys[3])
-            out["left_out"][unit] = {"score": left.log_score_G.tolist(), "k_hat": left.k_hat_G.tolist(), "refitted": left.refitted}
+            of_groups = {"score": left.log_score_G.tolist(), "k_hat": left.k_hat_G.tolist(), "cells": [len(g) for g in groups]}
+            out["left_out"][unit] = {**of_groups, "refitted": left.refitted}
     of = folds(table)
     for ((column, level), fold), (said, without) in zip(of.items(), held_out(name, table, list(of.values()), keys[4]), strict=True):
         ends = {k: getattr(said, f"{k}_C").tolist() for k in ("middle", "low", "high")}

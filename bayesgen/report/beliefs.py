@@ -80,7 +80,7 @@ def sections(
 ) -> list[Section]:
     """Tables, in the order in which doubts arise."""
     out: list[Section] = []
-    unit, _ = scores(beliefs)
+    unit = scores(beliefs).unit
     head = ["hypothesis", f"{unit}s left out, score − H0", "in stacking", "what fails"]
     rows = [
         [f"{s.name}: {s.title}", f"{s.better:+.1f} ± {s.error:.1f}", f"{s.weight:.2f}", "; ".join(s.failures) or "–"]
@@ -156,13 +156,13 @@ def sections(
 
 def _by_varied(beliefs: Mapping[str, Any]) -> list[list[str]]:
     varied = list(dict.fromkeys(f["varied"] for f in beliefs[NULL]["folds"]))
-    rows = [["hypothesis", *(v.replace("_", " ") for v in varied)]]
+    rows, null = [["hypothesis", *(v.replace("_", " ") for v in varied)]], beliefs[NULL]["folds"]
     for name, found in beliefs.items():
         line = [name]
         for v in varied:
-            of, null = (np.array([f["score"] for f in x["folds"] if f["varied"] == v]) for x in (found, beliefs[NULL]))
-            better, error = difference(of, null)
-            line.append(f"{better:+.1f} ± {error:.1f}" if len(of) > 1 else f"{better:+.1f}")
+            those = [(f["score"], g["score"], len(f["cells"])) for f, g in zip(found["folds"], null, strict=True) if f["varied"] == v]
+            better, error = difference(*np.array(those).T)
+            line.append(f"{better:+.1f} ± {error:.1f}" if len(those) > 1 else f"{better:+.1f}")
         rows.append(line)
     return rows
 

@@ -241,11 +241,30 @@ def test_no_hope_of_one_cell_costs_no_underflow():
 
 
 def test_a_difference_and_its_standard_error_by_hand():
-    total, error = difference(np.array([1.0, 2.0, 6.0]), np.zeros(3))
+    total, error = difference(np.array([1.0, 2.0, 6.0]), np.zeros(3), np.full(3, 4))
     assert total == 9
     assert error == pytest.approx(np.sqrt(3) * np.sqrt((4 + 1 + 9) / 2))  # sqrt(n) times the standard deviation of 1, 2, 6
-    assert difference(np.array([1.0]), np.array([0.5])) == (0.5, float("inf"))
-    assert difference(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == (2.0, 0.0)
+    assert difference(np.array([1.0]), np.array([0.5]), np.array([4])) == (0.5, float("inf"))
+    assert difference(np.array([1.0, 2.0]), np.array([0.0, 1.0]), np.array([3, 3])) == (2.0, 0.0)
+
+
+def test_groups_of_many_cells_are_not_noise():
+    """What is gained in proportion to the cells is sure, however unlike the groups; were they as large, the same gains would not be."""
+    gained, cells = np.array([50.0, 1.0, 2.0, 3.0]), np.array([50, 1, 2, 3])
+    assert difference(gained, np.zeros(4), cells) == (56.0, pytest.approx(0, abs=1e-9))
+    assert difference(gained, np.zeros(4), np.full(4, 14))[1] > 40
+
+
+def test_the_error_of_unlike_groups_is_how_far_their_gains_stray():
+    """Second road: a thousand tables of groups of three sizes, each cell gaining .2 on the mean, groups differing by .1 a cell."""
+    rng = np.random.default_rng(0)
+    cells = np.repeat([2, 5, 20], 10)
+    found = np.array([difference((0.2 + 0.1 * rng.normal(size=30)) * cells, np.zeros(30), cells) for _ in range(1000)])
+    spread = found[:, 0].std()
+    assert found[:, 1].mean() == pytest.approx(spread, rel=0.1)
+    plain = np.sqrt(30) * (0.2 * cells).std()
+    assert plain > 0.5 * spread  # negative control: the sizes alone would look like noise of that order
+    assert found[:, 1].mean() < 0.85 * np.hypot(spread, plain)
 
 
 # what is left out

@@ -29,7 +29,10 @@ def findings(gain, experiments=4, low=0.0, high=1.0, cell=0.5, failures=(), pass
     return {
         "title": "a story",
         "folds": folds,
-        "left_out": {"base": {"score": [-1.0 + g for g in gain]}, "cell": {"score": [-1.0] * CELLS}},
+        "left_out": {
+            "base": {"score": [-1.0 + g for g in gain], "cells": [CELLS // len(gain)] * len(gain)},
+            "cell": {"score": [-1.0] * CELLS, "cells": [1] * CELLS},
+        },
         "fit": {"failures": failures},
         "checks": {"least": {"seen": 9.0, "made": (0.0, 1.0), "share": 1.0, "passed": passed}},
         "evidence": {k: {"value": evidence[i]} for i, k in enumerate(("0.5", "1.0", "2.0"))},
@@ -71,10 +74,12 @@ def test_rivals_are_those_within_two_errors():
 
 
 def test_few_experiments_are_no_ground():
-    unit, score = scores({"H0": findings(0, experiments=2)})
-    assert unit == "cell"  # two bases are too few as well
-    assert len(score["H0"]) == CELLS
-    assert scores({"H0": findings(0, experiments=3)})[0] == "experiment"
+    few = scores({"H0": findings(0, experiments=2)})
+    assert few.unit == "cell"  # two bases are too few as well
+    assert few.cells_G.tolist() == [1] * len(few.of["H0"]) == [1] * CELLS
+    enough = scores({"H0": findings(0, experiments=3)})
+    assert enough.unit == "experiment"
+    assert enough.cells_G.tolist() == [3, 3, 2]
 
 
 def test_coverage_counts_cells_within():
