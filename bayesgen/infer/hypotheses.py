@@ -76,6 +76,14 @@ def h0_dose(cells: Cells, y=None):
     observe(cells, {"dose": dose}, y)
 
 
+def h0_likelihood(cells: Cells, y=None):
+    """Only what the data say: no prior, whose worth is what others add to this.
+
+    eta = a + beta [log P(D | B) - log P(D | N)],    beta ~ HalfNormal(.1) a nat
+    """
+    observe(cells, {"likelihood": tempered(cells)}, y)
+
+
 def h1_saturated(cells: Cells, y=None):
     """Saturated Bayes: the ideal observer's odds, no dose, nothing to fit but the share of narrow people nobody has met.
 
@@ -265,6 +273,7 @@ PRIOR, BITS = ("frequency_broad", "frequency_narrow"), ("bits_narrow", "bits_bro
 HYPOTHESES = {
     "H0": Hypothesis(h0),
     "H0 dose": Hypothesis(h0_dose, ("rows", "steps", "margin"), ("margin",)),
+    "H0 likelihood": Hypothesis(h0_likelihood, ("evidence",), ("evidence",)),
     "H1": Hypothesis(h1_saturated, PRIOR, ("frequency_broad",)),
     "H2": Hypothesis(h2_frequency, (*PRIOR, "evidence"), ("frequency_broad",)),
     "H3": Hypothesis(h3_code_length, (*BITS, "rows", "evidence"), BITS),

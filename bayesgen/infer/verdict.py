@@ -1,9 +1,9 @@
 """What may be believed, in words: from the findings on every hypothesis and the trials, and from nothing else.
 
 The hypotheses are judged by what they say of experiments left out, if there are three or more; else of bases left out, if there are
-four or more; else of single cells. There are two nulls: H0 (one breadth for all) and, where it is fitted, H0 dose (only how much was
-learned). The best hypothesis is the one that foretells best; it is believed if its score is better than that of the better null by more
-than two standard errors over what was left out.
+four or more; else of single cells. There are three nulls: H0 (one breadth for all) and, where they are fitted, H0 dose (only how much was
+learned) and H0 likelihood (only what the data say, no prior). The best hypothesis is the one that foretells best; it is believed if its
+score is better than that of the best null by more than two standard errors over what was left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,8 @@ import numpy as np
 from bayesgen.infer.compare import PROBABILITY, difference, stacking
 from bayesgen.infer.recover import BAND, confused, confusion
 
-NULL, NULLS = "H0", ("H0", "H0 dose")
+NULL = "H0"
+NULLS = {"H0": "one breadth for all", "H0 dose": "only how much was learned", "H0 likelihood": "only what the data say"}
 TOLD_APART = 0.8  # share of a hypothesis' own tables that must be recognised
 COVERED = (0.80, 0.97)  # where the coverage of 90% intervals of what was left out should lie
 LARGE = 2.0  # standard errors
@@ -41,10 +42,10 @@ class Verdict(NamedTuple):
     unit: str  # what was left out: experiment, base or cell
     left_out: int  # how many of these
     standings: tuple[Standing, ...]  # best first
-    null: str  # the better of the nulls
+    null: str  # the best of the nulls
     best: str | None  # the hypothesis that foretells best, if it beats that and passes its gates; none: no hypothesis is believed
     nearest: str | None  # that hypothesis, or else the one that comes nearest; none: all failed their gates
-    ahead: tuple[float, float]  # of it beside the better null: nats, and standard error
+    ahead: tuple[float, float]  # of it beside the best null: nats, and standard error
     by_base: tuple[int, float, float] | None  # the same of bases left out, and how many, where more than these were left out together
     rivals: tuple[str, ...]  # those that are not told from the best
     coverage: tuple[float, int] | None  # of the best (or of H0) on held-out experiments, or levels: share, and of how many cells
@@ -194,12 +195,12 @@ def changes(
     for k, said in (("0.5", "half"), ("2.0", "twice")):
         if first[k] != first["1.0"]:
             out.append(f"Under priors {said} as wide, {first[k]} has the greatest evidence, and not {first['1.0']}.")
-    return tuple(out)
+    return tuple(out) or (f"Nothing of what was tried: no {unit} taken away, nor priors half or twice as wide.",)
 
 
 def words(v: Verdict) -> list[str]:
     """The verdict in plain words, caveats included."""
-    out, of_null = [], {"H0": "H0 (one breadth for all)", "H0 dose": "H0 dose (only how much was learned)"}[v.null]
+    out, of_null = [], f"{v.null} ({NULLS[v.null]})"
     units = UNITS[v.unit]
     if v.best is None:
         said = f"; the nearest, {v.nearest}, is {v.ahead[0]:+.1f} ± {v.ahead[1]:.1f} nats beside it" if v.nearest else ""

@@ -82,6 +82,7 @@ F0, W = stats.norm(-3, 1), stats.halfnorm(scale=1)
 PRIORS = {  # as the docstrings have them
     "H0": {"a": A},
     "H0 dose": {"a": A, "b_rows": B, "b_steps": B, "b_margin": B},
+    "H0 likelihood": {"a": A, "beta": BETA},
     "H1": {"log10_f0": F0},
     "H2": {"a": A, "w": W, "log10_f0": F0, "beta": BETA},
     "H3": {"a": A, "b": stats.beta(1, 3), "g": stats.halfnorm(scale=1), "d": stats.uniform(0, 1)},

@@ -55,6 +55,7 @@ def in_the_average_cell(varying):
 EQUATIONS = {
     "H0": lambda c, p: 0 * c["rows"],
     "H0 dose": dose,
+    "H0 likelihood": lambda c, p: p["beta"] * c["evidence"],
     "H2": lambda c, p: p["w"] * odds(c, p) + p["beta"] * c["evidence"],
     "H3": code_length,
     "H4 Frobenius": norm("frobenius", 2),

@@ -132,10 +132,11 @@ def test_a_fit_without_an_experiment_that_fails_is_said_and_not_believed():
     assert "without experiment x1: R-hat 1.5" in found.standings[0].failures
 
 
-def test_a_hypothesis_must_beat_the_better_null():
-    beliefs = {"H0": findings(0), "H0 dose": findings([2.0, 2.0, 2.1, 1.9]), "H2": findings([2.0, 2.1, 1.9, 2.0])}
+@pytest.mark.parametrize("better", ["H0 dose", "H0 likelihood"])
+def test_a_hypothesis_must_beat_the_better_null(better):
+    beliefs = {"H0": findings(0), better: findings([2.0, 2.0, 2.1, 1.9]), "H2": findings([2.0, 2.1, 1.9, 2.0])}
     found = of(beliefs)
-    assert (found.null, found.best) == ("H0 dose", None)
+    assert (found.null, found.best) == (better, None)
     assert of({k: beliefs[k] for k in ("H0", "H2")}).best == "H2"  # the same beside the weaker null
 
 
@@ -164,4 +165,6 @@ def test_what_would_change_the_verdict():
     error = np.sqrt(4 * gains.var(ddof=1))
     needed = int(np.ceil(4 * (2 * error / 4.0) ** 2))
     assert f"If more experiments were like these 4, {needed} in all would set H2 apart from H0." in unsure.changes
-    assert of({"H0": null, "H2": findings([2.0, 2.1, 1.9, 2.0])}).changes == ()  # clear, whatever is taken away
+    assert of({"H0": null, "H2": findings([2.0, 2.1, 1.9, 2.0])}).changes == (
+        "Nothing of what was tried: no experiment taken away, nor priors half or twice as wide.",
+    )
