@@ -9,13 +9,11 @@ from matplotlib.tri import Triangulation
 
 from plots import style
 
-PLANES = (  # x, y, and the scale of each
-    ("log_odds", "rows", "log f_B / (f_N + .001), frequencies in pretraining", "narrow rows"),
-    ("ordinary", "rows", "ordinary rows mixed in", "narrow rows"),
-    ("rank", "norm_bound", "rank of the update", "bound on its norm"),
+PLANES = (  # x, y, the scale of x (none: as it is), and what each is
+    ("log_odds", "rows", None, "log f_B / (f_N + .001), frequencies in pretraining", "narrow rows"),
+    ("ordinary", "rows", lambda x: np.log1p(x / 10), "ordinary rows mixed in", "narrow rows"),
+    ("rank", "norm_bound", np.log2, "rank of the update", "bound on its norm"),
 )
-
-
 SHADES = np.linspace(0, 1, 21)
 BESIDE = 0.03  # of a panel's width: values of x that are nearer to each other are one column of dots, side by side
 
@@ -33,8 +31,12 @@ def main(beliefs: dict[str, Any]) -> Figure | None:
     fig, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels) + 0.8, 4.2), layout="constrained", squeeze=False)
     look = {"cmap": "viridis", "vmin": 0, "vmax": 1}
     dots = None
-    for ax, ((x, y, x_label, y_label), cells) in zip(axes[0], panels, strict=True):
+    for ax, ((x, y, scale, x_label, y_label), cells) in zip(axes[0], panels, strict=True):
         xs, ys = (np.array(beliefs["columns"][k])[cells] for k in (x, y))
+        if scale:
+            levels = np.unique(xs)
+            ax.set_xticks(scale(levels), [f"{t:g}" for t in levels])
+            xs = scale(xs)
         xs, ys = _together(xs), np.log(ys)
         points, at = np.unique(np.stack([xs, ys], axis=1), axis=0, return_inverse=True)
         of = np.array([expected[cells][at == i].mean(axis=0) for i in range(len(points))])
@@ -49,7 +51,8 @@ def main(beliefs: dict[str, Any]) -> Figure | None:
             aside[same] = np.arange(len(same)) - (len(same) - 1) / 2
         measured = np.array(beliefs["breadth"])[cells]
         dots = ax.scatter(xs + BESIDE * np.ptp(xs) * aside, ys, c=measured, s=48, edgecolor="white", linewidth=0.8, zorder=3, **look)
-        ax.margins(0.06)
+        for limits, values in ((ax.set_xlim, xs), (ax.set_ylim, ys)):
+            limits(values.min() - 0.12 * np.ptp(values), values.max() + 0.12 * np.ptp(values))
         ticks = np.unique(ys)
         ax.set_yticks(ticks, [f"{t:g}" for t in np.exp(ticks).round(3)])
         ax.set_xlabel(x_label)

@@ -20,6 +20,7 @@ def main(beliefs: dict[str, Any]) -> Figure:
         colour = BEATS if beats else NOT
         ax.errorbar(s["better"], y, xerr=2 * s["error"], fmt="none", color=colour, lw=1.6)
         ax.plot(s["better"], y, "o", color=colour, mfc="white" if s["failures"] else colour, ms=7)
+    ax.set_xscale("symlog", linthresh=10)  # one that is far off leaves room for the others
     ax.axvline(0, color="#000000", lw=0.8)
     ax.set_yticks(range(len(standings)), [f"{s['name']} · {s['weight']:.0%}" for s in standings])
     unit, count = beliefs["verdict"]["unit"], beliefs["verdict"]["left_out"]

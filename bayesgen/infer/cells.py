@@ -50,7 +50,19 @@ COLUMNS = {
     "optimizer": ("name", "adam, sgd, lion or muon"),
     "distance": ("count", "in how many parts the context asked differs from the one trained under"),
 }
-LEVELS = ("experiment", "frequency_broad", "frequency_narrow", "rows", "ordinary", "epochs", "rank", "optimizer", "distance", "network")
+LEVELS = (
+    "experiment",
+    "frequency_broad",
+    "frequency_narrow",
+    "rows",
+    "ordinary",
+    "epochs",
+    "rank",
+    "norm_bound",
+    "optimizer",
+    "distance",
+    "network",
+)
 OPTIMIZERS = ("adam", "sgd", "lion", "muon")
 FREEDOM = 4  # of the prior on a cell's variance
 

@@ -195,7 +195,7 @@ def changes(
     for k, said in (("0.5", "half"), ("2.0", "twice")):
         if first[k] != first["1.0"]:
             out.append(f"Under priors {said} as wide, {first[k]} has the greatest evidence, and not {first['1.0']}.")
-    return tuple(out) or (f"Nothing of what was tried: no {unit} taken away, nor priors half or twice as wide.",)
+    return tuple(out) or ("None of what was left out decides it alone, nor do the priors.",)
 
 
 def words(v: Verdict) -> list[str]:

@@ -166,5 +166,5 @@ def test_what_would_change_the_verdict():
     needed = int(np.ceil(4 * (2 * error / 4.0) ** 2))
     assert f"If more experiments were like these 4, {needed} in all would set H2 apart from H0." in unsure.changes
     assert of({"H0": null, "H2": findings([2.0, 2.1, 1.9, 2.0])}).changes == (
-        "Nothing of what was tried: no experiment taken away, nor priors half or twice as wide.",
+        "None of what was left out decides it alone, nor do the priors.",
     )
