@@ -84,17 +84,24 @@ def build_asked(raw: dict[str, Any], learned: float) -> Artifact:
 
     def make(folder: Path):
         found = solutions(pl.read_parquet(rows.path("rows.parquet")).with_columns(cell=pl.lit(0)), {0: base.folder.name})
-        poor = (pl.min_horizontal(LEARNED) < learned).fill_null(False)
-        if bad := len(found.filter(poor)):
-            said = f"{bad} of {len(found)} settings left out: their narrow or broad solution learned less than {learned:g} of its task"
-            if bad == len(found):
-                raise UserError(f"goal=predict: {said}")
-            print(f"  {said}", flush=True)
+        found = solved(found, learned)
         several = [k for k in SETTINGS if found[k].n_unique() > 1]
-        found = found.filter(~poor).drop(LEARNED)
         files.write_table(folder / ASKED, found.with_columns(cell=spelt(pl.lit(f"{config.name} (asked)"), several)))
 
     return artifact.build(config.runs, "asked", config.name, {"learned": learned, "code": artifact.code("infer")}, make, base, rows)
+
+
+def solved(lines: pl.DataFrame, learned: float) -> pl.DataFrame:
+    """Without the settings whose narrow or broad solution is none, having learned less than so much of its task; those are counted aloud.
+    One whose share is not known stays.
+    """
+    poor = (pl.min_horizontal(LEARNED) < learned).fill_null(False)
+    if bad := len(lines.filter(poor)):
+        said = f"{bad} of {len(lines)} settings left out: their narrow or broad solution learned less than {learned:g} of its task"
+        if bad == len(lines):
+            raise UserError(f"goal=predict: {said}")
+        print(f"  {said}", flush=True)
+    return lines.filter(~poor).drop(LEARNED)
 
 
 def build_free(raw: dict[str, Any]) -> Artifact:

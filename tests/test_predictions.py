@@ -283,6 +283,19 @@ def test_no_reason_is_said_to_be_none():
     assert words(quiet)[-1] == "why, beside the average cell: no reason to expect other"
 
 
+def test_a_setting_without_a_solution_is_not_asked_about(capsys):
+    """Both must have learned their task; of whom it is not known, it is not held against."""
+    lines = pl.DataFrame({"rank": [1, 2, 3, 4], LEARNED[0]: [0.9, 0.4, 0.9, None], LEARNED[1]: [0.9, 0.9, -0.1, 0.8]})
+    left = foresight.solved(lines, 0.5)
+    assert left.columns == ["rank"]
+    assert left["rank"].to_list() == [1, 4]
+    assert "2 of 4 settings left out: their narrow or broad solution learned less than 0.5" in capsys.readouterr().out
+    assert foresight.solved(lines[:1], 0.5)["rank"].to_list() == [1]
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match="2 of 2 settings left out"):
+        foresight.solved(lines[1:3], 0.5)
+
+
 # how it turned out
 
 RANKS = ({"rank": 2}, {"rank": 8})
