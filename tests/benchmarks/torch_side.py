@@ -1,4 +1,5 @@
-"""The same network and the same documents in PyTorch, as one would train it there: what `make bench` and `make bench-gate` compare with.
+"""The same network and the same documents in PyTorch, as one would train it there: what `make bench` compares with;
+`python -m tests.benchmarks.torch_side gate` trains it until it passes the gate, or does not.
 
 A GPT of our shape (pre-norm, learned positions, squared ReLU, tied output), compiled, with fused AdamW, warm-up and a cosine. The
 loss falls on all tokens, the usual recipe, or on the answers alone, our work: then its last block, too, runs only where answers are.

@@ -1,11 +1,15 @@
 """A small table of runs, the design of it, and the priors that hypotheses say they have, as scipy knows them."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
 from scipy import stats
 from scipy.special import expit
 
+from bayesgen import files
+from bayesgen.artifact import Artifact, build
 from bayesgen.infer.fit import Fit
 from bayesgen.infer.hypotheses import Cells
 
@@ -96,3 +100,8 @@ PRIORS = {  # as the docstrings have them
     "H9": {"a": A, "b_transfer": B, "b_steps": B, "b_rank": B, "o": stats.norm(0, 1)},
     "H10": {"q": stats.beta(1, 3), "T": stats.lognorm(1, scale=100), "k": stats.lognorm(0.5)},
 }
+
+
+def kept(folder: Path, stage: str, name: str, table: pl.DataFrame) -> Artifact:
+    """A table as an artifact."""
+    return build(folder, stage, stage, {}, lambda at: files.write_table(at / name, table))
