@@ -27,7 +27,7 @@ from scipy import optimize, stats
 from scipy.special import expit, logsumexp
 
 from bayesgen.infer.cells import Table
-from bayesgen.infer.fit import Fit, Problem, fits, means_of, unconstrained
+from bayesgen.infer.fit import SHORT, Fit, Problem, fits, means_of, unconstrained
 from bayesgen.infer.hypotheses import Cells
 from bayesgen.infer.nested import Nested, covariance
 
@@ -76,7 +76,7 @@ def foretell(name: str, found: Fit, cells: Cells, y_C: Float[Any, " C"], out: Se
 def held_out(name: str, table: Table, groups: Sequence[Sequence[int]], key) -> list[tuple[Foretold, Fit]]:
     """A hypothesis fitted without the cells of each group in turn, and what it says of them."""
     without_GxC = np.asarray(table.cells.counted_C) * (1 - _left_out(len(table.y_C), groups))
-    found = fits(name, table.cells, [Problem(table.y_C, counted_C) for counted_C in without_GxC], key)
+    found = fits(name, table.cells, [Problem(table.y_C, counted_C) for counted_C in without_GxC], key, SHORT)
     return [(foretell(name, f, table.cells, table.y_C, g), f) for f, g in zip(found, groups, strict=True)]
 
 
