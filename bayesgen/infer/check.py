@@ -9,8 +9,9 @@ from jax import random
 from jaxtyping import Float
 
 from bayesgen.infer.cells import Table
-from bayesgen.infer.compare import SPREADS, thinned
+from bayesgen.infer.compare import thinned
 from bayesgen.infer.fit import Fit, means_of
+from bayesgen.infer.hypotheses import SPREADS
 from bayesgen.infer.nested import Nested
 
 EDGE = 0.01  # a check fails where fewer of the tables made are as small, or as large, as what was seen

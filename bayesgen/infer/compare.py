@@ -28,7 +28,7 @@ from scipy.special import expit, logsumexp
 
 from bayesgen.infer.cells import Table
 from bayesgen.infer.fit import SHORT, Fit, Problem, fits, means_of, unconstrained
-from bayesgen.infer.hypotheses import Cells
+from bayesgen.infer.hypotheses import SPREADS, Cells
 from bayesgen.infer.nested import Nested, covariance
 
 K_HAT = 0.7  # above, importance weights are not to be relied on
@@ -209,9 +209,6 @@ def given_others(name: str, draws: Mapping[str, np.ndarray], cells: Cells, y_C, 
     spread = {k: jnp.asarray(draws[k]) for k in SPREADS}
     mean, variance = _conditional(mean_SxC, spread, cells, jnp.asarray(y_C, jnp.float32), jnp.zeros(len(y_C)).at[jnp.asarray(out)].set(1))
     return np.asarray(mean, float), np.asarray(variance, float)
-
-
-SPREADS = ("cell", "base", "experiment")
 
 
 def _jax(draws: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:

@@ -11,16 +11,19 @@ import numpyro
 import numpyro.distributions as dist
 from arviz_stats.base.array import array_stats
 from jax import random
+from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 from numpyro.infer import NUTS
-from numpyro.infer.util import potential_energy
+from numpyro.infer.util import log_density, potential_energy
 from numpyro.primitives import Messenger
 
 from bayesgen.infer.half_normal import HalfNormal
-from bayesgen.infer.hypotheses import HYPOTHESES, PARTS, Cells
+from bayesgen.infer.hypotheses import HYPOTHESES, PARTS, SPREADS, Cells
 
 R_HAT, EFFECTIVE = 1.01, 400  # gates: the worst split R-hat, the fewest effective draws
 CHAINS = 4
+BEGUN = 1000  # draws that a chain's first state is chosen from
+NARROWER = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)  # times the scale of the priors that they are from
 TOGETHER = 8  # fits
 STRIDE = 350  # steps of all chains at a time
 
@@ -164,7 +167,7 @@ def model_of(name: str, stretch: Any) -> Callable:
 
 @cache
 def _programs(name: str, warmup: int):
-    """Jitted functions of (problems, chains): the states that chains begin in, draws of the prior; and a stride, with its draws."""
+    """Jitted functions of (problems, chains): the states that chains begin in; and a stride, with its draws."""
 
     def kernel_of(cells: Cells, counted_C, y_C, stretch):
         args = (cells._replace(counted_C=counted_C), y_C)
@@ -173,9 +176,8 @@ def _programs(name: str, warmup: int):
 
     def begin(key, *problem):
         kernel, parameters = kernel_of(*problem)
-        key, *of = random.split(key, 1 + len(parameters))
-        drawn = {k: site["fn"].sample(its) for its, (k, site) in zip(of, parameters.items(), strict=True)}
-        return kernel.init(key, warmup, _without_bounds(parameters, drawn))
+        key, its = random.split(key)
+        return kernel.init(key, warmup, _without_bounds(parameters, _first(name, *problem, its)))
 
     def stride(state, *problem):
         kernel, parameters = kernel_of(*problem)
@@ -190,6 +192,32 @@ def _programs(name: str, warmup: int):
 
     of_chains, of_problems = (0, None, None, None, None), (0, None, 0, 0, 0)
     return tuple(jax.jit(jax.vmap(jax.vmap(f, of_chains), of_problems)) for f in (begin, stride))
+
+
+def _first(name: str, cells: Cells, counted_C, y_C, stretch, key: Array) -> dict[str, Array]:
+    """Where a chain begins: one of many draws, chosen in proportion to posterior over proposal (sampling importance resampling).
+
+    What is a hypothesis' own is drawn from its prior or from one that is narrower. Where a prior lets a part of eta run to thousands,
+    most of its draws expect breadths of 0 or 1 alone; there the likelihood is flat, and a chain that began there would stay, whatever
+    the data say.
+    """
+    args = (cells._replace(counted_C=counted_C), y_C)
+    priors = [_parameters(name, *args, stretch * by) for by in NARROWER]
+
+    def propose(key):
+        draw, log_q = {}, jnp.zeros(())
+        for i, k in enumerate(priors[0]):
+            which, its = random.split(random.fold_in(key, i))
+            of = [p[k]["fn"] for p in (priors[:1] if k in ("a", *SPREADS) else priors)]
+            draw[k] = jnp.stack([fn.sample(its) for fn in of])[random.randint(which, (), 0, len(of))]
+            log_q += logsumexp(jnp.stack([fn.log_prob(draw[k]).sum() for fn in of]))
+        log_p, _ = log_density(model_of(name, stretch), args, {}, draw)
+        return draw, log_p - log_q
+
+    k_draw, k_choice = random.split(key)
+    draws, log_weight = jax.lax.map(propose, random.split(k_draw, BEGUN), batch_size=50)
+    chosen = random.categorical(k_choice, jnp.where(jnp.isfinite(log_weight), log_weight, -jnp.inf))
+    return {k: x[chosen] for k, x in draws.items()}
 
 
 @cache

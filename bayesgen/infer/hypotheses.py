@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int
 from bayesgen.infer.half_normal import HalfNormal
 from bayesgen.infer.nested import Nested
 
+SPREADS = ("cell", "base", "experiment")  # standard deviations that every hypothesis has, beside (but for two) the intercept a
 FARTHEST = 60.0  # nats: odds farther out may be 0 or infinity in float32
 PARTS = ("constant", "prior", "likelihood", "complexity", "dose", "sharing", "mixing", "context", "path", "seeds")  # of eta
 
@@ -252,7 +253,7 @@ def observe(cells: Cells, parts: Mapping[str, Any], y=None, *, intercept: bool =
     no, yes = jnp.exp(-jax.nn.relu(near)), jnp.exp(-jax.nn.relu(-near))  # their odds, the greater being 1
     odds_C = jnp.log(floor * no + ceiling * yes) - jnp.log((1 - floor) * no + (1 - ceiling) * yes)
     mean_C = numpyro.deterministic("mean", odds_C + jnp.where(eta > 0, ceiling == 1, floor == 0) * (eta - near))
-    spread = {name: draw(name, HalfNormal(s)) for name, s in (("cell", 0.5), ("base", 0.5), ("experiment", 1.0))}
+    spread = {name: draw(name, HalfNormal(s)) for name, s in zip(SPREADS, (0.5, 0.5, 1.0), strict=True)}
     numpyro.sample("y", Nested(mean_C, cells.variance_C, cells.counted_C, cells.base_C, cells.experiment_B, **spread), obs=y)
 
 

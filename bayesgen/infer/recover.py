@@ -22,9 +22,9 @@ from scipy import stats
 from scipy.special import expit
 
 from bayesgen.infer.cells import Table
-from bayesgen.infer.compare import SPREADS, by_base, evidence, loo, thinned
+from bayesgen.infer.compare import by_base, evidence, loo, thinned
 from bayesgen.infer.fit import DERIVED, SHORT, Fit, Problem, fits
-from bayesgen.infer.hypotheses import HYPOTHESES, Cells
+from bayesgen.infer.hypotheses import HYPOTHESES, SPREADS, Cells
 
 RANKS = 99  # draws that a true value is ranked among
 BAND = 0.05  # probability that a calibrated hypothesis leaves its bands

@@ -7,7 +7,7 @@ from jax import random
 from scipy import stats
 from scipy.special import expit, logit
 
-from bayesgen.infer.fit import CHAINS, FULL, SHORT, STRIDE, TOGETHER, Fit, Problem, fit, fits, model_of, unconstrained
+from bayesgen.infer.fit import CHAINS, FULL, SHORT, STRIDE, TOGETHER, Fit, Length, Problem, _programs, fit, fits, model_of, unconstrained
 from bayesgen.infer.half_normal import FromCoordinate
 from bayesgen.infer.hypotheses import HYPOTHESES
 from tests.infer.tables import PRIORS, SPREAD_PRIORS, A, array, matrix
@@ -116,6 +116,36 @@ def test_chains_that_have_not_mixed_go_on_until_they_have(table, monkeypatch):
     kept = found.draws["a"].reshape(CHAINS, -1)[0]
     assert set(kept) < set(whole[0])
     assert np.isin(kept, chains.draws["a"][0, late]).mean() == pytest.approx(1 / (FULL.kept + more), abs=0.01)
+
+
+@pytest.fixture
+def runaway(table):
+    """Evidence of up to a hundred thousand nats, of which breadth follows a few thousandths of a percent."""
+    evidence_C = np.linspace(-1e5, 1e5, 8)[[3, 0, 6, 2, 7, 1, 5, 4]]
+    cells = table.cells._replace(columns={**table.cells.columns, "evidence": array(evidence_C)})
+    floor_C, ceiling_C = np.asarray(cells.floor_C), np.asarray(cells.ceiling_C)
+    return cells, logit(floor_C + (ceiling_C - floor_C) * expit(3e-5 * evidence_C))
+
+
+def slope_by_chain(runaway):
+    """Posterior means of the slope, chain by chain."""
+    cells, y_C = runaway
+    _programs.cache_clear()
+    of_chains = fits("H0 likelihood", cells, [Problem(y_C, cells.counted_C)], random.key(2), Length(1, 1, 0))[0].draws["beta"]
+    _programs.cache_clear()
+    return of_chains.reshape(CHAINS, -1).mean(axis=1)
+
+
+def test_chains_begin_where_the_likelihood_is_not_flat(runaway):
+    """Nearly all that the prior has, a tenth of a nat a nat, expects the floor or the ceiling in every cell."""
+    assert slope_by_chain(runaway) == pytest.approx(3e-5, rel=0.3)
+
+
+def test_trap_chains_that_begin_in_the_prior_stay_there(runaway, monkeypatch):
+    """Negative control: some of four do; were it all, R-hat would see nothing."""
+    monkeypatch.setattr("bayesgen.infer.fit.NARROWER", (1.0,))
+    monkeypatch.setattr("bayesgen.infer.fit.BEGUN", 1)
+    assert (slope_by_chain(runaway) > 1e-3).any()
 
 
 def test_cells_held_out_tell_nothing(table):
