@@ -17,7 +17,7 @@ from numpyro.infer import NUTS
 from numpyro.infer.util import log_density, potential_energy
 from numpyro.primitives import Messenger
 
-from bayesgen.infer.half_normal import HalfNormal
+from bayesgen.infer.coordinates import HalfNormal
 from bayesgen.infer.hypotheses import HYPOTHESES, PARTS, SPREADS, Cells
 
 R_HAT, EFFECTIVE = 1.01, 400  # gates: the worst split R-hat, the fewest effective draws
@@ -177,7 +177,7 @@ def _programs(name: str, warmup: int):
     def begin(key, *problem):
         kernel, parameters = kernel_of(*problem)
         key, its = random.split(key)
-        return kernel.init(key, warmup, _without_bounds(parameters, _first(name, *problem, its)))
+        return kernel.init(key, warmup, _without_bounds(parameters, _first(name, its, *problem)))
 
     def stride(state, *problem):
         kernel, parameters = kernel_of(*problem)
@@ -194,7 +194,7 @@ def _programs(name: str, warmup: int):
     return tuple(jax.jit(jax.vmap(jax.vmap(f, of_chains), of_problems)) for f in (begin, stride))
 
 
-def _first(name: str, cells: Cells, counted_C, y_C, stretch, key: Array) -> dict[str, Array]:
+def _first(name: str, key: Array, cells: Cells, counted_C, y_C, stretch) -> dict[str, Array]:
     """Where a chain begins: one of many draws, chosen in proportion to posterior over proposal (sampling importance resampling).
 
     What is a hypothesis' own is drawn from its prior or from one that is narrower. Where a prior lets a part of eta run to thousands,

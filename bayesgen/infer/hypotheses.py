@@ -25,7 +25,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import logit
 from jaxtyping import Array, Float, Int
 
-from bayesgen.infer.half_normal import HalfNormal
+from bayesgen.infer.coordinates import HalfNormal, Share
 from bayesgen.infer.nested import Nested
 
 SPREADS = ("cell", "base", "experiment")  # standard deviations that every hypothesis has, beside (but for two) the intercept a
@@ -106,16 +106,15 @@ def h2_frequency(cells: Cells, y=None):
 def h3_code_length(cells: Cells, y=None):
     """Loss and complexity: the hypothesis with the shorter code, against what the data say.
 
-    eta = a + ln 2 (K_N^b - K_B^b) + g N^(1-d) (L_N - L_B),    b ~ Beta(1, 3), g ~ HalfNormal(1), d ~ Uniform(0, 1)
+    eta = a + ln 2 (K_N^b - K_B^b) + beta (N / 100)^-d [log P(D | B) - log P(D | N)],
+    b ~ Beta(1, 3), beta ~ HalfNormal(.1) a nat, d ~ Uniform(0, 1)
 
-    K are prequential bits of what comes after the data, N (L_N - L_B) the data's log likelihood ratio in nats.
+    K are prequential bits of what comes after the data of N rows.
     """
     c = cells.columns
-    b, g = draw("b", dist.Beta(1.0, 3.0)), draw("g", HalfNormal(1.0))
-    d = draw("d", dist.Uniform(0.0, 1.0))
+    b, d = draw("b", Share(3.0)), draw("d", Share(1.0))
     complexity = jnp.log(2.0) * (c["bits_narrow"] ** b - c["bits_broad"] ** b)
-    likelihood = g * c["rows"] ** -d * c["evidence"]
-    observe(cells, {"complexity": complexity, "likelihood": likelihood}, y)
+    observe(cells, {"complexity": complexity, "likelihood": (c["rows"] / 100) ** -d * tempered(cells)}, y)
 
 
 def h4_frobenius(cells: Cells, y=None):
@@ -182,7 +181,7 @@ def h7_mixing(cells: Cells, y=None):
     M ordinary rows among N in all.
     """
     c = cells.columns
-    d, q = draw("D", HalfNormal(1.0)), draw("q", dist.Uniform(0.0, 1.0))
+    d, q = draw("D", HalfNormal(1.0)), draw("q", Share(1.0))
     mixing = -d * c["ordinary"] / 100 * ((c["rows"] + c["ordinary"]) / 100) ** (q - 1)
     observe(cells, {"mixing": mixing}, y)
 
@@ -192,7 +191,7 @@ def h8_context(cells: Cells, y=None):
 
     eta = a + s [l + (1 - l) exp(-distance / r)],    s ~ HalfNormal(3), l ~ Uniform(0, 1), log r ~ N(0, 1)
     """
-    s, leak = draw("s", HalfNormal(3.0)), draw("leak", dist.Uniform(0.0, 1.0))
+    s, leak = draw("s", HalfNormal(3.0)), draw("leak", Share(1.0))
     r = draw("r", dist.LogNormal(0.0, 1.0))
     context = s * (leak + (1 - leak) * jnp.exp(-cells.columns["distance"] / r))
     observe(cells, {"context": context}, y)
@@ -221,7 +220,7 @@ def h10_seeds(cells: Cells, y=None):
 
     The mean over seeds is what is fitted; whether single seeds are all or nothing is seen in their spread.
     """
-    q, scale = draw("q", dist.Beta(1.0, 3.0)), draw("T", dist.LogNormal(jnp.log(100.0), 1.0))
+    q, scale = draw("q", Share(3.0)), draw("T", dist.LogNormal(jnp.log(100.0), 1.0))
     k = draw("k", dist.LogNormal(0.0, 0.5))
     converted = (1 - q) * -jnp.expm1(-((cells.columns["steps"] / scale) ** k))
     observe(cells, {"seeds": logit(jnp.clip(converted, 1e-6, 1 - 1e-6))}, y, intercept=False)

@@ -89,7 +89,7 @@ PRIORS = {  # as the docstrings have them
     "H0 likelihood": {"a": A, "beta": BETA},
     "H1": {"log10_f0": F0},
     "H2": {"a": A, "w": W, "log10_f0": F0, "beta": BETA},
-    "H3": {"a": A, "b": stats.beta(1, 3), "g": stats.halfnorm(scale=1), "d": stats.uniform(0, 1)},
+    "H3": {"a": A, "b": stats.beta(1, 3), "beta": BETA, "d": stats.uniform(0, 1)},
     "H4 Frobenius": {"a": A, "t": stats.halfnorm(scale=0.1), "beta": BETA},
     "H4 nuclear": {"a": A, "t": stats.halfnorm(scale=0.3), "beta": BETA},
     "H4 function": {"a": A, "t": stats.halfnorm(scale=1), "beta": BETA},

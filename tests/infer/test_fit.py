@@ -7,8 +7,8 @@ from jax import random
 from scipy import stats
 from scipy.special import expit, logit
 
+from bayesgen.infer.coordinates import FromCoordinate
 from bayesgen.infer.fit import CHAINS, FULL, SHORT, STRIDE, TOGETHER, Fit, Length, Problem, _programs, fit, fits, model_of, unconstrained
-from bayesgen.infer.half_normal import FromCoordinate
 from bayesgen.infer.hypotheses import HYPOTHESES
 from tests.infer.tables import PRIORS, SPREAD_PRIORS, A, array, matrix
 

@@ -26,7 +26,7 @@ def norm(name, power):
 def code_length(c, p):
     complexity = np.log(2) * (c["bits_narrow"] ** p["b"] - c["bits_broad"] ** p["b"])
     per_row = c["evidence"] / c["rows"]  # L_N - L_B
-    return complexity + p["g"] * c["rows"] ** (1 - p["d"]) * per_row
+    return complexity + p["beta"] * 100 ** p["d"] * c["rows"] ** (1 - p["d"]) * per_row
 
 
 def shared(c, p):
