@@ -128,7 +128,7 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
         recovered,
         tuple(confused(table)),
         uncalibrated,
-        against(shown, beliefs[NULL], breadth_C, names_C),
+        against(beliefs, best or null, null if best else NULL, breadth_C, names_C, bases_B),
         changes(beliefs, best, nearest, null, names_C, bases_B),
         (),
     )
@@ -154,14 +154,22 @@ def explained(found: Mapping[str, Any], null: Mapping[str, Any]) -> float:
 
 
 def against(
-    found: Mapping[str, Any], null: Mapping[str, Any], breadth_C: Sequence[float], names_C: Sequence[str], most: int = 3
+    beliefs: Beliefs, name: str, other: str, breadth_C: Sequence[float], names_C: Sequence[str], bases_B: Sequence[str], most: int = 3
 ) -> tuple[str, ...]:
-    """What speaks against a hypothesis most: levels that H0 foretells better, checks that it fails, cells that lie farthest from it."""
-    out = []
-    worse = [(f["score"] - g["score"], f) for f, g in zip(found["folds"], null["folds"], strict=True)]
-    for by, f in sorted(worse, key=lambda x: x[0])[:most]:
-        if by < 0:
-            out.append(f"left out, {f['varied']} {f['level']} is foretold worse than by H0, by {-by:.1f} nats over {len(f['cells'])} cells")
+    """What speaks against a hypothesis most: levels and bases that another foretells better, checks that it fails, cells that lie farthest
+    from it.
+    """
+    found, out = beliefs[name], []
+    left = [
+        (f"{f['varied']} {f['level']}", len(f["cells"]), f["score"], g["score"])
+        for f, g in zip(found["folds"], beliefs[other]["folds"], strict=True)
+    ]
+    if "base" in found["left_out"]:
+        mine, its = (beliefs[k]["left_out"]["base"] for k in (name, other))
+        left += [(f"base {b}", *x) for b, *x in zip(bases_B, mine["cells"], mine["score"], its["score"], strict=True)]
+    for what, cells, score, its_score in sorted(left, key=lambda x: x[2] - x[3])[:most]:
+        if score < its_score:
+            out.append(f"left out, {what} is foretold worse than by {other}, by {its_score - score:.1f} nats over {cells} cells")
     for k, c in found["checks"].items():
         if not c["passed"]:
             out.append(f"{k} is {c['seen']:.2f}; tables that it makes have {c['made'][0]:.2f} to {c['made'][1]:.2f}")

@@ -7,6 +7,7 @@ from bayesgen.infer.verdict import against, coverage, explained, judge, scores, 
 
 CELLS = 8
 NAMES = [f"c{i}" for i in range(CELLS)]
+BASES = [f"b{i}" for i in range(4)]
 BREADTH = [0.1 * i + 0.05 for i in range(CELLS)]
 
 
@@ -42,7 +43,8 @@ def findings(gain, experiments=4, low=0.0, high=1.0, cell=0.5, failures=(), pass
 
 
 def of(beliefs, trials=None):
-    return judge(beliefs, trials or {}, BREADTH, NAMES, [f"b{i}" for i in range(4)])
+    bases = len(beliefs["H0"]["left_out"]["base"]["score"])
+    return judge(beliefs, trials or {}, BREADTH, NAMES, BASES[:bases])
 
 
 def test_the_best_must_beat_the_null_by_two_errors():
@@ -95,11 +97,21 @@ def test_explained_is_of_variance():
 
 def test_what_speaks_against_it_comes_first():
     null, tried = findings(0), findings([1.0, -2.0, 1.0, 1.0], passed=False, expected=[*BREADTH[:-1], 0.1])
-    said = against(tried, null, BREADTH, NAMES, most=1)
-    assert "experiment x1" in said[0]
-    assert "2.0 nats" in said[0]
-    assert "least is 9.00" in said[1]
-    assert "'c7'" in said[2]
+    tried["left_out"]["base"]["score"][3] = -4.0  # of which the null has -1
+    said = against({"H0": null, "H2": tried}, "H2", "H0", BREADTH, NAMES, BASES, most=2)
+    assert said[0] == "left out, base b3 is foretold worse than by H0, by 3.0 nats over 2 cells"
+    assert said[1] == "left out, experiment x1 is foretold worse than by H0, by 2.0 nats over 2 cells"
+    assert "least is 9.00" in said[2]
+    assert "'c7'" in said[3]
+    assert not any("left out" in x for x in against({"H0": null}, "H0", "H0", BREADTH, NAMES, BASES))
+
+
+def test_the_best_is_held_against_the_best_null():
+    """And not against the one that is easily beaten."""
+    null, dose = findings(0), findings([3.0, 3.0, 3.0, 3.0])
+    found = of({"H0": null, "H0 dose": dose, "H2": findings([8.1, 7.9, 8.0, 2.0])})
+    assert found.best == "H2"
+    assert found.against[0].startswith("left out, experiment x3 is foretold worse than by H0 dose, by 1.0 nats")
 
 
 def test_tables_not_recognised_are_said_and_by_what_they_are_mistaken():
