@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from plots import style
 
 BEATS, NOT = "#0072B2", "#767676"
+TICKS = [-10000.0, -1000.0, -100.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0, 10000.0]  # nats
 
 
 def main(beliefs: dict[str, Any]) -> Figure:
@@ -21,6 +22,9 @@ def main(beliefs: dict[str, Any]) -> Figure:
         ax.errorbar(s["better"], y, xerr=2 * s["error"], fmt="none", color=colour, lw=1.6)
         ax.plot(s["better"], y, "o", color=colour, mfc="white" if s["failures"] else colour, ms=7)
     ax.set_xscale("symlog", linthresh=10)  # one that is far off leaves room for the others
+    within = [t for t in TICKS if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
+    ax.set_xticks(within, [f"{t:+.0f}" if t else "0" for t in within])
+    ax.set_xticks([], minor=True)
     ax.axvline(0, color="#000000", lw=0.8)
     ax.set_yticks(range(len(standings)), [f"{s['name']} · {s['weight']:.0%}" for s in standings])
     unit, count = beliefs["verdict"]["unit"], beliefs["verdict"]["left_out"]
