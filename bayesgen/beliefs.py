@@ -17,7 +17,6 @@ from bayesgen import artifact, files
 from bayesgen.artifact import Artifact
 from bayesgen.errors import UserError
 from bayesgen.infer.cells import Table, collinearity, read_runs, to_cells, with_defaults
-from bayesgen.infer.fit import Fit
 from bayesgen.infer.gather import LEARNED, by_base, complete, gather, named
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.settings import InferConfig
@@ -41,8 +40,7 @@ def believe(config: InferConfig, runs: Path, jobs: int | None) -> dict[str, str]
     of = [Job(name, "bayesgen.beliefs:weigh_one", (config.model_dump(), runs, source, name)) for name in names]
     came, tried = dict(each(of, jobs, failed)), {}
     if config.simulations or config.calibrations:
-        names = [name for name in names if name in came]
-        of = [Job(name, "bayesgen.beliefs:try_one", (config.model_dump(), runs, source, name, names, came[name])) for name in names]
+        of = [Job(name, "bayesgen.beliefs:try_one", (config.model_dump(), runs, source, name, came)) for name in came]
         tried = dict(each(of, jobs, failed))
     if NULL in failed:
         return failed  # the others are there, but there is nothing to hold them against
@@ -173,20 +171,19 @@ def weigh_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str) -> A
     return found
 
 
-def try_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str, names: list[str], belief: Artifact) -> Artifact:
-    """Tables that one hypothesis might have made."""
-    config = begin(raw, runs)
+def try_one(raw: dict[str, Any], runs: Path, source: Artifact, name: str, beliefs: dict[str, Artifact]) -> Artifact:
+    """One hypothesis on tables that each might have made."""
+    config, in_order = begin(raw, runs), [k for k in HYPOTHESES if k in beliefs]
 
     def make(folder: Path):
-        fitted = Fit(files.load_arrays(belief.path(DRAWS)), 1.0, 0.0, 0)
-        files.write_json(
-            folder / TRIAL, trial(name, names, _table(source), fitted, config.seed + 1, config.simulations, config.calibrations)
-        )
+        found = {k: files.load_arrays(beliefs[k].path(DRAWS)) for k in in_order}
+        files.write_json(folder / TRIAL, trial(name, found, _table(source), config.seed + 1, config.simulations, config.calibrations))
 
-    described = {"hypothesis": name, "among": names, **config.model_dump(include={"seed", "simulations", "calibrations"})}
-    found = artifact.build(runs, "trial", of_hypothesis(name), described, make, belief)
+    described = {"hypothesis": name, **config.model_dump(include={"seed", "simulations", "calibrations"})}
+    found = artifact.build(runs, "trial", of_hypothesis(name), described, make, *(beliefs[k] for k in in_order))
     print(
-        f"  {config.simulations} tables made and compared, {config.calibrations} more for calibration ({found.seconds:.0f} s)", flush=True
+        f"  on {config.simulations} tables by each of {len(in_order)}, {config.calibrations} more for calibration ({found.seconds:.0f} s)",
+        flush=True,
     )
     return found
 

@@ -29,10 +29,11 @@ from scipy.special import expit, logsumexp
 from bayesgen.infer.cells import Table
 from bayesgen.infer.fit import SHORT, Fit, Problem, fits, means_of, unconstrained
 from bayesgen.infer.hypotheses import SPREADS, Cells
-from bayesgen.infer.nested import Nested, covariance
+from bayesgen.infer.nested import Nested
 
 K_HAT = 0.7  # above, importance weights are not to be relied on
 THINNED = 300  # draws that held-out densities are averaged over
+BATCH = 50  # draws at a time
 PROBABILITY = 0.9  # of the intervals whose coverage is told
 
 
@@ -48,11 +49,15 @@ class Foretold(NamedTuple):
 
 
 class Loo(NamedTuple):
-    """Log density of each group given all others, and the Pareto shape k of its weights; those in `refitted` were fitted without."""
+    """Log density of each group given all others, and the Pareto shape k of its weights."""
 
     log_score_G: Float[np.ndarray, " G"]
     k_hat_G: Float[np.ndarray, " G"]
-    refitted: tuple[int, ...]
+
+    @property
+    def refitted(self) -> tuple[int, ...]:
+        """Groups whose weights are not to be relied on: `left_out` fits without them."""
+        return tuple(int(i) for i in np.flatnonzero(~(self.k_hat_G <= K_HAT)))
 
 
 class Evidence(NamedTuple):
@@ -94,16 +99,24 @@ def folds(table: Table) -> dict[tuple[str, str], list[int]]:
     return out
 
 
-def loo(name: str, found: Fit, table: Table, groups: Sequence[Sequence[int]], key, refit: bool = True) -> Loo:
-    """Leave one group of cells out."""
+def loo(name: str, found: Fit, table: Table, groups: Sequence[Sequence[int]]) -> Loo:
+    """Leave one group of cells out, by weighing the draws of a fit to all."""
     left_GxC = jnp.asarray(_left_out(len(table.y_C), groups))
     density_SxG = _left_densities(name, found.draws, table.cells, table.y_C, left_GxC)
     log_weight_GxS, k_hat_G = array_stats.psislw(density_SxG.T)  # of log likelihoods: it turns their sign itself
-    score_G = np.asarray(logsumexp(log_weight_GxS + density_SxG.T, axis=-1))
-    bad = tuple(int(i) for i in np.flatnonzero(~(np.asarray(k_hat_G) <= K_HAT))) if refit else ()
-    for i, (said, _) in zip(bad, held_out(name, table, [groups[i] for i in bad], key), strict=True):
-        score_G[i] = said.log_score
-    return Loo(score_G, np.asarray(k_hat_G), bad)
+    return Loo(np.asarray(logsumexp(log_weight_GxS + density_SxG.T, axis=-1)), np.asarray(k_hat_G))
+
+
+def left_out(
+    name: str, found: Fit, table: Table, units: Mapping[str, Sequence[Sequence[int]]], folds: Sequence[Sequence[int]], key
+) -> tuple[dict[str, Loo], list[tuple[Foretold, Fit]]]:
+    """Groups of each unit left out in turn, by a fit where weights are not to be relied on; and folds, by fits, all of these together."""
+    left = {unit: loo(name, found, table, groups) for unit, groups in units.items()}
+    again = [(unit, g) for unit, x in left.items() for g in x.refitted]
+    held = held_out(name, table, [*folds, *(units[unit][g] for unit, g in again)], key)
+    for (unit, g), (said, _) in zip(again, held[len(folds) :], strict=True):
+        left[unit].log_score_G[g] = said.log_score
+    return left, held[: len(folds)]
 
 
 def by_cell(table: Table) -> list[list[int]]:
@@ -207,7 +220,8 @@ def given_others(name: str, draws: Mapping[str, np.ndarray], cells: Cells, y_C, 
     """Mean and variance (S, C) of what is measured of the cells `out`, given the other cells."""
     mean_SxC = means_of(name)(cells, _jax(draws))
     spread = {k: jnp.asarray(draws[k]) for k in SPREADS}
-    mean, variance = _conditional(mean_SxC, spread, cells, jnp.asarray(y_C, jnp.float32), jnp.zeros(len(y_C)).at[jnp.asarray(out)].set(1))
+    known_C = jnp.ones(len(y_C)).at[jnp.asarray(out)].set(0)
+    mean, variance = _conditional(mean_SxC, spread, cells, jnp.asarray(y_C, jnp.float32), known_C)
     return np.asarray(mean, float), np.asarray(variance, float)
 
 
@@ -216,21 +230,12 @@ def _jax(draws: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 @jax.jit
-def _conditional(mean_SxC, spread, cells: Cells, y_C, out_C):
-    """Gaussian conditioning, draw by draw; cells that are out weigh nothing, which is a variance that hides all."""
-
+def _conditional(mean_SxC, spread, cells: Cells, y_C, counted_C):
     def one(x):
         mean_C, spread = x
-        K = covariance(cells.base_C, cells.experiment_B, cells.variance_C, **spread)
-        shared = K - jnp.diag(spread["cell"] ** 2 + cells.variance_C)
-        known = 1 - out_C
-        inner = known[:, None] * known * K + jnp.diag(out_C)
-        gain = jnp.linalg.solve(inner, (known[:, None] * shared)).T
-        mean = mean_C + gain @ (known * (y_C - mean_C))
-        variance = jnp.diag(K) - (gain * (shared * known)).sum(axis=1)
-        return mean, variance
+        return Nested(mean_C, cells.variance_C, counted_C, cells.base_C, cells.experiment_B, **spread).given_counted(y_C)
 
-    return jax.lax.map(one, (mean_SxC, spread))
+    return jax.lax.map(one, (mean_SxC, spread), batch_size=BATCH)
 
 
 def _left_out(cells: int, groups: Sequence[Sequence[int]]) -> np.ndarray:

@@ -24,7 +24,7 @@ R_HAT, EFFECTIVE = 1.01, 400  # gates: the worst split R-hat, the fewest effecti
 CHAINS = 4
 BEGUN = 1000  # draws that a chain's first state is chosen from
 NARROWER = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)  # times the scale of the priors that they are from
-TOGETHER = 8  # fits
+TOGETHER = 5  # fits in one program, which is compiled once; more take as long as one after the other
 STRIDE = 350  # steps of all chains at a time
 
 
@@ -100,9 +100,7 @@ def fit(name: str, cells: Cells, y_C: Float[Any, " C"], key: Array) -> Fit:
 
 
 def fits(name: str, cells: Cells, problems: Sequence[Problem], key: Array, length: Length = FULL) -> list[Fit]:
-    """Posteriors on tables of one design, `TOGETHER` at a time: on so few cells most of a step is not arithmetic, and is shared by all.
-    Chains that have not mixed go on.
-    """
+    """Posteriors on tables of one design, `TOGETHER` at a time. Chains that have not mixed go on."""
     out: dict[int, Fit] = {}
     walks = [_Walk(problem, random.split(random.fold_in(key, i), CHAINS)) for i, problem in enumerate(problems)]
     going = list(range(len(walks)))

@@ -4,7 +4,7 @@
 
 y is the log odds of a cell's breadth, v_c the sampling variance that its seeds tell. The effects are integrated out in closed form,
 level by level: cells of one base are as good as one observation, their mean with weights 1 / (sigma^2 + v_c), and so are bases of one
-experiment. That takes time in proportion to the number of cells.
+experiment. That takes time in proportion to the number of cells; so does what the counted cells tell of the others.
 """
 
 from typing import Any
@@ -57,6 +57,18 @@ class Nested(dist.Distribution):
         variance_E = 1 / jnp.where(some_E, weight_E, 1) + self.experiment**2
         return log_cells + log_bases + jnp.where(some_E, _log_normal(mean_E, variance_E), 0).sum()
 
+    def given_counted(self, value: Float[Array, " C"]) -> tuple[Array, Array]:
+        """Mean and variance of every cell, were it measured anew, given the cells that count: two arrays (C,)."""
+        _, mean_B, weight_B = _pooled(value - self.mean_C, self.cell**2 + self.variance_C, self.counted_C, self.base_C, self._bases)
+        prior_B = 1 / (1 + weight_B * self.base**2)  # how much of a base is its experiment's, the rest being its own cells'
+        member = jax.nn.one_hot(self.experiment_B, self._bases, dtype=mean_B.dtype)
+        precision_E = (weight_B * prior_B) @ member
+        variance_E = self.experiment**2 / (1 + precision_E * self.experiment**2)
+        mean_E = variance_E * ((weight_B * prior_B * mean_B) @ member)
+        effect_B = prior_B * mean_E[self.experiment_B] + (1 - prior_B) * mean_B
+        unsure_B = prior_B**2 * variance_E[self.experiment_B] + prior_B * self.base**2
+        return self.mean_C + effect_B[self.base_C], unsure_B[self.base_C] + self.cell**2 + self.variance_C
+
     def sample(self, key: Any, sample_shape=()) -> Array:
         k_cell, k_base, k_experiment = random.split(key, 3)
         shape = (*sample_shape, *self.mean_C.shape)
@@ -68,13 +80,6 @@ class Nested(dist.Distribution):
     @property
     def _bases(self) -> int:
         return self.experiment_B.shape[0]
-
-
-def covariance(base_C, experiment_B, variance_C, *, cell, base, experiment) -> Float[Array, "C C"]:
-    """The matrix of the same distribution: for conditional predictions, and as the second road of the tests."""
-    experiment_C = experiment_B[base_C]
-    same_base, same_experiment = base_C[:, None] == base_C, experiment_C[:, None] == experiment_C
-    return jnp.diag(cell**2 + variance_C) + base**2 * same_base + experiment**2 * same_experiment
 
 
 def _pooled(residual, variance, counted, group, groups: int):

@@ -7,9 +7,9 @@ the question is asked at the noise that there is.
 Sources: Talts et al. (2018) and Modrak et al. (2023) for simulation-based calibration.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from scipy.special import expit
 
 from bayesgen.infer.cells import Table
 from bayesgen.infer.compare import by_base, evidence, loo, thinned
-from bayesgen.infer.fit import DERIVED, SHORT, Fit, Problem, fits
+from bayesgen.infer.fit import DERIVED, SHORT, Problem, fits
 from bayesgen.infer.hypotheses import HYPOTHESES, SPREADS, Cells
 
 RANKS = 99  # draws that a true value is ranked among
@@ -44,13 +44,13 @@ class Calibration(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """What comparisons say of one simulated table: every hypothesis' log evidence, and its score on bases left out (nats)."""
+    """What a hypothesis says of one simulated table: its log evidence, and its score on bases left out (nats)."""
 
-    evidence: dict[str, float]
-    left_out: dict[str, float]
+    evidence: float
+    left_out: float
 
 
-def simulate(name: str, cells: Cells, key, spreads: dict[str, np.ndarray] | None = None) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def simulate(name: str, cells: Cells, key, spreads: Mapping[str, np.ndarray] | None = None) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Parameters and log odds of breadth of a table that a hypothesis might have made; spreads are one of those given, if any are."""
     given = {}
     if spreads is not None:
@@ -94,29 +94,38 @@ def calibrate(name: str, cells: Cells, key, simulations: int) -> Calibration:
     return Calibration({k: np.array(r) for k, r in ranks.items()}, {k: float(np.mean(c)) for k, c in covered.items()}, failed)
 
 
-def guess(truth: str, names: Sequence[str], table: Table, found: Fit, key, tables: int) -> list[Guess]:
-    """Simulate tables from one hypothesis, at the spread that its fit to the real one `found`, and ask all for their evidence and
-    foresight on each.
-    """
-    k_draw, k_fit = random.split(key)
-    made = [simulate(truth, table.cells, random.fold_in(k_draw, i), found.draws)[1] for i in range(tables)]
-    out = [Guess({}, {}) for _ in made]
-    for n, name in enumerate(names):
-        its_key = random.fold_in(k_fit, n)
-        its = fits(name, table.cells, [Problem(y, table.cells.counted_C) for y in made], its_key, SHORT)
-        for i, (y, one) in enumerate(zip(made, its, strict=True)):
-            left = loo(name, one, table._replace(y_C=y), by_base(table), its_key, refit=False)
-            out[i].left_out[name] = float(left.log_score_G.sum())
-            out[i].evidence[name] = evidence(name, one, table.cells, y, random.fold_in(its_key, i)).value
-    return out
+def tables_of(found: Mapping[str, Mapping[str, np.ndarray]], cells: Cells, key, count: int) -> dict[str, list[Float[np.ndarray, " C"]]]:
+    """Log odds of breadth in tables that each hypothesis might have made, at the spreads that its fit to the real one `found` (draws)."""
+    keys = zip(found, random.split(key, len(found)), strict=True)
+    return {truth: [simulate(truth, cells, random.fold_in(k, i), found[truth])[1] for i in range(count)] for truth, k in keys}
 
 
-def confusion(guesses: dict[str, Sequence[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """{truth: {guessed: share}} of the scores of simulated tables, the greatest score being the guess."""
+def guess(name: str, made: Mapping[str, Sequence[Float[np.ndarray, " C"]]], table: Table, key) -> dict[str, list[Guess]]:
+    """What a hypothesis says of simulated tables, {who made them: of each}."""
+    every = [y for tables in made.values() for y in tables]
+    found = fits(name, table.cells, [Problem(y, table.cells.counted_C) for y in every], key, SHORT)
+    out = []
+    for i, (y, its) in enumerate(zip(every, found, strict=True)):
+        left = loo(name, its, table._replace(y_C=y), by_base(table))
+        out.append(Guess(evidence(name, its, table.cells, y, random.fold_in(key, i)).value, float(left.log_score_G.sum())))
+    ends = np.cumsum([0, *(len(tables) for tables in made.values())])
+    return {truth: out[a:b] for truth, a, b in zip(made, ends, ends[1:], strict=False)}
+
+
+def of_tables(trials: Mapping[str, Mapping[str, Any]], score: str) -> dict[str, list[dict[str, float]]]:
+    """{who made them: {hypothesis: score} of each table}, from the trials of all hypotheses (`weigh.trial`)."""
+    by_truth = {truth: zip(*(t[score][truth] for t in trials.values()), strict=True) for truth in trials}
+    return {truth: [dict(zip(trials, of, strict=True)) for of in tables] for truth, tables in by_truth.items()}
+
+
+def confusion(scores: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """{truth: {guessed: share}} of the scores of simulated tables (`of_tables`), the greatest being the guess; none without tables."""
     out = {}
-    for truth, tables in guesses.items():
-        best = [max(scores, key=scores.__getitem__) for scores in tables]
-        out[truth] = {name: best.count(name) / len(best) for name in guesses}
+    for truth, tables in scores.items():
+        if not tables:
+            continue
+        best = [max(of, key=of.__getitem__) for of in tables]
+        out[truth] = {name: best.count(name) / len(best) for name in scores}
     return out
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bayesgen.infer.compare import PROBABILITY, difference, stacking
-from bayesgen.infer.recover import BAND, confused, confusion
+from bayesgen.infer.recover import BAND, confused, confusion, of_tables
 
 NULL = "H0"
 NULLS = {"H0": "one breadth for all", "H0 dose": "only how much was learned", "H0 likelihood": "only what the data say"}
@@ -109,7 +109,7 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
     if best is not None:
         behind = {s.name: score.beside(best, s.name) for s in standings if s.name != best}
         rivals = tuple(name for name, (by, error) in behind.items() if by <= LARGE * error and name not in NULLS)
-    table = confusion({k: t["evidence"] for k, t in trials.items() if t["evidence"]})
+    table = confusion(of_tables(trials, "evidence"))
     recovered = {k: row[k] for k, row in table.items()}
     uncalibrated = tuple(k for k, t in trials.items() if "calibration" in t and t["calibration"]["p_value"] < BAND / len(trials))
     shown = beliefs[best or null]

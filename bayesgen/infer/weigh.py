@@ -1,5 +1,6 @@
 """All that is to be known of one hypothesis on one table: its fit, its foresight, its evidence, and whether to trust them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,10 @@ from scipy.special import expit
 
 from bayesgen.infer.cells import Table
 from bayesgen.infer.check import check
-from bayesgen.infer.compare import by_base, by_cell, evidence, folds, held_out, loo, thinned
+from bayesgen.infer.compare import by_base, by_cell, evidence, folds, left_out, thinned
 from bayesgen.infer.fit import Fit, Problem, fits, means_of
 from bayesgen.infer.hypotheses import HYPOTHESES
-from bayesgen.infer.recover import calibrate, guess, prior_breadth
+from bayesgen.infer.recover import Guess, calibrate, guess, prior_breadth, tables_of
 
 STRETCHES = (0.5, 1.0, 2.0)  # of the priors
 Found = dict[str, Any]  # plain, for JSON
@@ -19,7 +20,7 @@ Found = dict[str, Any]  # plain, for JSON
 
 def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarray]]:
     """One hypothesis on the real table; and the draws of its posterior."""
-    keys = random.split(random.key(seed), 6)
+    keys = random.split(random.key(seed), 5)
     by_stretch = fits(name, table.cells, [Problem(table.y_C, table.cells.counted_C, stretch) for stretch in STRETCHES], keys[0])
     found = by_stretch[STRETCHES.index(1.0)]
     expected_SxC = expit(np.asarray(means_of(name)(table.cells, thinned(found)), float))
@@ -35,30 +36,30 @@ def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarr
         "folds": [],
         "evidence": {},
     }
-    for unit, groups in (("cell", by_cell(table)), ("base", by_base(table))):
-        if len(groups) > 1:
-            left = loo(name, found, table, groups, keys[3])
-            of_groups = {"score": left.log_score_G.tolist(), "k_hat": left.k_hat_G.tolist(), "cells": [len(g) for g in groups]}
-            out["left_out"][unit] = {**of_groups, "refitted": left.refitted}
     of = folds(table)
-    for ((column, level), fold), (said, without) in zip(of.items(), held_out(name, table, list(of.values()), keys[4]), strict=True):
+    units = {unit: groups for unit, groups in (("cell", by_cell(table)), ("base", by_base(table))) if len(groups) > 1}
+    left, held = left_out(name, found, table, units, list(of.values()), keys[3])
+    for unit, its in left.items():
+        of_groups = {"score": its.log_score_G.tolist(), "k_hat": its.k_hat_G.tolist(), "cells": [len(g) for g in units[unit]]}
+        out["left_out"][unit] = {**of_groups, "refitted": its.refitted}
+    for ((column, level), fold), (said, without) in zip(of.items(), held, strict=True):
         ends = {k: getattr(said, f"{k}_C").tolist() for k in ("middle", "low", "high")}
         out["folds"].append(
             {"varied": column, "level": level, "cells": fold, "score": said.log_score, **ends, "failures": without.failures}
         )
     for i, (stretch, its) in enumerate(zip(STRETCHES, by_stretch, strict=True)):
-        of_stretch = evidence(name, its, table.cells, table.y_C, random.fold_in(keys[5], i), stretch)
+        of_stretch = evidence(name, its, table.cells, table.y_C, random.fold_in(keys[4], i), stretch)
         out["evidence"][str(stretch)] = of_stretch._asdict()
     return out, found.draws
 
 
-def trial(name: str, names: list[str], table: Table, found: Fit, seed: int, tables: int, calibrations: int) -> Found:
-    """Tables that one hypothesis might have made, and what comparisons of all say of them; and its calibration."""
-    key = random.key(seed)
-    guesses = guess(name, names, table, found, random.fold_in(key, 0), tables)
-    out: Found = {"evidence": [g.evidence for g in guesses], "left_out": [g.left_out for g in guesses]}
+def trial(name: str, found: Mapping[str, Mapping[str, np.ndarray]], table: Table, seed: int, tables: int, calibrations: int) -> Found:
+    """What one hypothesis says of tables that each might have made (`found`: the draws of every one's fit); and its calibration."""
+    k_tables, k_guess, k_calibration = random.split(random.key(seed), 3)
+    guesses = guess(name, tables_of(found, table.cells, k_tables, tables), table, k_guess)
+    out: Found = {score: {truth: [getattr(g, score) for g in of] for truth, of in guesses.items()} for score in Guess._fields}
     if calibrations:
-        c = calibrate(name, table.cells, random.fold_in(key, 1), calibrations)
+        c = calibrate(name, table.cells, k_calibration, calibrations)
         out["calibration"] = {
             "p_value": c.p_value,
             "covered": c.covered,

@@ -9,7 +9,7 @@ import numpy as np
 from bayesgen import files
 from bayesgen.infer.cells import COLUMNS, Table, collinearity
 from bayesgen.infer.compare import difference
-from bayesgen.infer.recover import confusion
+from bayesgen.infer.recover import confusion, of_tables
 from bayesgen.infer.verdict import LARGE, NULL, Verdict, judge, scores, separating
 from bayesgen.report.page import drawn, template
 from bayesgen.report.tables import Section, as_markdown
@@ -56,12 +56,7 @@ def figure_data(table: Table, beliefs: Mapping[str, Any], trials: Mapping[str, A
             columns[k] = [float(x) for x in table.levels[k]]
     base_C = np.asarray(cells.base_C)
     standings = [{**s._asdict()} for s in verdict.standings]
-    tables = {k: [t[k] for t in trials.values()] for k in ("evidence", "left_out")} if trials else {}
-    recovery = {
-        title: confusion(dict(zip(trials, of, strict=True))) if all(of) else {}
-        for title, of in (("evidence", tables.get("evidence", [])), ("bases left out", tables.get("left_out", [])))
-        if of
-    }
+    recovery = {title: confusion(of_tables(trials, score)) for title, score in (("evidence", "evidence"), ("bases left out", "left_out"))}
     return {
         "verdict": {"unit": verdict.unit, "left_out": verdict.left_out, "best": verdict.best or verdict.null, "standings": standings},
         "found": {k: {part: f[part] for part in ("folds", "expected")} for k, f in beliefs.items()},

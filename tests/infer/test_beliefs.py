@@ -137,10 +137,10 @@ def test_what_a_belief_keeps_a_trial_finds(tmp_path, monkeypatch):
     monkeypatch.setattr(beliefs, "begin", lambda raw, runs: InferConfig(**raw))
     monkeypatch.setattr(beliefs, "_table", lambda source: None)
     monkeypatch.setattr(beliefs, "weigh", lambda *_: (told, draws))
-    monkeypatch.setattr(beliefs, "trial", lambda name, names, table, found, *_: seen.append(found.draws) or {})
+    monkeypatch.setattr(beliefs, "trial", lambda name, found, *_: seen.append(found["H9"]) or {})
     source = build(tmp_path, "runs", "runs", {}, lambda folder: (folder / "runs.parquet").write_text(""))
     belief = beliefs.weigh_one(SETTINGS, tmp_path, source, "H9")
-    beliefs.try_one(SETTINGS, tmp_path, source, "H9", ["H9"], belief)
+    beliefs.try_one(SETTINGS, tmp_path, source, "H9", {"H9": belief})
     (found,) = seen
     assert set(found) == set(draws)
     assert all((found[k] == draws[k]).all() for k in draws)
@@ -184,7 +184,7 @@ def test_a_small_table_goes_through_and_is_found_again(tmp_path):
     varied = {fold["varied"] for fold in belief["folds"]}
     assert {"experiment", "ordinary"} <= varied
     trial = json.loads(next(tmp_path.glob("trial/H7-*/trial.json")).read_text())
-    assert [set(x) for x in trial["evidence"]] == [{"H0", "H7"}]
+    assert {truth: len(of) for truth, of in trial["evidence"].items()} == {"H0": 1, "H7": 1}
     assert {len(r) for r in trial["calibration"]["ranks"].values()} == {2}
 
     began = time.monotonic()

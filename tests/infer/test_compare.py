@@ -18,6 +18,7 @@ from bayesgen.infer.compare import (
     folds,
     foretell,
     held_out,
+    left_out,
     loo,
     stacking,
     thinned,
@@ -166,7 +167,7 @@ def test_leaving_one_out_is_what_brute_force_gives(calm, unit):
     """Second road: evidence of all over evidence of all others, from draws of the prior."""
     table, found, brute = calm
     groups = GROUPS[unit](table)
-    left = loo("H0", found, table, groups, random.key(3))
+    left = loo("H0", found, table, groups)
     exact_G = np.array([brute.log_mean() - brute.log_mean(tuple(g)) for g in groups])
     error_G = np.array([simulation_error(brute, g, 1000, weighed=True) for g in groups])
     assert left.refitted == ()
@@ -187,20 +188,23 @@ def test_weights_that_are_not_to_be_relied_on_are_replaced_by_a_fit(calm, monkey
     (table, found, _), asked = calm, []
 
     def fitted(name, table, groups, key):
-        asked.extend(groups)
-        return [(Foretold(-42.0, *(np.zeros(len(g)),) * 3), found) for g in groups]
+        asked.append(list(groups))
+        return [(Foretold(-42.0 - len(g), *(np.zeros(len(g)),) * 3), found) for g in groups]
 
     monkeypatch.setattr(compare, "held_out", fitted)
-    plain = loo("H0", found, table, by_base(table), random.key(0))
-    assert asked == []
-    between = np.sort(plain.k_hat_G)[1:3].mean()
+    units, folds = {"cell": by_cell(table), "base": by_base(table)}, [[0, 1, 2], [3]]
+    plain = {unit: loo("H0", found, table, groups) for unit, groups in units.items()}
+    between = np.sort(plain["base"].k_hat_G)[1:3].mean()
     monkeypatch.setattr(compare, "K_HAT", between)
-    left = loo("H0", found, table, by_base(table), random.key(0))
-    bad = np.flatnonzero(plain.k_hat_G > between)
-    assert left.refitted == tuple(bad)
-    assert asked == [by_base(table)[i] for i in bad]
-    assert (left.log_score_G == np.where(plain.k_hat_G > between, -42.0, plain.log_score_G)).all()
-    assert loo("H0", found, table, by_base(table), random.key(0), refit=False).refitted == ()
+    left, held = left_out("H0", found, table, units, folds, random.key(0))
+    bad = {unit: np.flatnonzero(x.k_hat_G > between) for unit, x in plain.items()}
+    assert len(bad["base"]) == 2
+    assert asked == [[*folds, *(groups[i] for unit, groups in units.items() for i in bad[unit])]]  # all in one go
+    for unit, groups in units.items():
+        said = np.array([-42.0 - len(g) for g in groups])
+        assert left[unit].refitted == tuple(bad[unit])
+        assert (left[unit].log_score_G == np.where(plain[unit].k_hat_G > between, said, plain[unit].log_score_G)).all()
+    assert [x.log_score for x, _ in held] == [-45.0, -43.0]
 
 
 def test_groups(table):

@@ -7,7 +7,7 @@ from jax import random
 from scipy import stats
 
 from bayesgen.infer.hypotheses import Cells
-from bayesgen.infer.nested import Nested, covariance
+from bayesgen.infer.nested import Nested
 from tests.infer.tables import SPREADS, array, matrix
 
 RNG = np.random.default_rng(0)
@@ -47,8 +47,6 @@ def without(out):
 @pytest.mark.parametrize("case", WHOLE)
 def test_the_density_is_the_normals_with_the_whole_matrix(case):
     spread = WHOLE[case]
-    K = covariance(CELLS.base_C, CELLS.experiment_B, CELLS.variance_C, **spread)
-    assert np.asarray(K) == pytest.approx(matrix(CELLS, spread), abs=1e-6)
     assert float(nested(spread).log_prob(array(Y))) == pytest.approx(exact(spread), abs=NEAR)
 
 
@@ -65,6 +63,18 @@ def test_cells_held_out_leave_the_marginal_of_the_rest(case):
     assert float(found) == pytest.approx(exact(SPREADS, of=counted), abs=NEAR)
     elsewhere = np.where(counted, Y, 50.0)
     assert float(nested(SPREADS, counted).log_prob(array(elsewhere))) == float(found)
+
+
+@pytest.mark.parametrize("case", OUT)
+@pytest.mark.parametrize("whole", WHOLE)
+def test_others_are_the_normal_given_the_counted(case, whole):
+    """Second road: conditioning of the whole matrix, in double precision."""
+    K, out, rest = matrix(CELLS, WHOLE[whole]), OUT[case], np.flatnonzero(without(OUT[case]))
+    gain = K[np.ix_(out, rest)] @ np.linalg.inv(K[np.ix_(rest, rest)])
+    mean_C, variance_C = nested(WHOLE[whole], without(out)).given_counted(array(Y))
+    assert np.asarray(mean_C)[out] == pytest.approx(MEAN[out] + gain @ (Y - MEAN)[rest], abs=NEAR)
+    assert np.asarray(variance_C)[out] == pytest.approx(np.diag(K[np.ix_(out, out)] - gain @ K[np.ix_(rest, out)]), abs=NEAR)
+    assert np.abs(gain).max() > 0.1 or case in ("an experiment", "its only base") or whole != "level by level"  # they tell something
 
 
 def test_no_cells_say_nothing():

@@ -6,10 +6,23 @@ from jax import random
 from scipy import stats
 from scipy.special import expit, logit
 
-from bayesgen.infer import recover
+from bayesgen.infer import compare, recover
 from bayesgen.infer.cells import to_cells
 from bayesgen.infer.fit import fit
-from bayesgen.infer.recover import BAND, RANKS, Calibration, calibrate, confused, confusion, guess, prior_breadth, simulate
+from bayesgen.infer.recover import (
+    BAND,
+    RANKS,
+    Calibration,
+    Guess,
+    calibrate,
+    confused,
+    confusion,
+    guess,
+    of_tables,
+    prior_breadth,
+    simulate,
+    tables_of,
+)
 from tests.infer.tables import PRIORS, SPREAD_PRIORS, SPREADS, A, array, matrix, of_draws, runs
 from tests.infer.test_hypotheses import eta
 
@@ -136,6 +149,31 @@ def test_who_is_taken_for_whom_by_hand():
     assert confused(found, 0.25)[-1] == ("A", "B", 0.25)  # at least so often
 
 
+def test_trials_of_all_are_put_together_by_who_made_a_table():
+    """What A says of its own two tables and of B's one, and what B says; of C's, who said nothing, nothing."""
+    trials = {"A": {"evidence": {"A": [3.0, 1.0], "B": [0.0], "C": [7.0]}}, "B": {"evidence": {"A": [1.0, 2.0], "B": [1.0], "C": [8.0]}}}
+    found = of_tables(trials, "evidence")
+    assert found == {"A": [{"A": 3.0, "B": 1.0}, {"A": 1.0, "B": 2.0}], "B": [{"A": 0.0, "B": 1.0}]}
+    assert confusion(found) == {"A": {"A": 0.5, "B": 0.5}, "B": {"A": 0.0, "B": 1.0}}
+    assert confusion({"A": []}) == {}
+
+
+def test_each_makes_its_own_tables_and_what_is_said_of_them_is_told_apart(table, monkeypatch):
+    """Stand-ins of two fits: what comes out is in the order of who made a table."""
+    draws = {k: np.array([0.1], np.float32) for k in SPREADS}
+    made = tables_of({"H0": draws, "H1": draws}, table.cells, random.key(0), 3)
+    again = tables_of({"H0": draws, "H1": draws}, table.cells, random.key(0), 3)
+    assert all((a == b).all() for truth in made for a, b in zip(made[truth], again[truth], strict=True))
+    every = [y for of in made.values() for y in of]
+    assert len({float(y[0]) for y in every}) == 6
+    monkeypatch.setattr(recover, "fits", lambda name, cells, problems, *_: [p.y_C for p in problems])
+    monkeypatch.setattr(recover, "evidence", lambda name, its, cells, y, key: compare.Evidence(float(its[0]), 0.0, ()))
+    monkeypatch.setattr(recover, "loo", lambda name, its, table, groups: compare.Loo(np.array([table.y_C[1], 1.0]), np.zeros(2)))
+    found = guess("H0", made, table, random.key(1))
+    assert {truth: [g.evidence for g in of] for truth, of in found.items()} == {k: [float(y[0]) for y in of] for k, of in made.items()}
+    assert [g.left_out for of in found.values() for g in of] == [float(y[1]) + 1 for y in every]
+
+
 @pytest.mark.slow
 def test_tempered_bayes_is_calibrated_on_a_small_design(table):
     """Sixty tables of its own: ranks uniform, intervals hold what they say."""
@@ -170,8 +208,9 @@ def test_comparisons_find_who_made_a_table(table, truth, other):
     odds = np.ptp(eta("H1", table.cells, log10_f0=-3.0))
     assert odds > 5  # nats between the least and the most frequent
     little = of_draws(**{k: [0.1] for k in SPREADS})
-    guesses = guess(truth, ["H1", "H8"], table, little, random.key(0), 4)
-    for scores in (lambda g: g.evidence, lambda g: g.left_out):
-        gained = [scores(g)[truth] - scores(g)[other] for g in guesses]
+    made = tables_of({truth: little.draws}, table.cells, random.key(0), 4)
+    its, others = (guess(name, made, table, random.key(1))[truth] for name in (truth, other))
+    for score in Guess._fields:
+        gained = [getattr(a, score) - getattr(b, score) for a, b in zip(its, others, strict=True)]
         assert sum(gained) > 3
         assert sum(x > 0 for x in gained) >= 3

@@ -115,9 +115,9 @@ def test_the_best_is_held_against_the_best_null():
 
 
 def test_tables_not_recognised_are_said_and_by_what_they_are_mistaken():
-    trials = {
-        "H0": {"evidence": [{"H0": 0.0, "H2": -1.0}] * 4},
-        "H2": {"evidence": [{"H0": 0.0, "H2": -1.0}] * 3 + [{"H0": -1.0, "H2": 0.0}]},
+    trials = {  # what each says of the tables of either
+        "H0": {"evidence": {"H0": [0.0] * 4, "H2": [0.0] * 3 + [-1.0]}},
+        "H2": {"evidence": {"H0": [-1.0] * 4, "H2": [-1.0] * 3 + [0.0]}},
     }
     found = of({"H0": findings(0), "H2": findings(0)}, trials)
     assert found.recovered == {"H0": 1.0, "H2": 0.25}
@@ -126,7 +126,7 @@ def test_tables_not_recognised_are_said_and_by_what_they_are_mistaken():
 
 
 def test_calibration_that_fails_is_said():
-    bad = {"evidence": [{"H0": 0.0}], "calibration": {"p_value": 0.001}}
+    bad = {"evidence": {"H0": [0.0]}, "calibration": {"p_value": 0.001}}
     assert of({"H0": findings(0)}, {"H0": bad}).uncalibrated == ("H0",)
     assert of({"H0": findings(0)}, {"H0": {**bad, "calibration": {"p_value": 0.5}}}).uncalibrated == ()
 

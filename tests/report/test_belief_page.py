@@ -28,8 +28,8 @@ def page(tmp_path_factory):
         found["left_out"]["cell"] |= {"k_hat": [0.1] * 8, "refitted": ()}
         found["evidence"] = {k: {"value": 3.0 + (name == "H2"), "failures": ()} for k in ("0.5", "1.0", "2.0")}
         beliefs[name] = found
-    scores = [{"H0": 0.0, "H2": -1.0}], [{"H0": -1.0, "H2": 0.0}]
-    trials = {name: {"evidence": of, "left_out": of} for name, of in zip(NAMES, scores, strict=True)}
+    scores = {"H0": {"H0": [0.0], "H2": [-1.0]}, "H2": {"H0": [-1.0], "H2": [0.0]}}
+    trials = {name: {"evidence": of, "left_out": of} for name, of in scores.items()}
     return folder, table, write_beliefs(folder, table, beliefs, trials, {"H9": "its process ended"})
 
 
