@@ -80,7 +80,7 @@ def each(of: Sequence[Job], jobs: int | None, failed: dict[str, str]) -> Iterato
 def say(table: Table):
     """What there is to go by, and what not."""
     print(
-        f"  {len(table.names)} cells of {table.seeds} seeds or more, {len(table.bases)} bases, {len(table.experiments)} experiments",
+        f"  {len(table.names)} cells of {table.seeds} seeds or more, {len(table.networks)} bases, {len(table.experiments)} experiments",
         flush=True,
     )
     for name, why in table.fitted().items():

@@ -187,7 +187,7 @@ def build_prediction(
     def make(folder: Path):
         table = to_cells(pl.read_parquet(known.path(RUNS)))
         beliefs = {name: json.loads(a.path(BELIEF).read_text()) for name, a in weighed.items()}
-        verdict = judge(beliefs, {}, table.breadth_C.tolist(), table.names, table.bases)
+        verdict = judge(beliefs, {}, table.breadth_C.tolist(), table.names, table.networks)
         weights = {s.name: s.weight for s in verdict.standings}
         of, lines = load_said(said), pl.read_parquet(asked.path(ASKED))
         hypotheses = {
@@ -202,7 +202,7 @@ def build_prediction(
         }
         parts = foresight.why(of, weights)
         mixture = {**foresight.intervals(of, weights), "why": parts, "shares": foresight.shares(parts)}
-        seen = {"cells": len(table.names), "bases": len(table.bases), "experiments": table.experiments}
+        seen = {"cells": len(table.names), "bases": len(table.networks), "experiments": table.experiments}
         out = {
             "experiment": config.name,
             "question": config.question,

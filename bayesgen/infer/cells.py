@@ -76,8 +76,23 @@ class Table(NamedTuple):
     cells: Cells
     levels: dict[str, list[str]]
     experiments: list[str]
-    bases: list[str]
+    bases: list[str]  # a pretrained network in an experiment, (B,)
+    pretrained: list[str]  # which network that is, (B,): experiments may share one
     seeds: int  # fewest of a cell
+
+    @property
+    def networks(self) -> list[str]:
+        """The pretrained networks, each once."""
+        return list(dict.fromkeys(self.pretrained))
+
+    def families(self) -> dict[str, str]:
+        """Of every experiment the first of those with which it shares a pretrained network, by way of others too: they vary together."""
+        first = list(range(len(self.experiments)))
+        on = np.asarray(self.cells.experiment_B)
+        for network in self.networks:
+            shared = {first[e] for e, its in zip(on, self.pretrained, strict=True) if its == network}
+            first = [min(shared) if f in shared else f for f in first]
+        return {e: self.experiments[f] for e, f in zip(self.experiments, first, strict=True)}
 
     def fitted(self) -> dict[str, str | None]:
         """Every hypothesis, and why it is not fitted to this table, if it is not."""
@@ -127,7 +142,7 @@ def to_cells(runs: pl.DataFrame, source: str = "table") -> Table:
         p = of["breadth"].to_numpy()
         means.append(float(p.mean()))
         variances.append(float(p.var(ddof=1)))
-        base.append(f"{its_experiment}: {its_base}")
+        base.append((str(its_experiment), str(its_base)))
         experiment.append(str(its_experiment))
         floor.append(float(of["floor"].mean()))  # pyright: ignore[reportArgumentType]
         ceiling.append(float(of["ceiling"].mean()))  # pyright: ignore[reportArgumentType]
@@ -143,7 +158,6 @@ def to_cells(runs: pl.DataFrame, source: str = "table") -> Table:
     breadth_C = np.array(means)
     y, variance_C = log_odds(breadth_C, np.array(variances), np.array([len(of) for _, of in grouped]))
     bases, experiments = list(dict.fromkeys(base)), list(dict.fromkeys(experiment))
-    owner = {b: experiments.index(e) for b, e in zip(base, experiment, strict=True)}
     cells = Cells(
         {c: jnp.asarray(x, jnp.float32) for c, x in columns.items()},
         jnp.asarray(floor, jnp.float32),
@@ -151,15 +165,17 @@ def to_cells(runs: pl.DataFrame, source: str = "table") -> Table:
         jnp.asarray(variance_C, jnp.float32),
         jnp.ones(len(y), jnp.float32),
         jnp.asarray([bases.index(b) for b in base], jnp.int32),
-        jnp.asarray([owner[b] for b in bases], jnp.int32),
+        jnp.asarray([experiments.index(e) for e, _ in bases], jnp.int32),
     )
     fewest = min(of["seed"].n_unique() for _, of in grouped)
-    return Table(names, breadth_C, y, cells, of_levels, experiments, bases, fewest)
+    of_bases, pretrained = [f"{e}: {b}" if b != e else e for e, b in bases], [b for _, b in bases]
+    return Table(names, breadth_C, y, cells, of_levels, experiments, of_bases, pretrained, fewest)
 
 
 def with_defaults(runs: pl.DataFrame) -> pl.DataFrame:
     """With a base, a floor and a ceiling where the table has none."""
-    return runs.with_columns(pl.lit(v).alias(c) for c, v in (("base", "base"), ("floor", 0.0), ("ceiling", 1.0)) if c not in runs.columns)
+    defaults = {"base": pl.col("experiment"), "floor": pl.lit(0.0), "ceiling": pl.lit(1.0)}
+    return runs.with_columns(v.alias(c) for c, v in defaults.items() if c not in runs.columns)
 
 
 def log_odds(p_C: np.ndarray, variance_C: np.ndarray, seeds_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

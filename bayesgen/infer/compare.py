@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from arviz_stats.base.array import array_stats
 from jax import random
-from jaxtyping import Float, Real
+from jaxtyping import Float, Real, Shaped
 from scipy import optimize, stats
 from scipy.special import expit, logsumexp
 
@@ -125,9 +125,9 @@ def by_cell(table: Table) -> list[list[int]]:
 
 
 def by_base(table: Table) -> list[list[int]]:
-    """All cells of a base a group."""
-    base_C = np.asarray(table.cells.base_C)
-    return [np.flatnonzero(base_C == b).tolist() for b in range(len(table.cells.experiment_B))]
+    """All cells on a pretrained network a group, whatever their experiment."""
+    network_C = np.array(table.pretrained)[np.asarray(table.cells.base_C)]
+    return [np.flatnonzero(network_C == name).tolist() for name in table.networks]
 
 
 def stacking(scores: Mapping[str, Float[Any, " G"]]) -> dict[str, float]:
@@ -143,13 +143,19 @@ def stacking(scores: Mapping[str, Float[Any, " G"]]) -> dict[str, float]:
     return dict(zip(scores, w_K.tolist(), strict=True))
 
 
-def difference(of_G: Float[Any, " G"], minus_G: Float[Any, " G"], cells_G: Real[Any, " G"]) -> tuple[float, float]:
+def difference(
+    of_G: Float[Any, " G"], minus_G: Float[Any, " G"], cells_G: Real[Any, " G"], family_G: Shaped[np.ndarray, " G"] | None = None
+) -> tuple[float, float]:
     """Sum over groups of the differences of two scores (nats), and its standard error, from groups of so many cells each.
 
     The error is the jackknife's, of the difference per cell when each group is left out in turn, times the cells: groups of many cells
     weigh more, and are not taken for noise because of that. Of groups that are all as large it is that of a sum of so many draws.
+    Groups of one family are left out together: they vary together.
     """
     diff_G, cells_G = np.asarray(of_G, float) - np.asarray(minus_G, float), np.asarray(cells_G, float)
+    if family_G is not None:
+        place_G = np.unique(family_G, return_inverse=True)[1]
+        diff_G, cells_G = (np.bincount(place_G, weights=x) for x in (diff_G, cells_G))
     groups, total, cells = len(diff_G), diff_G.sum(), cells_G.sum()
     if groups < 2:
         return float(total), float("inf")

@@ -41,6 +41,7 @@ class Verdict(NamedTuple):
 
     unit: str  # what was left out: experiment, base or cell
     left_out: int  # how many of these
+    families: int  # among them, the experiments on one network being one: what standard errors go by
     standings: tuple[Standing, ...]  # best first
     null: str  # the best of the nulls
     best: str | None  # the hypothesis that foretells best, if it beats that and passes its gates; none: no hypothesis is believed
@@ -64,11 +65,12 @@ class Scores(NamedTuple):
     unit: str
     of: dict[str, np.ndarray]
     cells_G: np.ndarray
+    family_G: np.ndarray  # those of one vary together
 
     def beside(self, name: str, other: str, out: int | None = None) -> tuple[float, float]:
         """How much better one foretells than another, nats and standard error; of all, or without one of those left out."""
         kept = np.arange(len(self.cells_G)) != (-1 if out is None else out)
-        return difference(self.of[name][kept], self.of[other][kept], self.cells_G[kept])
+        return difference(self.of[name][kept], self.of[other][kept], self.cells_G[kept], self.family_G[kept])
 
 
 def scores(beliefs: Beliefs, unit: str | None = None) -> Scores:
@@ -80,12 +82,14 @@ def scores(beliefs: Beliefs, unit: str | None = None) -> Scores:
         unit = "experiment" if len(folds[next(iter(folds))]) >= EXPERIMENTS else "base" if enough else "cell"
     if unit == "experiment":
         of = {name: np.array([f["score"] for f in those]) for name, those in folds.items()}
-        return Scores(unit, of, np.array([len(f["cells"]) for f in folds[next(iter(folds))]]))
+        its = folds[next(iter(folds))]
+        return Scores(unit, of, np.array([len(f["cells"]) for f in its]), np.array([f["family"] for f in its]))
     of = {name: np.array(found["left_out"][unit]["score"]) for name, found in beliefs.items()}
-    return Scores(unit, of, np.array(first["left_out"][unit]["cells"]))
+    cells_G = np.array(first["left_out"][unit]["cells"])
+    return Scores(unit, of, cells_G, np.arange(len(cells_G)))
 
 
-def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C: Sequence[str], bases_B: Sequence[str]) -> Verdict:
+def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C: Sequence[str], networks: Sequence[str]) -> Verdict:
     """The verdict."""
     score = scores(beliefs)
     unit, weights = score.unit, stacking(score.of)
@@ -116,6 +120,7 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
     out = Verdict(
         unit,
         len(score.cells_G),
+        len(set(score.family_G.tolist())),
         tuple(standings),
         null,
         best,
@@ -128,8 +133,8 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
         recovered,
         tuple(confused(table)),
         uncalibrated,
-        against(beliefs, best or null, null if best else NULL, breadth_C, names_C, bases_B),
-        changes(beliefs, best, nearest, null, names_C, bases_B),
+        against(beliefs, best or null, null if best else NULL, breadth_C, names_C, networks),
+        changes(beliefs, best, nearest, null, names_C, networks),
         (),
     )
     return out._replace(words=tuple(words(out)))
@@ -154,7 +159,7 @@ def explained(found: Mapping[str, Any], null: Mapping[str, Any]) -> float:
 
 
 def against(
-    beliefs: Beliefs, name: str, other: str, breadth_C: Sequence[float], names_C: Sequence[str], bases_B: Sequence[str], most: int = 3
+    beliefs: Beliefs, name: str, other: str, breadth_C: Sequence[float], names_C: Sequence[str], networks: Sequence[str], most: int = 3
 ) -> tuple[str, ...]:
     """What speaks against a hypothesis most: levels and bases that another foretells better, checks that it fails, cells that lie farthest
     from it.
@@ -166,7 +171,7 @@ def against(
     ]
     if "base" in found["left_out"]:
         mine, its = (beliefs[k]["left_out"]["base"] for k in (name, other))
-        left += [(f"base {b}", *x) for b, *x in zip(bases_B, mine["cells"], mine["score"], its["score"], strict=True)]
+        left += [(f"base {b}", *x) for b, *x in zip(networks, mine["cells"], mine["score"], its["score"], strict=True)]
     for what, cells, score, its_score in sorted(left, key=lambda x: x[2] - x[3])[:most]:
         if score < its_score:
             out.append(f"left out, {what} is foretold worse than by {other}, by {its_score - score:.1f} nats over {cells} cells")
@@ -180,14 +185,16 @@ def against(
 
 
 def changes(
-    beliefs: Beliefs, best: str | None, nearest: str | None, null: str, names_C: Sequence[str], bases_B: Sequence[str]
+    beliefs: Beliefs, best: str | None, nearest: str | None, null: str, names_C: Sequence[str], networks: Sequence[str]
 ) -> tuple[str, ...]:
     """What would change the verdict: one of what was left out taken away, more of the same, other priors."""
     score = scores(beliefs)
     unit = score.unit
     if nearest is None:
         return ("A fit that passes its gates.",)
-    of = {"experiment": [f["level"] for f in beliefs[NULL]["folds"] if f["varied"] == "experiment"], "base": bases_B, "cell": names_C}[unit]
+    of = {"experiment": [f["level"] for f in beliefs[NULL]["folds"] if f["varied"] == "experiment"], "base": networks, "cell": names_C}[
+        unit
+    ]
     by, error = score.beside(nearest, null)
     out = []
     for g, name in enumerate(of if len(of) > 2 else ()):
@@ -195,8 +202,10 @@ def changes(
         if (by_others > LARGE * their_error) != (best is not None):
             out.append(f"Without {unit} '{name}', {nearest} is {by_others:+.1f} ± {their_error:.1f} nats beside {null}.")
     if best is None and by > 0 and np.isfinite(error):
-        needed = int(np.ceil(len(of) * (LARGE * error / by) ** 2))  # the sum grows as their number, its error as the root
-        out.append(f"If more {UNITS[unit]} were like these {len(of)}, {needed} in all would set {nearest} apart from {null}.")
+        families = len(set(score.family_G.tolist()))
+        needed = int(np.ceil(families * (LARGE * error / by) ** 2))  # the sum grows as their number, its error as the root
+        alone = " that share no base" if unit == "experiment" else ""
+        out.append(f"If more {UNITS[unit]}{alone} were like these {families}, {needed} in all would set {nearest} apart from {null}.")
     if best is None and by <= 0:
         out.append(f"More of the same would not: {nearest}, the nearest, is no better than {null} on the mean of what was left out.")
     first = {k: max(beliefs, key=lambda name, k=k: beliefs[name]["evidence"][k]["value"]) for k in ("0.5", "1.0", "2.0")}
@@ -210,6 +219,8 @@ def words(v: Verdict) -> list[str]:
     """The verdict in plain words, caveats included."""
     out, of_null = [], f"{v.null} ({NULLS[v.null]})"
     units = UNITS[v.unit]
+    if v.families < v.left_out:
+        units += f" (in the error, those that share a base count as one: {v.families} in all)"
     if v.best is None:
         said = f"; the nearest, {v.nearest}, is {v.ahead[0]:+.1f} ± {v.ahead[1]:.1f} nats beside it" if v.nearest else ""
         out.append(

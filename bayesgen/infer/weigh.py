@@ -36,7 +36,7 @@ def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarr
         "folds": [],
         "evidence": {},
     }
-    of = folds(table)
+    of, families = folds(table), table.families()
     units = {unit: groups for unit, groups in (("cell", by_cell(table)), ("base", by_base(table))) if len(groups) > 1}
     left, held = left_out(name, found, table, units, list(of.values()), keys[3])
     for unit, its in left.items():
@@ -44,9 +44,9 @@ def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarr
         out["left_out"][unit] = {**of_groups, "refitted": its.refitted}
     for ((column, level), fold), (said, without) in zip(of.items(), held, strict=True):
         ends = {k: getattr(said, f"{k}_C").tolist() for k in ("middle", "low", "high")}
-        out["folds"].append(
-            {"varied": column, "level": level, "cells": fold, "score": said.log_score, **ends, "failures": without.failures}
-        )
+        family = families[level] if column == "experiment" else level
+        of_fold = {"varied": column, "level": level, "family": family, "cells": fold}
+        out["folds"].append({**of_fold, "score": said.log_score, **ends, "failures": without.failures})
     for i, (stretch, its) in enumerate(zip(STRETCHES, by_stretch, strict=True)):
         of_stretch = evidence(name, its, table.cells, table.y_C, random.fold_in(keys[4], i), stretch)
         out["evidence"][str(stretch)] = of_stretch._asdict()

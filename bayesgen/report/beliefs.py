@@ -30,7 +30,7 @@ def write_beliefs(folder: Path, table: Table, beliefs: Mapping[str, Any], trials
     from plots.__main__ import BELIEFS
 
     names = table.names
-    verdict = judge(beliefs, trials, table.breadth_C.tolist(), names, table.bases)
+    verdict = judge(beliefs, trials, table.breadth_C.tolist(), names, table.networks)
     files.write_json(folder / "beliefs.json", figure_data(table, beliefs, trials, verdict))
     figures = drawn(BELIEFS, folder)
     of = sections(table, beliefs, trials, verdict, failed)
@@ -155,8 +155,11 @@ def _by_varied(beliefs: Mapping[str, Any]) -> list[list[str]]:
     for name, found in beliefs.items():
         line = [name]
         for v in varied:
-            those = [(f["score"], g["score"], len(f["cells"])) for f, g in zip(found["folds"], null, strict=True) if f["varied"] == v]
-            better, error = difference(*np.array(those).T)
+            those = [(f, g) for f, g in zip(found["folds"], null, strict=True) if f["varied"] == v]
+            score, of_null = (np.array([f["score"] for f in fs]) for fs in zip(*those, strict=True))
+            better, error = difference(
+                score, of_null, np.array([len(f["cells"]) for f, _ in those]), np.array([f["family"] for f, _ in those])
+            )
             line.append(f"{better:+.1f} ± {error:.1f}" if len(those) > 1 else f"{better:+.1f}")
         rows.append(line)
     return rows

@@ -9,6 +9,7 @@ from scipy.special import expit, logit
 
 from bayesgen.errors import UserError
 from bayesgen.infer.cells import COLUMNS, FREEDOM, LEVELS, collinearity, log_odds, read_runs, to_cells
+from bayesgen.infer.compare import by_base
 from bayesgen.infer.hypotheses import HYPOTHESES
 from tests.infer.tables import runs
 
@@ -125,9 +126,23 @@ def test_bases_and_cells_of_one_name_in_two_experiments_are_two():
     assert table.cells.experiment_B.tolist() == [0, 0, 1, 1]
 
 
+def test_experiments_on_one_network_are_a_family_by_way_of_others_too():
+    """x0 is on n0 and n1, y on n1 and n2, z on n2; x1 is on its own."""
+    networks = {"x0": ("n0", "n1"), "x1": ("own",), "y": ("n1", "n2"), "z": ("n2",)}
+    some = runs(bases=1).drop("experiment", "base")
+    tables = [some.with_columns(experiment=pl.lit(e), base=pl.lit(n)) for e, on in networks.items() for n in on]
+    table = to_cells(pl.concat(tables))
+    assert table.networks == ["n0", "n1", "own", "n2"]
+    assert len(table.bases) == 6
+    assert table.families() == {"x0": "x0", "y": "x0", "z": "x0", "x1": "x1"}
+    assert to_cells(runs()).families() == {"x0": "x0", "x1": "x1"}
+    assert [len(g) for g in by_base(table)] == [2, 4, 2, 4]
+    assert by_base(table)[1] == [2, 3, 6, 7]  # whatever the experiment
+
+
 def test_what_is_not_told_of_bases_floors_and_ceilings():
     table = to_cells(runs(leave_out=("base", "floor", "ceiling")))
-    assert table.bases == ["x0: base", "x1: base"]
+    assert table.bases == table.networks == ["x0", "x1"]  # an experiment one each, which nobody shares
     assert set(table.cells.floor_C.tolist()) == {0}
     assert set(table.cells.ceiling_C.tolist()) == {1}
 

@@ -259,6 +259,13 @@ def test_groups_of_many_cells_are_not_noise():
     assert difference(gained, np.zeros(4), np.full(4, 14))[1] > 40
 
 
+def test_groups_of_a_family_are_one_in_the_error():
+    of_G, none_G, cells_G = [3.0, 1.0, 5.0, 2.0], np.zeros(4), [2, 2, 4, 3]
+    assert difference(of_G, none_G, cells_G, np.array(list("aabc"))) == pytest.approx(difference([4.0, 5.0, 2.0], np.zeros(3), [4, 4, 3]))
+    assert difference(of_G, none_G, cells_G, np.array(list("abcd"))) == difference(of_G, none_G, cells_G)
+    assert difference(of_G, none_G, cells_G, np.array(["a"] * 4)) == (11.0, float("inf"))
+
+
 def test_the_error_of_unlike_groups_is_how_far_their_gains_stray():
     """Second road: a thousand tables of groups of three sizes, each cell gaining .2 on the mean, groups differing by .1 a cell."""
     rng = np.random.default_rng(0)

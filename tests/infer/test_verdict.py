@@ -11,7 +11,9 @@ BASES = [f"b{i}" for i in range(4)]
 BREADTH = [0.1 * i + 0.05 for i in range(CELLS)]
 
 
-def findings(gain, experiments=4, low=0.0, high=1.0, cell=0.5, failures=(), passed=True, expected=None, evidence=(0.0, 0.0, 0.0)):
+def findings(
+    gain, experiments=4, low=0.0, high=1.0, cell=0.5, failures=(), passed=True, expected=None, evidence=(0.0, 0.0, 0.0), families=()
+):
     """Of a hypothesis that is better by `gain` (one a fold) than one of which nothing is gained."""
     gain = np.broadcast_to(gain, experiments)
     cells = np.array_split(np.arange(CELLS), experiments)
@@ -19,6 +21,7 @@ def findings(gain, experiments=4, low=0.0, high=1.0, cell=0.5, failures=(), pass
         {
             "varied": "experiment",
             "level": f"x{i}",
+            "family": families[i] if families else f"x{i}",
             "cells": c.tolist(),
             "score": -5.0 + g,
             "low": [low] * len(c),
@@ -55,6 +58,20 @@ def test_the_best_must_beat_the_null_by_two_errors():
     unsure = of({"H0": null, "H2": findings([9.0, -3.0, 2.0, 0.0])})
     assert unsure.best is None
     assert unsure.words[0].startswith("None of these")
+
+
+def test_experiments_that_share_a_base_count_as_one():
+    """What is clear of four is not, if three of them are of one network."""
+    gains = [2.0, 2.1, 1.9, -0.5]
+    alone = of({"H0": findings(0), "H2": findings(gains)})
+    assert (alone.best, alone.families) == ("H2", 4)
+    kin = {"families": ("x0", "x0", "x0", "x3")}
+    shared = of({"H0": findings(0, **kin), "H2": findings(gains, **kin)})
+    assert (shared.best, shared.families) == (None, 2)
+    assert "4 experiments (in the error, those that share a base count as one: 2 in all)" in shared.words[0]
+    assert "in the error" not in alone.words[0]
+    one = of({"H0": findings(0, families=("x0",) * 4), "H2": findings(gains, families=("x0",) * 4)})
+    assert one.best is None  # one says nothing of others
 
 
 def test_a_fit_that_fails_a_gate_is_not_the_best():
@@ -176,7 +193,7 @@ def test_what_would_change_the_verdict():
     unsure = of({"H0": null, "H2": findings(gains, evidence=(1.0, 1.0, 1.0))})
     error = np.sqrt(4 * gains.var(ddof=1))
     needed = int(np.ceil(4 * (2 * error / 4.0) ** 2))
-    assert f"If more experiments were like these 4, {needed} in all would set H2 apart from H0." in unsure.changes
+    assert f"If more experiments that share no base were like these 4, {needed} in all would set H2 apart from H0." in unsure.changes
     assert of({"H0": null, "H2": findings([2.0, 2.1, 1.9, 2.0])}).changes == (
         "None of what was left out decides it alone, nor do the priors.",
     )
