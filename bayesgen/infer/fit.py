@@ -37,7 +37,7 @@ class Length(NamedTuple):
 
 
 FULL = Length(1, 2, 6)
-SHORT = Length(1, 1, 3)  # enough where few draws are used: of tables without some cells, and of made-up ones; there are many
+SHORT = Length(1, 1, 6)  # enough where few draws are used: of tables without some cells, and of made-up ones; there are many
 DERIVED = ("mean", *PARTS)  # of parameters and design; worked out anew where it is wanted
 
 

@@ -75,15 +75,15 @@ def sections(
 ) -> list[Section]:
     """Tables, in the order in which doubts arise."""
     out: list[Section] = []
-    unit = scores(beliefs).unit
-    head = ["hypothesis", f"{unit}s left out, score − H0", "in stacking", "what fails"]
-    rows = [
-        [f"{s.name}: {s.title}", f"{s.better:+.1f} ± {s.error:.1f}", f"{s.weight:.2f}", "; ".join(s.failures) or "–"]
-        for s in verdict.standings
-    ]
-    rows += [[name, "not fitted", "", why] for name, why in table.fitted().items() if why]
-    rows += [[name, "FAILED", "", why] for name, why in failed.items()]
-    out.append(("Standings", f"Nats, with a standard error; more than {LARGE:g} errors above 0 beats H0.", [head, *rows]))
+    score = scores(beliefs)
+    nulls = list(dict.fromkeys((NULL, verdict.null)))
+    head = ["hypothesis", *(f"{score.unit}s left out, score − {null}" for null in nulls), "in stacking", "what fails"]
+    beside = lambda name: ["{:+.1f} ± {:.1f}".format(*score.beside(name, null)) for null in nulls]  # noqa: E731
+    rows = [[f"{s.name}: {s.title}", *beside(s.name), f"{s.weight:.2f}", "; ".join(s.failures) or "–"] for s in verdict.standings]
+    no = [""] * len(nulls)
+    rows += [[name, "not fitted", *no, why] for name, why in table.fitted().items() if why]
+    rows += [[name, "FAILED", *no, why] for name, why in failed.items()]
+    out.append(("Standings", f"Nats, with a standard error; more than {LARGE:g} errors above 0 beats that null.", [head, *rows]))
     out.append(
         (
             "Levels left out",
