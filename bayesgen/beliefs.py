@@ -20,10 +20,10 @@ from bayesgen.infer.cells import Table, collinearity, read_runs, to_cells, with_
 from bayesgen.infer.gather import LEARNED, by_base, complete, gather, named
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.settings import InferConfig
-from bayesgen.infer.verdict import NULL
 from bayesgen.infer.weigh import trial, weigh
 from bayesgen.processes import Job, cause, shares, side_by_side
 from bayesgen.report.beliefs import write_beliefs
+from bayesgen.report.verdict import NULL
 
 LEGIBLE = 0.1  # breadth between floor and ceiling that there must be, to tell how far between them a cell lies
 RUNS, BELIEF, DRAWS, TRIAL = "runs.parquet", "belief.json", "draws.safetensors", "trial.json"

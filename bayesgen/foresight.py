@@ -28,10 +28,10 @@ from bayesgen.infer.fit import Fit
 from bayesgen.infer.gather import BROAD, FREE, LEARNED, NARROW, SETTINGS, solutions, spelt, trained
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.settings import InferConfig
-from bayesgen.infer.verdict import NULL, judge
 from bayesgen.learn.plan import ARMS_WITH, EACH, FinetuneConfig
 from bayesgen.processes import Job, alone
 from bayesgen.report.prediction import write_prediction
+from bayesgen.report.verdict import NULL, judge
 from bayesgen.setup import prepare, use_device
 
 ASKED, DRAWS, SAID, PREDICTION = "asked.parquet", "draws.safetensors", "said.json", "prediction.json"

@@ -10,9 +10,9 @@ from bayesgen import files
 from bayesgen.infer.cells import COLUMNS, Table, collinearity
 from bayesgen.infer.compare import difference
 from bayesgen.infer.recover import confusion, of_tables
-from bayesgen.infer.verdict import LARGE, NULL, Verdict, judge, scores, separating
 from bayesgen.report.page import drawn, template
 from bayesgen.report.tables import Section, as_markdown
+from bayesgen.report.verdict import LARGE, NULL, Verdict, judge, scores, separating
 
 CLOSE = 0.7  # correlations from here on are shown
 CAPTIONS = {

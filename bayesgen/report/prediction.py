@@ -9,9 +9,9 @@ import numpy as np
 from bayesgen import files
 from bayesgen.infer.compare import PROBABILITY
 from bayesgen.infer.foresight import shares
-from bayesgen.infer.verdict import NULL
 from bayesgen.report.page import drawn, template
 from bayesgen.report.tables import Section, as_markdown
+from bayesgen.report.verdict import NULL
 
 MIXTURE = "mixture"
 

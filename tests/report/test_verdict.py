@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bayesgen.infer.verdict import against, coverage, explained, judge, scores, separating
+from bayesgen.report.verdict import against, coverage, explained, judge, scores, separating
 
 CELLS = 8
 NAMES = [f"c{i}" for i in range(CELLS)]
