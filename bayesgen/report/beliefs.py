@@ -8,11 +8,10 @@ import numpy as np
 
 from bayesgen import files
 from bayesgen.infer.cells import COLUMNS, Table, collinearity
-from bayesgen.infer.compare import difference
 from bayesgen.infer.recover import confusion, of_tables
 from bayesgen.report.page import drawn, template
 from bayesgen.report.tables import Section, as_markdown
-from bayesgen.report.verdict import LARGE, NULL, Verdict, judge, scores, separating
+from bayesgen.report.verdict import LARGE, NULL, Verdict, apart, judge, scores, separating
 
 CLOSE = 0.7  # correlations from here on are shown
 CAPTIONS = {
@@ -83,7 +82,13 @@ def sections(
     no = [""] * len(nulls)
     rows += [[name, "not fitted", *no, why] for name, why in table.fitted().items() if why]
     rows += [[name, "FAILED", *no, why] for name, why in failed.items()]
-    out.append(("Standings", f"Nats, with a standard error; more than {LARGE:g} errors above 0 beats that null.", [head, *rows]))
+    out.append(
+        (
+            "Standings",
+            f"Nats, with a standard error, the wider the fewer there are (Student's t); more than {LARGE:g} above 0 beats that null.",
+            [head, *rows],
+        )
+    )
     out.append(
         (
             "Levels left out",
@@ -157,9 +162,8 @@ def _by_varied(beliefs: Mapping[str, Any]) -> list[list[str]]:
         for v in varied:
             those = [(f, g) for f, g in zip(found["folds"], null, strict=True) if f["varied"] == v]
             score, of_null = (np.array([f["score"] for f in fs]) for fs in zip(*those, strict=True))
-            better, error = difference(
-                score, of_null, np.array([len(f["cells"]) for f, _ in those]), np.array([f["family"] for f, _ in those])
-            )
+            cells, family = np.array([len(f["cells"]) for f, _ in those]), np.array([f["family"] for f, _ in those])
+            better, error = apart(score, of_null, cells, family)
             line.append(f"{better:+.1f} ± {error:.1f}" if len(those) > 1 else f"{better:+.1f}")
         rows.append(line)
     return rows

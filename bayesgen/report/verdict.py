@@ -3,13 +3,15 @@
 The hypotheses are judged by what they say of experiments left out, if there are three or more; else of bases left out, if there are
 four or more; else of single cells. There are three nulls: H0 (one breadth for all) and, where they are fitted, H0 dose (only how much was
 learned) and H0 likelihood (only what the data say, no prior). The best hypothesis is the one that foretells best; it is believed if its
-score is better than that of the best null by more than two standard errors over what was left out.
+score is better than that of the best null by more than two standard errors over what was left out. Experiments on one pretrained network
+vary together: in the error they count as one, and the fewer there are the wider it is.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from bayesgen.infer.compare import PROBABILITY, difference, stacking
 from bayesgen.infer.recover import BAND, confused, confusion, of_tables
@@ -70,7 +72,16 @@ class Scores(NamedTuple):
     def beside(self, name: str, other: str, out: int | None = None) -> tuple[float, float]:
         """How much better one foretells than another, nats and standard error; of all, or without one of those left out."""
         kept = np.arange(len(self.cells_G)) != (-1 if out is None else out)
-        return difference(self.of[name][kept], self.of[other][kept], self.cells_G[kept], self.family_G[kept])
+        return apart(self.of[name][kept], self.of[other][kept], self.cells_G[kept], self.family_G[kept])
+
+
+def apart(of_G: np.ndarray, minus_G: np.ndarray, cells_G: np.ndarray, family_G: np.ndarray) -> tuple[float, float]:
+    """`compare.difference`, its error widened for few families: two of it are as improbable as two standard errors of many are, by
+    Student's t.
+    """
+    by, error = difference(of_G, minus_G, cells_G, family_G)
+    families = len(set(family_G.tolist()))
+    return by, error * float(stats.t.ppf(stats.norm.cdf(LARGE), families - 1)) / LARGE if families > 1 else error
 
 
 def scores(beliefs: Beliefs, unit: str | None = None) -> Scores:
@@ -203,7 +214,7 @@ def changes(
             out.append(f"Without {unit} '{name}', {nearest} is {by_others:+.1f} ± {their_error:.1f} nats beside {null}.")
     if best is None and by > 0 and np.isfinite(error):
         families = len(set(score.family_G.tolist()))
-        needed = int(np.ceil(families * (LARGE * error / by) ** 2))  # the sum grows as their number, its error as the root
+        needed = int(np.ceil(families * (LARGE * error / by) ** 2))  # the sum grows as their number, its error as the root, or less
         alone = " that share no base" if unit == "experiment" else ""
         out.append(f"If more {UNITS[unit]}{alone} were like these {families}, {needed} in all would set {nearest} apart from {null}.")
     if best is None and by <= 0:
@@ -220,7 +231,7 @@ def words(v: Verdict) -> list[str]:
     out, of_null = [], f"{v.null} ({NULLS[v.null]})"
     units = UNITS[v.unit]
     if v.families < v.left_out:
-        units += f" (in the error, those that share a base count as one: {v.families} in all)"
+        units += f" (those that share a base count as one in the error: {v.families} in all)"
     if v.best is None:
         said = f"; the nearest, {v.nearest}, is {v.ahead[0]:+.1f} ± {v.ahead[1]:.1f} nats beside it" if v.nearest else ""
         out.append(

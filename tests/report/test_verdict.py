@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from bayesgen.report.verdict import against, coverage, explained, judge, scores, separating
+from bayesgen.report.verdict import against, apart, coverage, explained, judge, scores, separating
 
 CELLS = 8
 NAMES = [f"c{i}" for i in range(CELLS)]
-BASES = [f"b{i}" for i in range(4)]
+BASES = [f"b{i}" for i in range(CELLS)]
+WIDER = {2: 6.98, 4: 1.653, 1000: 1.001}  # Student's t of 2.275%, over 2: from a table
 BREADTH = [0.1 * i + 0.05 for i in range(CELLS)]
 
 
@@ -60,16 +61,25 @@ def test_the_best_must_beat_the_null_by_two_errors():
     assert unsure.words[0].startswith("None of these")
 
 
+def test_errors_of_few_are_wider():
+    for count, wider in WIDER.items():
+        gained = np.tile([1.0, 2.0], count // 2)
+        plain = np.sqrt(count * gained.var(ddof=1))
+        by, error = apart(gained, np.zeros(count), np.ones(count), np.arange(count))
+        assert (by, error) == (1.5 * count, pytest.approx(plain * wider, rel=1e-3))
+    assert apart(np.ones(1), np.zeros(1), np.ones(1), np.zeros(1)) == (1.0, float("inf"))
+
+
 def test_experiments_that_share_a_base_count_as_one():
     """What is clear of four is not, if three of them are of one network."""
-    gains = [2.0, 2.1, 1.9, -0.5]
+    gains = [2.0, 2.1, 1.9, 1.0]
     alone = of({"H0": findings(0), "H2": findings(gains)})
     assert (alone.best, alone.families) == ("H2", 4)
     kin = {"families": ("x0", "x0", "x0", "x3")}
     shared = of({"H0": findings(0, **kin), "H2": findings(gains, **kin)})
     assert (shared.best, shared.families) == (None, 2)
-    assert "4 experiments (in the error, those that share a base count as one: 2 in all)" in shared.words[0]
-    assert "in the error" not in alone.words[0]
+    assert "4 experiments (those that share a base count as one in the error: 2 in all)" in shared.words[0]
+    assert "count as one" not in alone.words[0]
     one = of({"H0": findings(0, families=("x0",) * 4), "H2": findings(gains, families=("x0",) * 4)})
     assert one.best is None  # one says nothing of others
 
@@ -115,18 +125,18 @@ def test_explained_is_of_variance():
 def test_what_speaks_against_it_comes_first():
     null, tried = findings(0), findings([1.0, -2.0, 1.0, 1.0], passed=False, expected=[*BREADTH[:-1], 0.1])
     tried["left_out"]["base"]["score"][3] = -4.0  # of which the null has -1
-    said = against({"H0": null, "H2": tried}, "H2", "H0", BREADTH, NAMES, BASES, most=2)
+    said = against({"H0": null, "H2": tried}, "H2", "H0", BREADTH, NAMES, BASES[:4], most=2)
     assert said[0] == "left out, base b3 is foretold worse than by H0, by 3.0 nats over 2 cells"
     assert said[1] == "left out, experiment x1 is foretold worse than by H0, by 2.0 nats over 2 cells"
     assert "least is 9.00" in said[2]
     assert "'c7'" in said[3]
-    assert not any("left out" in x for x in against({"H0": null}, "H0", "H0", BREADTH, NAMES, BASES))
+    assert not any("left out" in x for x in against({"H0": null}, "H0", "H0", BREADTH, NAMES, BASES[:4]))
 
 
 def test_the_best_is_held_against_the_best_null():
     """And not against the one that is easily beaten."""
-    null, dose = findings(0), findings([3.0, 3.0, 3.0, 3.0])
-    found = of({"H0": null, "H0 dose": dose, "H2": findings([8.1, 7.9, 8.0, 2.0])})
+    null, dose = findings(0, experiments=8), findings(3.0, experiments=8)
+    found = of({"H0": null, "H0 dose": dose, "H2": findings([8.1, 7.9, 8.0, 2.0, 8.0, 8.1, 7.9, 8.0], experiments=8)})
     assert found.best == "H2"
     assert found.against[0].startswith("left out, experiment x3 is foretold worse than by H0 dose, by 1.0 nats")
 
@@ -173,8 +183,9 @@ def test_bases_left_out_are_told_where_experiments_decide():
     """Each experiment four nats better, each base too: by hand, and beside the better null."""
     gains = [2.0, 2.1, 1.9, 2.0]
     found = of({"H0": findings(0), "H0 dose": findings(0.5), "H2": findings(gains)})
-    assert found.ahead == pytest.approx((6.0, np.sqrt(4 * np.var(gains, ddof=1))))
-    assert found.by_base == pytest.approx((4, 6.0, np.sqrt(4 * np.var(gains, ddof=1))))
+    error = np.sqrt(4 * np.var(gains, ddof=1)) * WIDER[4]
+    assert found.ahead == pytest.approx((6.0, error), rel=1e-3)
+    assert found.by_base == pytest.approx((4, 6.0, error), rel=1e-3)
     assert any(w.startswith("Of 4 bases left out in turn, H2 is +6.0") and w.endswith("beside H0 dose.") for w in found.words)
     assert of({"H0": findings(0, experiments=2), "H2": findings(1, experiments=2)}).by_base is None  # cells decide there
 
@@ -182,16 +193,16 @@ def test_bases_left_out_are_told_where_experiments_decide():
 def test_what_would_change_the_verdict():
     """One experiment that carries it; how many more of the same; priors that turn the evidence. By hand."""
     null = findings(0, evidence=(0.0, 0.0, 0.0))
-    carried = of({"H0": null, "H2": findings([0.1, 0.2, 0.1, -4.0], evidence=(1.0, 1.0, -1.0))})
+    carried = of({"H0": null, "H2": findings([0.15, 0.2, 0.15, -4.0], evidence=(1.0, 1.0, -1.0))})
     assert carried.best is None
-    assert any(c.startswith("Without experiment 'x3', H2 is +0.4") for c in carried.changes)
+    assert any(c.startswith("Without experiment 'x3', H2 is +0.5") for c in carried.changes)
     assert "More of the same would not: H2, the nearest, is no better than H0 on the mean of what was left out." in carried.changes
     assert "Under priors twice as wide, H0 has the greatest evidence, and not H2." in carried.changes
     assert not any("half as wide" in c for c in carried.changes)
 
     gains = np.array([3.0, -1.0, 2.0, 0.0])
     unsure = of({"H0": null, "H2": findings(gains, evidence=(1.0, 1.0, 1.0))})
-    error = np.sqrt(4 * gains.var(ddof=1))
+    error = np.sqrt(4 * gains.var(ddof=1)) * WIDER[4]
     needed = int(np.ceil(4 * (2 * error / 4.0) ** 2))
     assert f"If more experiments that share no base were like these 4, {needed} in all would set H2 apart from H0." in unsure.changes
     assert of({"H0": null, "H2": findings([2.0, 2.1, 1.9, 2.0])}).changes == (
