@@ -25,7 +25,7 @@ from bayesgen.setup import prepare
 from tests.infer.tables import kept, of_draws, runs
 from tests.infer.test_foresight import CAME, KNOWN, QUANTILES, lines, opinion
 from tests.infer.test_gather import setting
-from tests.infer.test_verdict import findings
+from tests.report.test_verdict import findings
 from tests.tiny_run import tiny_run_config
 
 
