@@ -10,19 +10,19 @@ from plots import style
 
 
 def main(beliefs: dict[str, Any]) -> Figure:
-    """Measured against foretold breadth with 90% intervals; one colour for everything that was left out together."""
+    """Measured against foretold breadth with 90% intervals; one look for everything that was left out together."""
     style.use()
     name = beliefs["verdict"]["best"]
     folds = [f for f in beliefs["found"][name]["folds"] if f["varied"] == "experiment"]
     what = "experiment" if folds else "level"
     folds = folds or beliefs["found"][name]["folds"]
     fig, ax = plt.subplots(figsize=(6.8, 4.6), layout="constrained")
-    colours = [look[0] for look in style.ARMS.values()]
     for k, f in enumerate(folds):
         y = [beliefs["breadth"][c] for c in f["cells"]]
         error = np.abs(np.array([f["low"], f["high"]]) - np.array(f["middle"]))
         label = f"{f['level']}" if what == "experiment" else f"{f['varied'].replace('_', ' ')} {f['level']}"
-        ax.errorbar(f["middle"], y, xerr=error, fmt="o", ms=4, lw=0.7, alpha=0.6, color=colours[k % len(colours)], label=label)
+        colour, marker = style.distinct(k)
+        ax.errorbar(f["middle"], y, xerr=error, fmt=marker, ms=4, lw=0.7, alpha=0.6, color=colour, label=label)
     ax.plot([0, 1], [0, 1], color="#000000", lw=0.8)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)

@@ -16,6 +16,7 @@ PLANES = (  # x, y, the scale of x (none: as it is), and what each is
 )
 SHADES = np.linspace(0, 1, 21)
 BESIDE = 0.03  # of a panel's width: values of x that are nearer to each other are one column of dots, side by side
+WIDE, ABOVE = 5, 0.045  # dots in a line, and how far lines are apart, of a panel's height
 
 
 def main(beliefs: dict[str, Any]) -> Figure | None:
@@ -45,12 +46,23 @@ def main(beliefs: dict[str, Any]) -> Figure | None:
         for z, line in zip(of.T, ("-", ":", ":"), strict=True):
             if z.min() < beliefs["half"] < z.max():
                 ax.tricontour(triangles, z, levels=[beliefs["half"]], colors="#000000", linewidths=1.2, linestyles=line)
-        aside = np.zeros(len(cells))
+        aside, above = np.zeros((2, len(cells)))
         for i in range(len(points)):
             same = np.flatnonzero(at == i)
-            aside[same] = np.arange(len(same)) - (len(same) - 1) / 2
+            lines, places = np.divmod(np.arange(len(same)), WIDE)
+            aside[same] = places - (min(WIDE, len(same)) - 1) / 2
+            above[same] = lines - lines.max() / 2
         measured = np.array(beliefs["breadth"])[cells]
-        dots = ax.scatter(xs + BESIDE * np.ptp(xs) * aside, ys, c=measured, s=48, edgecolor="white", linewidth=0.8, zorder=3, **look)
+        dots = ax.scatter(
+            xs + BESIDE * np.ptp(xs) * aside,
+            ys + ABOVE * np.ptp(ys) * above,
+            c=measured,
+            s=48,
+            edgecolor="white",
+            linewidth=0.8,
+            zorder=3,
+            **look,
+        )
         for limits, values in ((ax.set_xlim, xs), (ax.set_ylim, ys)):
             limits(values.min() - 0.12 * np.ptp(values), values.max() + 0.12 * np.ptp(values))
         ticks = np.unique(ys)

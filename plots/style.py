@@ -20,6 +20,8 @@ ARMS = {  # arm: (colour, marker, what a reader should call it)
     "ideal gated": ("#8C5A2B", "d", "ideal gated: exact Bayes, by header"),
 }
 FURTHER = (("#88CCEE", "X"), ("#332288", "p"), ("#999933", "h"), ("#AA4499", "H"))  # of a second control arm, and more
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676")
+MARKERS = ("o", "^", "s", "D", "v", "P")
 RC: dict[str, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 160,
@@ -58,6 +60,11 @@ def use():
     mpl.use("Agg")
     for key, value in RC.items():
         mpl.rcParams[key] = value  # pyright: ignore[reportArgumentType]
+
+
+def distinct(k: int) -> tuple[str, str]:
+    """Colour and marker of the k-th of many; the first 48 differ."""
+    return COLOURS[k % len(COLOURS)], MARKERS[k // len(COLOURS) % len(MARKERS)]
 
 
 def look(arm: str, arms: list[str]) -> tuple[str, str, str]:

@@ -15,7 +15,7 @@ from bayesgen.report.verdict import LARGE, NULL, Verdict, apart, judge, scores, 
 
 CLOSE = 0.7  # correlations from here on are shown
 CAPTIONS = {
-    "belief_scores": "Log score on what was left out, beside H0, with two standard errors; hollow where a diagnostic fails.",
+    "belief_scores": "Log score on what was left out, beside the best null, with two standard errors; hollow where a diagnostic fails.",
     "belief_foretold": "What the best hypothesis said of cells that it had not seen.",
     "belief_phase": "Dots: breadth measured, like cells side by side. Behind them what the best hypothesis expects; the line where it "
     "reaches half, dotted at the ends of its 90% interval.",
@@ -54,10 +54,17 @@ def figure_data(table: Table, beliefs: Mapping[str, Any], trials: Mapping[str, A
         if k in table.levels:
             columns[k] = [float(x) for x in table.levels[k]]
     base_C = np.asarray(cells.base_C)
-    standings = [{**s._asdict()} for s in verdict.standings]
+    score = scores(beliefs)
+    standings = [{**s._asdict(), "ahead": score.beside(s.name, verdict.null)} for s in verdict.standings]
     recovery = {title: confusion(of_tables(trials, score)) for title, score in (("evidence", "evidence"), ("bases left out", "left_out"))}
     return {
-        "verdict": {"unit": verdict.unit, "left_out": verdict.left_out, "best": verdict.best or verdict.null, "standings": standings},
+        "verdict": {
+            "unit": verdict.unit,
+            "left_out": verdict.left_out,
+            "best": verdict.best or verdict.null,
+            "null": verdict.null,
+            "standings": standings,
+        },
         "found": {k: {part: f[part] for part in ("folds", "expected")} for k, f in beliefs.items()},
         "recovery": recovery,
         "breadth": table.breadth_C.tolist(),

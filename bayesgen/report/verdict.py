@@ -23,6 +23,7 @@ COVERED = (0.80, 0.97)  # where the coverage of 90% intervals of what was left o
 LARGE = 2.0  # standard errors
 UNITS = {"experiment": "experiments", "base": "bases", "cell": "cells"}
 EXPERIMENTS, BASES = 3, 4  # as many are left out in turn at least
+MOST = 3  # that are said one by one
 Beliefs = Mapping[str, Mapping[str, Any]]  # hypothesis -> findings (`weigh.weigh`)
 Trials = Mapping[str, Mapping[str, Any]]  # hypothesis -> findings (`weigh.trial`)
 
@@ -170,7 +171,7 @@ def explained(found: Mapping[str, Any], null: Mapping[str, Any]) -> float:
 
 
 def against(
-    beliefs: Beliefs, name: str, other: str, breadth_C: Sequence[float], names_C: Sequence[str], networks: Sequence[str], most: int = 3
+    beliefs: Beliefs, name: str, other: str, breadth_C: Sequence[float], names_C: Sequence[str], networks: Sequence[str], most: int = MOST
 ) -> tuple[str, ...]:
     """What speaks against a hypothesis most: levels and bases that another foretells better, checks that it fails, cells that lie farthest
     from it.
@@ -208,10 +209,14 @@ def changes(
     ]
     by, error = score.beside(nearest, null)
     out = []
+    turning = []
     for g, name in enumerate(of if len(of) > 2 else ()):
         by_others, their_error = score.beside(nearest, null, out=g)
         if (by_others > LARGE * their_error) != (best is not None):
-            out.append(f"Without {unit} '{name}', {nearest} is {by_others:+.1f} ± {their_error:.1f} nats beside {null}.")
+            turning.append(f"Without {unit} '{name}', {nearest} is {by_others:+.1f} ± {their_error:.1f} nats beside {null}.")
+    if len(turning) > MOST:
+        turning = [f"{len(turning)} of {len(of)} {UNITS[unit]}: without any of them {nearest} would {'not ' if best else ''}be believed."]
+    out += turning
     if best is None and by > 0 and np.isfinite(error):
         families = len(set(score.family_G.tolist()))
         needed = int(np.ceil(families * (LARGE * error / by) ** 2))  # the sum grows as their number, its error as the root, or less
