@@ -8,12 +8,14 @@ import numpy as np
 
 from bayesgen import files
 from bayesgen.infer.cells import COLUMNS, Table, collinearity
+from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.recover import confusion, of_tables
 from bayesgen.report.page import drawn, template
 from bayesgen.report.tables import Section, as_markdown
 from bayesgen.report.verdict import LARGE, NULL, Verdict, apart, judge, scores, separating
 
 CLOSE = 0.7  # correlations from here on are shown
+LITTLE = 0.05  # breadth
 CAPTIONS = {
     "belief_scores": "Log score on what was left out, beside the best null, with two standard errors; hollow where a diagnostic fails.",
     "belief_foretold": "What the best hypothesis said of cells that it had not seen.",
@@ -138,15 +140,15 @@ def sections(
             last = [f"{c['p_value']:.2f}", ", ".join(f"{k} {x:.0%}" for k, x in c["covered"].items()), str(c["failed"])] if c else ["–"] * 3
             rows.append([name, known, taken, *last])
         out.append(("Could we tell?", "On tables that each hypothesis made on this design.", [head, *rows]))
-    for a, b, share in verdict.confused[:3]:
-        rows = [[name, f"{x:.2f}", f"{y:.2f}"] for name, x, y in separating(beliefs, a, b, table.names)]
-        out.append(
-            (
-                f"What would tell {a} from {b}",
-                f"Taken for each other in {share:.0%} of tables; the cells on which their fits differ most.",
-                [["cell", a, b], *rows],
-            )
-        )
+    pairs = {frozenset((a, b)): (a, b, share) for a, b, share in reversed(verdict.confused)}  # the worse way round of each
+    for a, b, share in sorted(pairs.values(), key=lambda p: -p[2]):
+        cells = separating(beliefs, a, b, table.names)
+        rows = [[name, f"{x:.2f}", f"{y:.2f}"] for name, x, y in cells]
+        own = sorted(set(HYPOTHESES[a].reads) ^ set(HYPOTHESES[b].reads))
+        said = f"Tables of {a} are taken for {b}'s in {share:.0%}. What one of them alone goes by: {', '.join(own) or 'nothing'}. "
+        most = max(abs(x - y) for _, x, y in cells)
+        said += "The cells on which their fits differ most" + (", all of them by little: vary that more." if most < LITTLE else ".")
+        out.append((f"What would tell {a} from {b}", said, [["cell", a, b], *rows]))
     close = [[a, b, f"{r:.2f}"] for a, b, r in collinearity(table) if abs(r) >= CLOSE]
     if close:
         out.append(

@@ -146,7 +146,7 @@ def judge(beliefs: Beliefs, trials: Trials, breadth_C: Sequence[float], names_C:
         tuple(confused(table)),
         uncalibrated,
         against(beliefs, best or null, null if best else NULL, breadth_C, names_C, networks),
-        changes(beliefs, best, nearest, null, names_C, networks),
+        changes(beliefs, best, sound, null, names_C, networks),
         (),
     )
     return out._replace(words=tuple(words(out)))
@@ -197,25 +197,29 @@ def against(
 
 
 def changes(
-    beliefs: Beliefs, best: str | None, nearest: str | None, null: str, names_C: Sequence[str], networks: Sequence[str]
+    beliefs: Beliefs, best: str | None, sound: Sequence[str], null: str, names_C: Sequence[str], networks: Sequence[str]
 ) -> tuple[str, ...]:
-    """What would change the verdict: one of what was left out taken away, more of the same, other priors."""
+    """What would change the verdict: one of what was left out taken away, more of the same, other priors. `sound`: hypotheses whose fits
+    pass their gates, the nearest first.
+    """
     score = scores(beliefs)
     unit = score.unit
-    if nearest is None:
+    if not sound:
         return ("A fit that passes its gates.",)
-    of = {"experiment": [f["level"] for f in beliefs[NULL]["folds"] if f["varied"] == "experiment"], "base": networks, "cell": names_C}[
-        unit
-    ]
+    nearest = sound[0]
+    experiments = [f["level"] for f in beliefs[NULL]["folds"] if f["varied"] == "experiment"]
+    of = {"experiment": experiments, "base": networks, "cell": names_C}[unit]
     by, error = score.beside(nearest, null)
     out = []
     turning = []
     for g, name in enumerate(of if len(of) > 2 else ()):
-        by_others, their_error = score.beside(nearest, null, out=g)
-        if (by_others > LARGE * their_error) != (best is not None):
-            turning.append(f"Without {unit} '{name}', {nearest} is {by_others:+.1f} ± {their_error:.1f} nats beside {null}.")
+        for k in sound[:1] if best else sound:
+            by_others, their_error = score.beside(k, null, out=g)
+            if (by_others > LARGE * their_error) != (best is not None):
+                turning.append(f"Without {unit} '{name}', {k} is {by_others:+.1f} ± {their_error:.1f} nats beside {null}.")
     if len(turning) > MOST:
-        turning = [f"{len(turning)} of {len(of)} {UNITS[unit]}: without any of them {nearest} would {'not ' if best else ''}be believed."]
+        who = nearest if best else "some hypothesis"
+        turning = [f"{len(turning)} times: without one of the {len(of)} {UNITS[unit]} {who} would {'not ' if best else ''}be believed."]
     out += turning
     if best is None and by > 0 and np.isfinite(error):
         families = len(set(score.family_G.tolist()))

@@ -200,9 +200,14 @@ def test_what_would_change_the_verdict():
     assert "Under priors twice as wide, H0 has the greatest evidence, and not H2." in carried.changes
     assert not any("half as wide" in c for c in carried.changes)
 
+    steady, nearer = findings([0.3, 0.3, 0.3, -90.0]), findings([0.1, 3.0, -2.0, 0.0])  # one that is better but for one, and the nearest
+    other = of({"H0": null, "H2": nearer, "H5": steady})
+    assert other.nearest == "H2"
+    assert any(c.startswith("Without experiment 'x3', H5 is +0.9") for c in other.changes)
+
     by_a_hair = of({"H0": null, "H2": findings([1.5, 0.5, 1.5, 0.5], evidence=(1.0, 1.0, 1.0))})
     assert by_a_hair.best == "H2"
-    assert by_a_hair.changes == ("4 of 4 experiments: without any of them H2 would not be believed.",)
+    assert by_a_hair.changes == ("4 times: without one of the 4 experiments H2 would not be believed.",)
 
     gains = np.array([3.0, -1.0, 2.0, 0.0])
     unsure = of({"H0": null, "H2": findings(gains, evidence=(1.0, 1.0, 1.0))})
