@@ -170,7 +170,7 @@ def _programs(name: str, warmup: int):
     def kernel_of(cells: Cells, counted_C, y_C, stretch):
         args = (cells._replace(counted_C=counted_C), y_C)
         energy = partial(potential_energy, model_of(name, stretch), args, {})
-        return NUTS(potential_fn=energy, target_accept_prob=0.99, dense_mass=True), _parameters(name, *args, stretch)
+        return NUTS(potential_fn=energy, target_accept_prob=0.95, dense_mass=True), _parameters(name, *args, stretch)
 
     def begin(key, *problem):
         kernel, parameters = kernel_of(*problem)

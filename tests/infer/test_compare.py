@@ -260,8 +260,9 @@ def test_groups_of_many_cells_are_not_noise():
 
 
 def test_groups_of_a_family_are_one_in_the_error():
-    of_G, none_G, cells_G = [3.0, 1.0, 5.0, 2.0], np.zeros(4), [2, 2, 4, 3]
-    assert difference(of_G, none_G, cells_G, np.array(list("aabc"))) == pytest.approx(difference([4.0, 5.0, 2.0], np.zeros(3), [4, 4, 3]))
+    of_G, none_G, cells_G = np.array([3.0, 1.0, 5.0, 2.0]), np.zeros(4), np.array([2, 2, 4, 3])
+    by_family = difference(np.array([4.0, 5.0, 2.0]), np.zeros(3), np.array([4, 4, 3]))
+    assert difference(of_G, none_G, cells_G, np.array(list("aabc"))) == pytest.approx(by_family)
     assert difference(of_G, none_G, cells_G, np.array(list("abcd"))) == difference(of_G, none_G, cells_G)
     assert difference(of_G, none_G, cells_G, np.array(["a"] * 4)) == (11.0, float("inf"))
 
