@@ -1,9 +1,11 @@
 """How well hypotheses foretell what they were not fitted to, and how probable they are.
 
-    held-out levels      a whole level of what was varied (an experiment, a frequency, an optimiser) is left out, the rest fitted anew
+    evidence             log marginal likelihood by bridge sampling; its differences are log Bayes factors
+    held-out levels      a whole level of what was varied (an experiment, a frequency, an optimiser) is left out, the rest fitted anew:
+                         the evidence of all cells less that of the rest. (A mean over draws of the fit to the rest is the same number,
+                         but for a hundred cells at once few of the draws carry it, and it strays by nats.)
     LOO                  one cell, or all cells of one base, left out: Pareto-smoothed importance sampling, a refit where k > .7
     stacking             weights of the mixture that foretells what is left out best
-    evidence             log marginal likelihood by bridge sampling; its differences are log Bayes factors
 
 All scores are log densities of what is left out, jointly, in nats of log odds. Cells are left out and not runs: nine seeds of a cell say
 how the tenth does whatever is believed of the world, so that leaving out runs would tell nothing of hypotheses. The effects of bases and
@@ -38,14 +40,16 @@ PROBABILITY = 0.9  # of the intervals whose coverage is told
 
 
 class Foretold(NamedTuple):
-    """What a hypothesis says of some cells that it has not seen: their joint log density, and the middle and ends of an interval of
-    each one's breadth.
+    """What a hypothesis says of some cells that it has not seen: their joint log density with its Monte-Carlo error (nats), the middle and
+    ends of an interval of each one's breadth, and what says not to trust these.
     """
 
     log_score: float
+    error: float
     middle_C: Float[np.ndarray, " C"]
     low_C: Float[np.ndarray, " C"]
     high_C: Float[np.ndarray, " C"]
+    failures: tuple[str, ...]
 
 
 class Loo(NamedTuple):
@@ -68,21 +72,31 @@ class Evidence(NamedTuple):
     failures: tuple[str, ...]
 
 
-def foretell(name: str, found: Fit, cells: Cells, y_C: Float[Any, " C"], out: Sequence[int]) -> Foretold:
-    """Cells `out`, of which `found` knows nothing, given all others."""
+def log_score(name: str, found: Fit, cells: Cells, y_C: Float[Any, " C"], out: Sequence[int]) -> float:
+    """Joint log density of the cells `out`, of which `found` knows nothing, given all others: a mean over its draws, for a few cells."""
+    density_SxG = _left_densities(name, found.draws, cells, y_C, jnp.asarray(_left_out(len(y_C), [out])))
+    return float(logsumexp(density_SxG[:, 0]) - np.log(len(density_SxG)))
+
+
+def interval(name: str, found: Fit, cells: Cells, y_C: Float[Any, " C"], out: Sequence[int]) -> list[Float[np.ndarray, " O"]]:
+    """Breadth of each of the cells `out`, of which `found` knows nothing, given all others: the middle, and the ends of an interval."""
     mean_SxC, variance_SxC = given_others(name, thinned(found), cells, y_C, tuple(out))
-    m, v = mean_SxC[:, list(out)], variance_SxC[:, list(out)]
-    left = jnp.asarray(_left_out(len(y_C), [out]))
-    score = float(logsumexp(_left_densities(name, thinned(found), cells, y_C, left)[:, 0]) - np.log(len(m)))
-    ends = [[quantile(q, m[:, i], v[:, i]) for i in range(len(out))] for q in (0.5, 0.5 - PROBABILITY / 2, 0.5 + PROBABILITY / 2)]
-    return Foretold(score, *(expit(np.array(e)) for e in ends))
+    levels = (0.5, 0.5 - PROBABILITY / 2, 0.5 + PROBABILITY / 2)
+    return [expit(np.array([quantile(q, mean_SxC[:, c], variance_SxC[:, c]) for c in out])) for q in levels]
 
 
-def held_out(name: str, table: Table, groups: Sequence[Sequence[int]], key) -> list[tuple[Foretold, Fit]]:
-    """A hypothesis fitted without the cells of each group in turn, and what it says of them."""
+def held_out(name: str, whole: Evidence, table: Table, groups: Sequence[Sequence[int]], key) -> list[Foretold]:
+    """A hypothesis fitted without the cells of each group in turn, and what it says of them; `whole`: its evidence of all cells."""
+    k_fit, k_bridge = random.split(key)
     without_GxC = np.asarray(table.cells.counted_C) * (1 - _left_out(len(table.y_C), groups))
-    found = fits(name, table.cells, [Problem(table.y_C, counted_C) for counted_C in without_GxC], key, SHORT)
-    return [(foretell(name, f, table.cells, table.y_C, g), f) for f, g in zip(found, groups, strict=True)]
+    found = fits(name, table.cells, [Problem(table.y_C, counted_C) for counted_C in without_GxC], k_fit, SHORT)
+    out = []
+    for g, (its, group) in enumerate(zip(found, groups, strict=True)):
+        rest = table.cells._replace(counted_C=jnp.asarray(without_GxC[g], jnp.float32))
+        part = evidence(name, its, rest, table.y_C, random.fold_in(k_bridge, g))
+        ends = interval(name, its, table.cells, table.y_C, group)
+        out.append(Foretold(whole.value - part.value, float(np.hypot(whole.error, part.error)), *ends, part.failures))
+    return out
 
 
 def folds(table: Table) -> dict[tuple[str, str], list[int]]:
@@ -108,13 +122,15 @@ def loo(name: str, found: Fit, table: Table, groups: Sequence[Sequence[int]]) ->
 
 
 def left_out(
-    name: str, found: Fit, table: Table, units: Mapping[str, Sequence[Sequence[int]]], folds: Sequence[Sequence[int]], key
-) -> tuple[dict[str, Loo], list[tuple[Foretold, Fit]]]:
-    """Groups of each unit left out in turn, by a fit where weights are not to be relied on; and folds, by fits, all of these together."""
+    name: str, found: Fit, whole: Evidence, table: Table, units: Mapping[str, Sequence[Sequence[int]]], folds: Sequence[Sequence[int]], key
+) -> tuple[dict[str, Loo], list[Foretold]]:
+    """Groups of each unit left out in turn, by a fit where weights are not to be relied on; and folds, by fits, all of these together.
+    `found` and `whole` are the fit to all cells and its evidence.
+    """
     left = {unit: loo(name, found, table, groups) for unit, groups in units.items()}
     again = [(unit, g) for unit, x in left.items() for g in x.refitted]
-    held = held_out(name, table, [*folds, *(units[unit][g] for unit, g in again)], key)
-    for (unit, g), (said, _) in zip(again, held[len(folds) :], strict=True):
+    held = held_out(name, whole, table, [*folds, *(units[unit][g] for unit, g in again)], key)
+    for (unit, g), said in zip(again, held[len(folds) :], strict=True):
         left[unit].log_score_G[g] = said.log_score
     return left, held[: len(folds)]
 

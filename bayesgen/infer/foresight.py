@@ -16,7 +16,7 @@ from scipy.special import expit, logsumexp
 from scipy.stats import spearmanr
 
 from bayesgen.infer.cells import Table, to_cells
-from bayesgen.infer.compare import PROBABILITY, foretell, given_others, quantile, thinned
+from bayesgen.infer.compare import PROBABILITY, given_others, log_score, quantile, thinned
 from bayesgen.infer.fit import Fit, derived_of, fit
 from bayesgen.infer.gather import complete
 
@@ -117,7 +117,7 @@ def shares(parts: Mapping[str, Sequence[float]]) -> dict[str, float]:
 def log_scores(found: Mapping[str, Fit], came: Asked) -> dict[str, float]:
     """Joint log density of what was measured, by the fits that were frozen before."""
     table, out = came
-    return {k: foretell(k, f, table.cells, table.y_C, out).log_score for k, f in found.items()}
+    return {k: log_score(k, f, table.cells, table.y_C, out) for k, f in found.items()}
 
 
 def mixed(scores: Mapping[str, float], weights: Mapping[str, float]) -> float:

@@ -23,6 +23,10 @@ def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarr
     keys = random.split(random.key(seed), 5)
     by_stretch = fits(name, table.cells, [Problem(table.y_C, table.cells.counted_C, stretch) for stretch in STRETCHES], keys[0])
     found = by_stretch[STRETCHES.index(1.0)]
+    evidences = {
+        stretch: evidence(name, its, table.cells, table.y_C, key, stretch)
+        for stretch, its, key in zip(STRETCHES, by_stretch, random.split(keys[4], len(STRETCHES)), strict=True)
+    }
     expected_SxC = expit(np.asarray(means_of(name)(table.cells, thinned(found)), float))
     out: Found = {
         "title": HYPOTHESES[name].title,
@@ -34,22 +38,19 @@ def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarr
         "prior": [_interval(x) for x in prior_breadth(name, table.cells, keys[2]).T],
         "left_out": {},
         "folds": [],
-        "evidence": {},
+        "evidence": {str(stretch): of_stretch._asdict() for stretch, of_stretch in evidences.items()},
     }
     of, families = folds(table), table.families()
     units = {unit: groups for unit, groups in (("cell", by_cell(table)), ("base", by_base(table))) if len(groups) > 1}
-    left, held = left_out(name, found, table, units, list(of.values()), keys[3])
+    left, held = left_out(name, found, evidences[1.0], table, units, list(of.values()), keys[3])
     for unit, its in left.items():
         of_groups = {"score": its.log_score_G.tolist(), "k_hat": its.k_hat_G.tolist(), "cells": [len(g) for g in units[unit]]}
         out["left_out"][unit] = {**of_groups, "refitted": its.refitted}
-    for ((column, level), fold), (said, without) in zip(of.items(), held, strict=True):
+    for ((column, level), fold), said in zip(of.items(), held, strict=True):
         ends = {k: getattr(said, f"{k}_C").tolist() for k in ("middle", "low", "high")}
         family = families[level] if column == "experiment" else level
         of_fold = {"varied": column, "level": level, "family": family, "cells": fold}
-        out["folds"].append({**of_fold, "score": said.log_score, **ends, "failures": without.failures})
-    for i, (stretch, its) in enumerate(zip(STRETCHES, by_stretch, strict=True)):
-        of_stretch = evidence(name, its, table.cells, table.y_C, random.fold_in(keys[4], i), stretch)
-        out["evidence"][str(stretch)] = of_stretch._asdict()
+        out["folds"].append({**of_fold, "score": said.log_score, "error": said.error, **ends, "failures": said.failures})
     return out, found.draws
 
 

@@ -117,16 +117,17 @@ def sections(
             [head, *rows],
         )
     )
-    head = ["hypothesis", "k̂ above .7", "refitted", "R-hat", "effective draws", "divergences"]
+    head = ["hypothesis", "k̂ above .7", "refitted", "R-hat", "effective draws", "divergences", "levels left out: score errs by"]
     rows = []
     for name, f in beliefs.items():
         left = f["left_out"]["cell"]
         bad = sum(k > 0.7 for k in left["k_hat"])
         gates = f["fit"]
-        rows.append(
-            [name, str(bad), str(len(left["refitted"])), f"{gates['r_hat']:.3f}", f"{gates['effective']:.0f}", str(gates["divergences"])]
-        )
-    out.append(("Fits", "Cells whose importance weights are not to be relied on are left out by a fit of their own.", [head, *rows]))
+        line = [name, str(bad), str(len(left["refitted"])), f"{gates['r_hat']:.3f}", f"{gates['effective']:.0f}", str(gates["divergences"])]
+        rows.append([*line, f"{max((x['error'] for x in f['folds']), default=0):.2f}"])
+    said = "Cells whose importance weights are not to be relied on are left out by a fit of their own. The score of a level left out is a "
+    said += "difference of two evidences; the greatest Monte-Carlo error of one, in nats."
+    out.append(("Fits", said, [head, *rows]))
     for name in dict.fromkeys((verdict.best or verdict.null, *verdict.rivals)):
         rows = [[k, f"{m:.3g}", f"[{low:.3g}, {high:.3g}]"] for k, (m, low, high) in beliefs[name]["parameters"].items()]
         out.append((f"{name}: parameters", "Posterior mean and 90% interval.", [["parameter", "mean", "interval"], *rows]))

@@ -62,6 +62,15 @@ class Brute:
         """Independent draws that these weights are worth."""
         return 1 / float((self.weights(out) ** 2).sum())
 
+    def simulation_error(self, out: list[int], draws: float, weighed: bool) -> float:
+        """Relative standard error of a mean of p(out | rest) over so many draws of the posterior without `out`; or, of its reciprocal,
+        over draws of the posterior with it.
+        """
+        log_p = self.likely() - self.likely(tuple(out))
+        x, weight_S = (np.exp(-log_p), self.weights()) if weighed else (np.exp(log_p), self.weights(tuple(out)))
+        mean = weight_S @ x
+        return float(np.sqrt(weight_S @ (x / mean - 1) ** 2 / draws))
+
 
 @pytest.fixture(scope="session")
 def brute(table) -> Brute:

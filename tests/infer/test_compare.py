@@ -1,4 +1,4 @@
-"""Evidence, foresight and mixtures of hypotheses: by closed forms, by brute force, by hand."""
+"""Foresight and mixtures of hypotheses: by closed forms, by brute force, by hand."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,72 +9,25 @@ from scipy.special import expit, logit, logsumexp
 
 from bayesgen.infer import compare
 from bayesgen.infer.compare import (
+    Evidence,
     Foretold,
-    bridge,
     by_base,
     by_cell,
     difference,
-    evidence,
     folds,
-    foretell,
-    held_out,
+    interval,
     left_out,
+    log_score,
     loo,
     stacking,
     thinned,
 )
-from bayesgen.infer.fit import Problem, fit, fits
-from tests.infer.conftest import DRAWS, Brute
+from bayesgen.infer.fit import fit
+from tests.infer.conftest import Brute
 from tests.infer.tables import SPREADS, matrix, of_draws, with_y
 
-LOG_Z = 2.5
 RNG = np.random.default_rng(0)
 OUT = {"a cell": [3], "a base": [4, 5], "one of a base, and another base": [0, 2, 3], "an experiment": [4, 5, 6, 7]}
-
-
-# evidence
-
-
-def log_ratios(seed, centre=(0.5, 0.5, -0.5), draws=1000):
-    """Of e^2.5 times a normal of three dimensions over another normal (elsewhere, wider, round), at draws of the one and of the other."""
-    rng = np.random.default_rng(seed)
-    target = stats.multivariate_normal([1, 0, -1], [[1, 0.5, 0], [0.5, 2, 0.3], [0, 0.3, 0.5]])
-    proposal = stats.multivariate_normal(centre, 1.5 * np.eye(3))
-    return [LOG_Z + target.logpdf(x) - proposal.logpdf(x) for x in (target.rvs(draws, rng), proposal.rvs(draws, rng))]
-
-
-def test_the_bridge_finds_a_known_constant_and_its_own_error():
-    found = np.array([bridge(*log_ratios(seed)) for seed in range(60)])
-    missed = (found[:, 0] - LOG_Z) / found[:, 1]
-    low, high = stats.chi2(60).ppf([0.001, 0.999]) / 60
-    assert low < (missed**2).mean() < high
-    assert abs(missed.mean()) < 3.3 / np.sqrt(60)  # standard errors
-    assert found[:, 1].mean() < 0.05
-
-
-def test_a_bridge_between_what_hardly_meets_says_so():
-    """Negative control."""
-    assert bridge(*log_ratios(0, centre=(8, 8, 8)))[1] > 0.2
-
-
-def test_a_bridge_leads_both_ways():
-    posterior, proposal = log_ratios(0)
-    assert bridge(-proposal, -posterior)[0] == pytest.approx(-bridge(posterior, proposal)[0], abs=1e-6)  # of the root
-
-
-@pytest.mark.parametrize("stretch", [1.0, 2.0])
-def test_evidence_is_the_mean_likelihood_of_the_prior(table, found, brute, stretch):
-    exact = brute if stretch == 1 else Brute(table, stretch)
-    if stretch != 1:
-        (found,) = fits("H0", table.cells, [Problem(table.y_C, table.cells.counted_C, stretch)], random.key(2))
-    by_nuts = evidence("H0", found, table.cells, table.y_C, random.key(2), stretch)
-    likely = np.exp(exact.likely() - exact.likely().max())
-    error = likely.std() / likely.mean() / np.sqrt(DRAWS)
-    assert not [f for f in by_nuts.failures if "bridge" in f]
-    assert by_nuts.value == pytest.approx(exact.log_mean(), abs=4 * (error + by_nuts.error))  # standard errors
-    assert error + by_nuts.error < 0.05
-    shift = abs(exact.log_mean() - brute.log_mean())
-    assert stretch == 1 or shift > 0.25  # negative control: wider priors are another number
 
 
 # what is said of cells unseen
@@ -90,63 +43,44 @@ def test_what_is_said_of_cells_unseen_is_the_normal_given_the_others(table, case
     gain = K[np.ix_(out, rest)] @ np.linalg.inv(K[np.ix_(rest, rest)])
     middle = mean[out] + gain @ (table.y_C - mean)[rest]
     V = K[np.ix_(out, out)] - gain @ K[np.ix_(rest, out)]
-    said = foretell("H0", of_draws(a=a, **SPREADS), cells, table.y_C, out)
-    assert said.log_score == pytest.approx(stats.multivariate_normal(middle, V).logpdf(table.y_C[out]), abs=1e-4)  # float32
-    assert logit(said.middle_C) == pytest.approx(middle, abs=1e-4)
-    for end_C, z in ((said.low_C, -1.6449), (said.high_C, 1.6449)):
-        assert logit(end_C) == pytest.approx(middle + z * np.sqrt(np.diag(V)), abs=1e-3)  # four digits of z
+    known = of_draws(a=a, **SPREADS)
+    exact = stats.multivariate_normal(middle, V).logpdf(table.y_C[out])
+    assert log_score("H0", known, cells, table.y_C, out) == pytest.approx(exact, abs=1e-4)  # float32
+    said = interval("H0", known, cells, table.y_C, out)
+    for end_C, z, within in zip(said, (0, -1.6449, 1.6449), (1e-4, 1e-3, 1e-3), strict=True):  # four digits of z
+        assert logit(end_C) == pytest.approx(middle + z * np.sqrt(np.diag(V)), abs=within)
     assert np.abs(middle - mean[out]).max() > 0.05 or case == "an experiment"  # negative control: the others tell something
 
 
 def test_nothing_is_learned_of_another_experiment(table):
-    said = foretell("H0", of_draws(a=0.0, **SPREADS), table.cells, table.y_C, OUT["an experiment"])
+    middle_C, *_ = interval("H0", of_draws(a=0.0, **SPREADS), table.cells, table.y_C, OUT["an experiment"])
     floor, ceiling = np.asarray(table.cells.floor_C), np.asarray(table.cells.ceiling_C)
-    assert said.middle_C == pytest.approx((floor + (ceiling - floor) / 2)[4:], abs=1e-5)
+    assert middle_C == pytest.approx((floor + (ceiling - floor) / 2)[4:], abs=1e-5)
 
 
 def test_two_roads_to_the_density_of_one_cell(table, found):
     """By the mean and the variance given all others; and by the density of all less that of all others."""
+    thinned_fit = of_draws(**thinned(found))
     for cell in range(8):
         mean_SxC, variance_SxC = compare.given_others("H0", thinned(found), table.cells, table.y_C, (cell,))
         density_S = stats.norm(mean_SxC[:, cell], np.sqrt(variance_SxC[:, cell])).logpdf(table.y_C[cell])
         left = jnp.asarray(compare._left_out(8, [[cell]]))
         assert compare._left_densities("H0", thinned(found), table.cells, table.y_C, left)[:, 0] == pytest.approx(density_S, abs=2e-3)
-        said = foretell("H0", found, table.cells, table.y_C, [cell])
-        assert said.log_score == pytest.approx(logsumexp(density_S) - np.log(len(density_S)), abs=1e-4)  # float32, differences of 10 nats
+        said = log_score("H0", thinned_fit, table.cells, table.y_C, [cell])
+        assert said == pytest.approx(logsumexp(density_S) - np.log(len(density_S)), abs=1e-4)  # float32, differences of 10 nats
 
 
 def test_intervals_are_of_the_mixture_of_draws(table):
     """Two opinions, far apart: the interval reaches from one to the other, which no normal's would."""
-    said = foretell("H0", of_draws(a=[-3.0, 3.0], **{k: [0.1, 0.1] for k in SPREADS}), table.cells, table.y_C, OUT["an experiment"])
+    ends = interval("H0", of_draws(a=[-3.0, 3.0], **{k: [0.1, 0.1] for k in SPREADS}), table.cells, table.y_C, OUT["an experiment"])
     mean_SxC, variance_SxC = compare.given_others(
         "H0", of_draws(a=[-3.0, 3.0], **{k: [0.1, 0.1] for k in SPREADS}).draws, table.cells, table.y_C, (4, 5, 6, 7)
     )
-    for c, ends in zip(range(4, 8), zip(said.low_C, said.middle_C, said.high_C, strict=True), strict=True):
-        shares = [stats.norm(mean_SxC[:, c], np.sqrt(variance_SxC[:, c])).cdf(logit(end)).mean() for end in ends]
-        assert shares == pytest.approx([0.05, 0.5, 0.95], abs=1e-6)
-    assert (said.high_C - said.low_C).min() > 0.7
-
-
-def simulation_error(brute, out, draws, weighed):
-    """Relative standard error of a mean of p(out | rest) over so many draws of the posterior without `out`; or, of its reciprocal, over
-    draws of the posterior with it.
-    """
-    log_p = brute.likely() - brute.likely(tuple(out))
-    x, weight_S = (np.exp(-log_p), brute.weights()) if weighed else (np.exp(log_p), brute.weights(tuple(out)))
-    mean = weight_S @ x
-    return np.sqrt(weight_S @ (x / mean - 1) ** 2 / draws)
-
-
-@pytest.mark.parametrize("case", ["a cell", "an experiment"])
-def test_held_out_is_a_posterior_that_never_saw_it(table, brute, case):
-    """Second road: evidence of all over evidence of the rest."""
-    out = OUT[case]
-    ((said, without),) = held_out("H0", table, [out], random.key(1))
-    error = simulation_error(brute, out, compare.THINNED, weighed=False)
-    assert said.log_score == pytest.approx(brute.log_mean() - brute.log_mean(tuple(out)), abs=4 * error)
-    weight_S = brute.weights(tuple(out))
-    error = np.sqrt(weight_S @ (brute.draws["a"] - weight_S @ brute.draws["a"]) ** 2 / without.effective)
-    assert without.draws["a"].mean() == pytest.approx(weight_S @ brute.draws["a"], abs=5 * error)  # standard errors of either
+    for c, of_cell in zip(range(4, 8), zip(*ends, strict=True), strict=True):
+        shares = [stats.norm(mean_SxC[:, c], np.sqrt(variance_SxC[:, c])).cdf(logit(end)).mean() for end in of_cell]
+        assert shares == pytest.approx([0.5, 0.05, 0.95], abs=1e-6)
+    _, low_C, high_C = ends
+    assert (high_C - low_C).min() > 0.7
 
 
 # leaving one out
@@ -169,7 +103,7 @@ def test_leaving_one_out_is_what_brute_force_gives(calm, unit):
     groups = GROUPS[unit](table)
     left = loo("H0", found, table, groups)
     exact_G = np.array([brute.log_mean() - brute.log_mean(tuple(g)) for g in groups])
-    error_G = np.array([simulation_error(brute, g, 1000, weighed=True) for g in groups])
+    error_G = np.array([brute.simulation_error(g, 1000, weighed=True) for g in groups])
     assert left.refitted == ()
     assert (np.abs(left.log_score_G - exact_G) < 4 * error_G).all()
     assert error_G.max() < 0.025
@@ -181,30 +115,30 @@ def test_trap_cells_that_were_seen_are_foretold_better(calm):
     left = jnp.asarray(compare._left_out(8, by_base(table)))
     seen_G = logsumexp(compare._left_densities("H0", thinned(found, 1000), table.cells, table.y_C, left), axis=0) - np.log(1000)
     exact_G = np.array([brute.log_mean() - brute.log_mean(tuple(g)) for g in by_base(table)])
-    assert (seen_G - exact_G > [4 * simulation_error(brute, g, 1000, weighed=True) for g in by_base(table)]).all()
+    assert (seen_G - exact_G > [4 * brute.simulation_error(g, 1000, weighed=True) for g in by_base(table)]).all()
 
 
 def test_weights_that_are_not_to_be_relied_on_are_replaced_by_a_fit(calm, monkeypatch):
-    (table, found, _), asked = calm, []
+    (table, found, _), asked, whole = calm, [], Evidence(-7.0, 0.1, ())
 
-    def fitted(name, table, groups, key):
-        asked.append(list(groups))
-        return [(Foretold(-42.0 - len(g), *(np.zeros(len(g)),) * 3), found) for g in groups]
+    def fitted(name, whole, table, groups, key):
+        asked.append((whole, list(groups)))
+        return [Foretold(-42.0 - len(g), 0.1, *(np.zeros(len(g)),) * 3, ()) for g in groups]
 
     monkeypatch.setattr(compare, "held_out", fitted)
     units, folds = {"cell": by_cell(table), "base": by_base(table)}, [[0, 1, 2], [3]]
     plain = {unit: loo("H0", found, table, groups) for unit, groups in units.items()}
     between = np.sort(plain["base"].k_hat_G)[1:3].mean()
     monkeypatch.setattr(compare, "K_HAT", between)
-    left, held = left_out("H0", found, table, units, folds, random.key(0))
+    left, held = left_out("H0", found, whole, table, units, folds, random.key(0))
     bad = {unit: np.flatnonzero(x.k_hat_G > between) for unit, x in plain.items()}
     assert len(bad["base"]) == 2
-    assert asked == [[*folds, *(groups[i] for unit, groups in units.items() for i in bad[unit])]]  # all in one go
+    assert asked == [(whole, [*folds, *(groups[i] for unit, groups in units.items() for i in bad[unit])])]  # all in one go
     for unit, groups in units.items():
         said = np.array([-42.0 - len(g) for g in groups])
         assert left[unit].refitted == tuple(bad[unit])
         assert (left[unit].log_score_G == np.where(plain[unit].k_hat_G > between, said, plain[unit].log_score_G)).all()
-    assert [x.log_score for x, _ in held] == [-45.0, -43.0]
+    assert [x.log_score for x in held] == [-45.0, -43.0]
 
 
 def test_groups(table):
