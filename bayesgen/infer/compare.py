@@ -1,11 +1,11 @@
 """How well hypotheses foretell what they were not fitted to, and how probable they are.
 
-    evidence             log marginal likelihood by bridge sampling; its differences are log Bayes factors
-    held-out levels      a whole level of what was varied (an experiment, a frequency, an optimiser) is left out, the rest fitted anew:
-                         the evidence of all cells less that of the rest. (A mean over draws of the fit to the rest is the same number,
-                         but for a hundred cells at once few of the draws carry it, and it strays by nats.)
-    LOO                  one cell, or all cells of one base, left out: Pareto-smoothed importance sampling, a refit where k > .7
-    stacking             weights of the mixture that foretells what is left out best
+    evidence      log marginal likelihood by bridge sampling; its differences are log Bayes factors
+    left out      one cell, all cells of a base, or a level of what was varied (an experiment, a frequency, an optimiser): the draws of
+                  a fit to all cells are weighed (Pareto-smoothed importance sampling), and where the weights are not to be relied on
+                  (k > .7) the rest is fitted anew, and the score is the evidence of all cells less that of the rest. (A mean over draws
+                  of that fit is the same number, but of a hundred cells at once few of the draws carry it, and it strays by nats.)
+    stacking      weights of the mixture that foretells what is left out best
 
 All scores are log densities of what is left out, jointly, in nats of log odds. Cells are left out and not runs: nine seeds of a cell say
 how the tenth does whatever is believed of the world, so that leaving out runs would tell nothing of hypotheses. The effects of bases and
@@ -26,7 +26,7 @@ from arviz_stats.base.array import array_stats
 from jax import random
 from jaxtyping import Float, Real, Shaped
 from scipy import optimize, stats
-from scipy.special import expit, logsumexp
+from scipy.special import expit, logsumexp, ndtr
 
 from bayesgen.infer.cells import Table
 from bayesgen.infer.fit import SHORT, Fit, Problem, fits, means_of, unconstrained
@@ -34,34 +34,27 @@ from bayesgen.infer.hypotheses import SPREADS, Cells
 from bayesgen.infer.nested import Nested
 
 K_HAT = 0.7  # above, importance weights are not to be relied on
-THINNED = 300  # draws that held-out densities are averaged over
+THINNED = 300  # draws that intervals are of
 BATCH = 50  # draws at a time
 PROBABILITY = 0.9  # of the intervals whose coverage is told
+ENDS = {"middle": 0.5, "low": 0.5 - PROBABILITY / 2, "high": 0.5 + PROBABILITY / 2}
 
 
-class Foretold(NamedTuple):
-    """What a hypothesis says of some cells that it has not seen: their joint log density with its Monte-Carlo error (nats), the middle and
-    ends of an interval of each one's breadth, and what says not to trust these.
+class LeftOut(NamedTuple):
+    """What a hypothesis says of some cells that it has not seen: their joint log density with its Monte-Carlo error (nats), some draws of
+    the posterior that does not know them, the Pareto shape k of the weights, and what says not to trust these.
     """
 
     log_score: float
     error: float
-    middle_C: Float[np.ndarray, " C"]
-    low_C: Float[np.ndarray, " C"]
-    high_C: Float[np.ndarray, " C"]
-    failures: tuple[str, ...]
-
-
-class Loo(NamedTuple):
-    """Log density of each group given all others, and the Pareto shape k of its weights."""
-
-    log_score_G: Float[np.ndarray, " G"]
-    k_hat_G: Float[np.ndarray, " G"]
+    draws: dict[str, np.ndarray]
+    k_hat: float
+    failures: tuple[str, ...] = ()
 
     @property
-    def refitted(self) -> tuple[int, ...]:
-        """Groups whose weights are not to be relied on: `left_out` fits without them."""
-        return tuple(int(i) for i in np.flatnonzero(~(self.k_hat_G <= K_HAT)))
+    def refitted(self) -> bool:
+        """Whether weights were not to be relied on, so that the rest was fitted anew."""
+        return not self.k_hat <= K_HAT
 
 
 class Evidence(NamedTuple):
@@ -72,30 +65,59 @@ class Evidence(NamedTuple):
     failures: tuple[str, ...]
 
 
-def log_score(name: str, found: Fit, cells: Cells, y_C: Float[Any, " C"], out: Sequence[int]) -> float:
-    """Joint log density of the cells `out`, of which `found` knows nothing, given all others: a mean over its draws, for a few cells."""
-    density_SxG = _left_densities(name, found.draws, cells, y_C, jnp.asarray(_left_out(len(y_C), [out])))
+def log_score(name: str, draws: Mapping[str, np.ndarray], cells: Cells, y_C: Float[Any, " C"], out: Sequence[int]) -> float:
+    """Joint log density of the cells `out`, of which `draws` know nothing, given all others: a mean over the draws, for a few cells."""
+    density_SxG = _left_densities(name, draws, cells, y_C, jnp.asarray(_left_out(len(y_C), [out])))
     return float(logsumexp(density_SxG[:, 0]) - np.log(len(density_SxG)))
 
 
-def interval(name: str, found: Fit, cells: Cells, y_C: Float[Any, " C"], out: Sequence[int]) -> list[Float[np.ndarray, " O"]]:
-    """Breadth of each of the cells `out`, of which `found` knows nothing, given all others: the middle, and the ends of an interval."""
-    mean_SxC, variance_SxC = given_others(name, thinned(found), cells, y_C, tuple(out))
-    levels = (0.5, 0.5 - PROBABILITY / 2, 0.5 + PROBABILITY / 2)
-    return [expit(np.array([quantile(q, mean_SxC[:, c], variance_SxC[:, c]) for c in out])) for q in levels]
+def interval(
+    name: str, draws: Mapping[str, np.ndarray], cells: Cells, y_C: Float[Any, " C"], out: Sequence[int]
+) -> dict[str, Float[np.ndarray, " O"]]:
+    """Breadth of each of the cells `out`, of which `draws` know nothing, given all others: the middle, and the ends of an interval."""
+    mean_SxC, variance_SxC = given_others(name, draws, cells, y_C, tuple(out))
+    return {end: expit(np.array([quantile(q, mean_SxC[:, c], variance_SxC[:, c]) for c in out])) for end, q in ENDS.items()}
 
 
-def held_out(name: str, whole: Evidence, table: Table, groups: Sequence[Sequence[int]], key) -> list[Foretold]:
+def left_out(
+    name: str, found: Fit, whole: Evidence, table: Table, units: Mapping[str, Sequence[Sequence[int]]], key
+) -> dict[str, list[LeftOut]]:
+    """Groups of each unit left out in turn; `found` and `whole` are the fit to all cells and its evidence. All fits are made together."""
+    out = {unit: loo(name, found, table, groups) for unit, groups in units.items()}
+    again = [(unit, g) for unit, those in out.items() for g, x in enumerate(those) if x.refitted]
+    held = held_out(name, whole, table, [units[unit][g] for unit, g in again], key)
+    for (unit, g), said in zip(again, held, strict=True):
+        out[unit][g] = said._replace(k_hat=out[unit][g].k_hat)
+    return out
+
+
+def loo(name: str, found: Fit, table: Table, groups: Sequence[Sequence[int]]) -> list[LeftOut]:
+    """Leave one group of cells out, by weighing the draws of a fit to all."""
+    left_GxC = jnp.asarray(_left_out(len(table.y_C), groups))
+    density_SxG = _left_densities(name, found.draws, table.cells, table.y_C, left_GxC)
+    log_weight_GxS, k_hat_G = array_stats.psislw(density_SxG.T)  # of log likelihoods: it turns their sign itself
+    score_G, draws = np.asarray(logsumexp(log_weight_GxS + density_SxG.T, axis=-1)), len(density_SxG)
+    out = []
+    for score, log_weight_S, k_hat in zip(score_G, log_weight_GxS, np.asarray(k_hat_G), strict=True):
+        weight_S = np.exp(log_weight_S)
+        error = np.sqrt(max(0.0, (weight_S**2).sum() - 1 / draws))  # draws of the chains are taken as independent
+        places = np.searchsorted(np.cumsum(weight_S), (np.arange(THINNED) + 0.5) / THINNED)
+        some = {k: v[np.minimum(places, draws - 1)] for k, v in found.draws.items()}
+        out.append(LeftOut(float(score), float(error), some, float(k_hat)))
+    return out
+
+
+def held_out(name: str, whole: Evidence, table: Table, groups: Sequence[Sequence[int]], key) -> list[LeftOut]:
     """A hypothesis fitted without the cells of each group in turn, and what it says of them; `whole`: its evidence of all cells."""
     k_fit, k_bridge = random.split(key)
     without_GxC = np.asarray(table.cells.counted_C) * (1 - _left_out(len(table.y_C), groups))
     found = fits(name, table.cells, [Problem(table.y_C, counted_C) for counted_C in without_GxC], k_fit, SHORT)
     out = []
-    for g, (its, group) in enumerate(zip(found, groups, strict=True)):
-        rest = table.cells._replace(counted_C=jnp.asarray(without_GxC[g], jnp.float32))
+    for g, (its, counted_C) in enumerate(zip(found, without_GxC, strict=True)):
+        rest = table.cells._replace(counted_C=jnp.asarray(counted_C, jnp.float32))
         part = evidence(name, its, rest, table.y_C, random.fold_in(k_bridge, g))
-        ends = interval(name, its, table.cells, table.y_C, group)
-        out.append(Foretold(whole.value - part.value, float(np.hypot(whole.error, part.error)), *ends, part.failures))
+        error = float(np.hypot(whole.error, part.error))
+        out.append(LeftOut(whole.value - part.value, error, thinned(its), np.nan, part.failures))
     return out
 
 
@@ -111,28 +133,6 @@ def folds(table: Table) -> dict[tuple[str, str], list[int]]:
             if len(fold) <= 2 / 3 * len(level_C):
                 out[column, level] = fold
     return out
-
-
-def loo(name: str, found: Fit, table: Table, groups: Sequence[Sequence[int]]) -> Loo:
-    """Leave one group of cells out, by weighing the draws of a fit to all."""
-    left_GxC = jnp.asarray(_left_out(len(table.y_C), groups))
-    density_SxG = _left_densities(name, found.draws, table.cells, table.y_C, left_GxC)
-    log_weight_GxS, k_hat_G = array_stats.psislw(density_SxG.T)  # of log likelihoods: it turns their sign itself
-    return Loo(np.asarray(logsumexp(log_weight_GxS + density_SxG.T, axis=-1)), np.asarray(k_hat_G))
-
-
-def left_out(
-    name: str, found: Fit, whole: Evidence, table: Table, units: Mapping[str, Sequence[Sequence[int]]], folds: Sequence[Sequence[int]], key
-) -> tuple[dict[str, Loo], list[Foretold]]:
-    """Groups of each unit left out in turn, by a fit where weights are not to be relied on; and folds, by fits, all of these together.
-    `found` and `whole` are the fit to all cells and its evidence.
-    """
-    left = {unit: loo(name, found, table, groups) for unit, groups in units.items()}
-    again = [(unit, g) for unit, x in left.items() for g in x.refitted]
-    held = held_out(name, whole, table, [*folds, *(units[unit][g] for unit, g in again)], key)
-    for (unit, g), said in zip(again, held[len(folds) :], strict=True):
-        left[unit].log_score_G[g] = said.log_score
-    return left, held[: len(folds)]
 
 
 def by_cell(table: Table) -> list[list[int]]:
@@ -293,7 +293,7 @@ def quantile(q: float, mean_S: np.ndarray, variance_S: np.ndarray, weight_S: np.
     """Of a mixture of normals, of equal weights unless they are given (sum 1)."""
     sd = np.sqrt(variance_S)
     ends = (mean_S - 8 * sd).min(), (mean_S + 8 * sd).max()
-    return _root(lambda x: np.average(stats.norm.cdf(x, mean_S, sd), weights=weight_S) - q, *ends)
+    return _root(lambda x: np.average(ndtr((x - mean_S) / sd), weights=weight_S) - q, *ends)
 
 
 def _root(of, low: float, high: float) -> float:

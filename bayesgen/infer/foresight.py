@@ -16,11 +16,9 @@ from scipy.special import expit, logsumexp
 from scipy.stats import spearmanr
 
 from bayesgen.infer.cells import Table, to_cells
-from bayesgen.infer.compare import PROBABILITY, given_others, log_score, quantile, thinned
+from bayesgen.infer.compare import ENDS, given_others, log_score, quantile, thinned
 from bayesgen.infer.fit import Fit, derived_of, fit
 from bayesgen.infer.gather import complete
-
-ENDS = {"middle": 0.5, "low": 0.5 - PROBABILITY / 2, "high": 0.5 + PROBABILITY / 2}
 
 
 class Asked(NamedTuple):
@@ -117,7 +115,7 @@ def shares(parts: Mapping[str, Sequence[float]]) -> dict[str, float]:
 def log_scores(found: Mapping[str, Fit], came: Asked) -> dict[str, float]:
     """Joint log density of what was measured, by the fits that were frozen before."""
     table, out = came
-    return {k: log_score(k, f, table.cells, table.y_C, out) for k, f in found.items()}
+    return {k: log_score(k, f.draws, table.cells, table.y_C, out) for k, f in found.items()}
 
 
 def mixed(scores: Mapping[str, float], weights: Mapping[str, float]) -> float:

@@ -107,7 +107,7 @@ def guess(name: str, made: Mapping[str, Sequence[Float[np.ndarray, " C"]]], tabl
     out = []
     for i, (y, its) in enumerate(zip(every, found, strict=True)):
         left = loo(name, its, table._replace(y_C=y), by_base(table))
-        out.append(Guess(evidence(name, its, table.cells, y, random.fold_in(key, i)).value, float(left.log_score_G.sum())))
+        out.append(Guess(evidence(name, its, table.cells, y, random.fold_in(key, i)).value, sum(x.log_score for x in left)))
     ends = np.cumsum([0, *(len(tables) for tables in made.values())])
     return {truth: out[a:b] for truth, a, b in zip(made, ends, ends[1:], strict=False)}
 

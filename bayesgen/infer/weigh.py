@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from bayesgen.infer.cells import Table
 from bayesgen.infer.check import check
-from bayesgen.infer.compare import by_base, by_cell, evidence, folds, left_out, thinned
+from bayesgen.infer.compare import by_base, by_cell, evidence, folds, interval, left_out, thinned
 from bayesgen.infer.fit import Fit, Problem, fits, means_of
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.recover import Guess, calibrate, guess, prior_breadth, tables_of
@@ -42,15 +42,15 @@ def weigh(name: str, table: Table, seed: int) -> tuple[Found, dict[str, np.ndarr
     }
     of, families = folds(table), table.families()
     units = {unit: groups for unit, groups in (("cell", by_cell(table)), ("base", by_base(table))) if len(groups) > 1}
-    left, held = left_out(name, found, evidences[1.0], table, units, list(of.values()), keys[3])
-    for unit, its in left.items():
-        of_groups = {"score": its.log_score_G.tolist(), "k_hat": its.k_hat_G.tolist(), "cells": [len(g) for g in units[unit]]}
-        out["left_out"][unit] = {**of_groups, "refitted": its.refitted}
-    for ((column, level), fold), said in zip(of.items(), held, strict=True):
-        ends = {k: getattr(said, f"{k}_C").tolist() for k in ("middle", "low", "high")}
+    left = left_out(name, found, evidences[1.0], table, {**units, "fold": list(of.values())}, keys[3])
+    for unit, groups in units.items():
+        its = {"score": [x.log_score for x in left[unit]], "k_hat": [x.k_hat for x in left[unit]], "cells": [len(g) for g in groups]}
+        out["left_out"][unit] = {**its, "refitted": [g for g, x in enumerate(left[unit]) if x.refitted]}
+    for ((column, level), fold), x in zip(of.items(), left["fold"], strict=True):
+        ends = {k: v.tolist() for k, v in interval(name, x.draws, table.cells, table.y_C, fold).items()}
         family = families[level] if column == "experiment" else level
-        of_fold = {"varied": column, "level": level, "family": family, "cells": fold}
-        out["folds"].append({**of_fold, "score": said.log_score, "error": said.error, **ends, "failures": said.failures})
+        of_fold = {"varied": column, "level": level, "family": family, "cells": fold, "score": x.log_score, "error": x.error}
+        out["folds"].append({**of_fold, **ends, "k_hat": x.k_hat, "refitted": x.refitted, "failures": x.failures})
     return out, found.draws
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from bayesgen import files
 from bayesgen.infer.cells import COLUMNS, Table, collinearity
+from bayesgen.infer.compare import K_HAT
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.recover import confusion, of_tables
 from bayesgen.report.page import drawn, template
@@ -117,16 +118,26 @@ def sections(
             [head, *rows],
         )
     )
-    head = ["hypothesis", "k̂ above .7", "refitted", "R-hat", "effective draws", "divergences", "levels left out: score errs by"]
+    head = [
+        "hypothesis",
+        "R-hat",
+        "effective draws",
+        "divergences",
+        "cells fitted without",
+        "bases",
+        "levels",
+        "greatest error of a level's score",
+    ]
     rows = []
     for name, f in beliefs.items():
-        left = f["left_out"]["cell"]
-        bad = sum(k > 0.7 for k in left["k_hat"])
-        gates = f["fit"]
-        line = [name, str(bad), str(len(left["refitted"])), f"{gates['r_hat']:.3f}", f"{gates['effective']:.0f}", str(gates["divergences"])]
-        rows.append([*line, f"{max((x['error'] for x in f['folds']), default=0):.2f}"])
-    said = "Cells whose importance weights are not to be relied on are left out by a fit of their own. The score of a level left out is a "
-    said += "difference of two evidences; the greatest Monte-Carlo error of one, in nats."
+        again = [len(f["left_out"][unit]["refitted"]) if unit in f["left_out"] else 0 for unit in ("cell", "base")]
+        again.append(sum(x["refitted"] for x in f["folds"]))
+        gates, error = f["fit"], max((x["error"] for x in f["folds"]), default=0.0)
+        rows.append(
+            [name, f"{gates['r_hat']:.3f}", f"{gates['effective']:.0f}", str(gates["divergences"]), *map(str, again), f"{error:.2f}"]
+        )
+    said = "What is left out is foretold by weighing the draws of one fit, and by a fit of its own where weights are not to be relied on "
+    said += f"(Pareto's k above {K_HAT:g}): so many cells, bases and levels. The error is Monte-Carlo's, in nats."
     out.append(("Fits", said, [head, *rows]))
     for name in dict.fromkeys((verdict.best or verdict.null, *verdict.rivals)):
         rows = [[k, f"{m:.3g}", f"[{low:.3g}, {high:.3g}]"] for k, (m, low, high) in beliefs[name]["parameters"].items()]

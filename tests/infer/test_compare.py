@@ -10,7 +10,7 @@ from scipy.special import expit, logit, logsumexp
 from bayesgen.infer import compare
 from bayesgen.infer.compare import (
     Evidence,
-    Foretold,
+    LeftOut,
     by_base,
     by_cell,
     difference,
@@ -43,44 +43,41 @@ def test_what_is_said_of_cells_unseen_is_the_normal_given_the_others(table, case
     gain = K[np.ix_(out, rest)] @ np.linalg.inv(K[np.ix_(rest, rest)])
     middle = mean[out] + gain @ (table.y_C - mean)[rest]
     V = K[np.ix_(out, out)] - gain @ K[np.ix_(rest, out)]
-    known = of_draws(a=a, **SPREADS)
+    known = of_draws(a=a, **SPREADS).draws
     exact = stats.multivariate_normal(middle, V).logpdf(table.y_C[out])
     assert log_score("H0", known, cells, table.y_C, out) == pytest.approx(exact, abs=1e-4)  # float32
     said = interval("H0", known, cells, table.y_C, out)
-    for end_C, z, within in zip(said, (0, -1.6449, 1.6449), (1e-4, 1e-3, 1e-3), strict=True):  # four digits of z
+    for end_C, z, within in zip(said.values(), (0, -1.6449, 1.6449), (1e-4, 1e-3, 1e-3), strict=True):  # four digits of z
         assert logit(end_C) == pytest.approx(middle + z * np.sqrt(np.diag(V)), abs=within)
     assert np.abs(middle - mean[out]).max() > 0.05 or case == "an experiment"  # negative control: the others tell something
 
 
 def test_nothing_is_learned_of_another_experiment(table):
-    middle_C, *_ = interval("H0", of_draws(a=0.0, **SPREADS), table.cells, table.y_C, OUT["an experiment"])
+    middle_C = interval("H0", of_draws(a=0.0, **SPREADS).draws, table.cells, table.y_C, OUT["an experiment"])["middle"]
     floor, ceiling = np.asarray(table.cells.floor_C), np.asarray(table.cells.ceiling_C)
     assert middle_C == pytest.approx((floor + (ceiling - floor) / 2)[4:], abs=1e-5)
 
 
 def test_two_roads_to_the_density_of_one_cell(table, found):
     """By the mean and the variance given all others; and by the density of all less that of all others."""
-    thinned_fit = of_draws(**thinned(found))
     for cell in range(8):
         mean_SxC, variance_SxC = compare.given_others("H0", thinned(found), table.cells, table.y_C, (cell,))
         density_S = stats.norm(mean_SxC[:, cell], np.sqrt(variance_SxC[:, cell])).logpdf(table.y_C[cell])
         left = jnp.asarray(compare._left_out(8, [[cell]]))
         assert compare._left_densities("H0", thinned(found), table.cells, table.y_C, left)[:, 0] == pytest.approx(density_S, abs=2e-3)
-        said = log_score("H0", thinned_fit, table.cells, table.y_C, [cell])
+        said = log_score("H0", thinned(found), table.cells, table.y_C, [cell])
         assert said == pytest.approx(logsumexp(density_S) - np.log(len(density_S)), abs=1e-4)  # float32, differences of 10 nats
 
 
 def test_intervals_are_of_the_mixture_of_draws(table):
     """Two opinions, far apart: the interval reaches from one to the other, which no normal's would."""
-    ends = interval("H0", of_draws(a=[-3.0, 3.0], **{k: [0.1, 0.1] for k in SPREADS}), table.cells, table.y_C, OUT["an experiment"])
-    mean_SxC, variance_SxC = compare.given_others(
-        "H0", of_draws(a=[-3.0, 3.0], **{k: [0.1, 0.1] for k in SPREADS}).draws, table.cells, table.y_C, (4, 5, 6, 7)
-    )
-    for c, of_cell in zip(range(4, 8), zip(*ends, strict=True), strict=True):
+    two = of_draws(a=[-3.0, 3.0], **{k: [0.1, 0.1] for k in SPREADS}).draws
+    ends = interval("H0", two, table.cells, table.y_C, OUT["an experiment"])
+    mean_SxC, variance_SxC = compare.given_others("H0", two, table.cells, table.y_C, (4, 5, 6, 7))
+    for c, of_cell in zip(range(4, 8), zip(*ends.values(), strict=True), strict=True):
         shares = [stats.norm(mean_SxC[:, c], np.sqrt(variance_SxC[:, c])).cdf(logit(end)).mean() for end in of_cell]
         assert shares == pytest.approx([0.5, 0.05, 0.95], abs=1e-6)
-    _, low_C, high_C = ends
-    assert (high_C - low_C).min() > 0.7
+    assert (ends["high"] - ends["low"]).min() > 0.7
 
 
 # leaving one out
@@ -104,8 +101,9 @@ def test_leaving_one_out_is_what_brute_force_gives(calm, unit):
     left = loo("H0", found, table, groups)
     exact_G = np.array([brute.log_mean() - brute.log_mean(tuple(g)) for g in groups])
     error_G = np.array([brute.simulation_error(g, 1000, weighed=True) for g in groups])
-    assert left.refitted == ()
-    assert (np.abs(left.log_score_G - exact_G) < 4 * error_G).all()
+    assert not any(x.refitted for x in left)
+    assert (np.abs([x.log_score for x in left] - exact_G) < 4 * error_G).all()
+    assert [x.error for x in left] == pytest.approx(error_G * np.sqrt(1000 / 2800), rel=0.3)  # of so many draws; smoothed, thinned
     assert error_G.max() < 0.025
 
 
@@ -118,27 +116,38 @@ def test_trap_cells_that_were_seen_are_foretold_better(calm):
     assert (seen_G - exact_G > [4 * brute.simulation_error(g, 1000, weighed=True) for g in by_base(table)]).all()
 
 
+def test_draws_of_what_is_left_out_are_of_a_posterior_without_it(calm):
+    """Second road: weights of brute force."""
+    table, found, brute = calm
+    for group, said in zip(by_base(table), loo("H0", found, table, by_base(table)), strict=True):
+        weight_S, a = brute.weights(tuple(group)), brute.draws["a"]
+        mean, sd = weight_S @ a, np.sqrt(weight_S @ (a - weight_S @ a) ** 2)
+        assert len(said.draws["a"]) == compare.THINNED
+        assert said.draws["a"].mean() == pytest.approx(mean, abs=0.2 * sd)
+        assert said.draws["a"].std() == pytest.approx(sd, rel=0.15)
+
+
 def test_weights_that_are_not_to_be_relied_on_are_replaced_by_a_fit(calm, monkeypatch):
     (table, found, _), asked, whole = calm, [], Evidence(-7.0, 0.1, ())
 
     def fitted(name, whole, table, groups, key):
         asked.append((whole, list(groups)))
-        return [Foretold(-42.0 - len(g), 0.1, *(np.zeros(len(g)),) * 3, ()) for g in groups]
+        return [LeftOut(-42.0 - len(g), 0.1, {}, np.nan, ("a gate",)) for g in groups]
 
     monkeypatch.setattr(compare, "held_out", fitted)
-    units, folds = {"cell": by_cell(table), "base": by_base(table)}, [[0, 1, 2], [3]]
+    units = {"cell": by_cell(table), "base": by_base(table)}
     plain = {unit: loo("H0", found, table, groups) for unit, groups in units.items()}
-    between = np.sort(plain["base"].k_hat_G)[1:3].mean()
+    between = np.sort([x.k_hat for x in plain["base"]])[1:3].mean()
     monkeypatch.setattr(compare, "K_HAT", between)
-    left, held = left_out("H0", found, whole, table, units, folds, random.key(0))
-    bad = {unit: np.flatnonzero(x.k_hat_G > between) for unit, x in plain.items()}
+    left = left_out("H0", found, whole, table, units, random.key(0))
+    bad = {unit: [g for g, x in enumerate(those) if x.k_hat > between] for unit, those in plain.items()}
     assert len(bad["base"]) == 2
-    assert asked == [(whole, [*folds, *(groups[i] for unit, groups in units.items() for i in bad[unit])])]  # all in one go
+    assert asked == [(whole, [groups[g] for unit, groups in units.items() for g in bad[unit]])]  # all in one go
     for unit, groups in units.items():
-        said = np.array([-42.0 - len(g) for g in groups])
-        assert left[unit].refitted == tuple(bad[unit])
-        assert (left[unit].log_score_G == np.where(plain[unit].k_hat_G > between, said, plain[unit].log_score_G)).all()
-    assert [x.log_score for x in held] == [-45.0, -43.0]
+        for g, (group, x, by_weights) in enumerate(zip(groups, left[unit], plain[unit], strict=True)):
+            said = (-42.0 - len(group), ("a gate",)) if g in bad[unit] else (by_weights.log_score, ())
+            assert (x.log_score, x.failures) == said
+            assert (x.k_hat, x.refitted) == (by_weights.k_hat, g in bad[unit])
 
 
 def test_groups(table):

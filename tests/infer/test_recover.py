@@ -168,7 +168,9 @@ def test_each_makes_its_own_tables_and_what_is_said_of_them_is_told_apart(table,
     assert len({float(y[0]) for y in every}) == 6
     monkeypatch.setattr(recover, "fits", lambda name, cells, problems, *_: [p.y_C for p in problems])
     monkeypatch.setattr(recover, "evidence", lambda name, its, cells, y, key: compare.Evidence(float(its[0]), 0.0, ()))
-    monkeypatch.setattr(recover, "loo", lambda name, its, table, groups: compare.Loo(np.array([table.y_C[1], 1.0]), np.zeros(2)))
+    monkeypatch.setattr(
+        recover, "loo", lambda name, its, table, groups: [compare.LeftOut(score, 0.0, {}, 0.0) for score in (table.y_C[1], 1.0)]
+    )
     found = guess("H0", made, table, random.key(1))
     assert {truth: [g.evidence for g in of] for truth, of in found.items()} == {k: [float(y[0]) for y in of] for k, of in made.items()}
     assert [g.left_out for of in found.values() for g in of] == [float(y[1]) + 1 for y in every]

@@ -23,9 +23,10 @@ def page(tmp_path_factory):
         interval = [[float(b), 0.1, 0.9] for b in table.breadth_C]
         found = findings(gain) | {"story": HYPOTHESES[name].model.__doc__, "title": HYPOTHESES[name].title, "expected": interval}
         found["fit"] |= {"r_hat": 1.001, "effective": 900.0, "divergences": 0}
-        for f in found["folds"]:
-            f["middle"] = [0.5] * len(f["cells"])
-        found["left_out"]["cell"] |= {"k_hat": [0.1] * 8, "refitted": ()}
+        for i, f in enumerate(found["folds"]):
+            f |= {"middle": [0.5] * len(f["cells"]), "refitted": i < 2, "error": 0.01 * i}
+        for unit, refitted in (("cell", [1, 4, 5]), ("base", [])):
+            found["left_out"][unit]["refitted"] = refitted
         found["evidence"] = {k: {"value": 3.0 + (name == "H2"), "failures": ()} for k in ("0.5", "1.0", "2.0")}
         beliefs[name] = found
     scores = {"H0": {"H0": [0.0], "H2": [-1.0]}, "H2": {"H0": [-1.0], "H2": [0.0]}}
@@ -52,6 +53,10 @@ def test_figures_are_drawn_from_what_is_kept(page):
     assert kept["recovery"]["evidence"] == {"H0": {"H0": 1.0, "H2": 0.0}, "H2": {"H0": 0.0, "H2": 1.0}}
     for name in ("belief_scores", "belief_foretold", "belief_residuals", "belief_recovery"):
         assert (folder / f"{name}.png").stat().st_size > 5000
+
+
+def test_what_was_fitted_anew_is_counted(page):
+    assert "| H2 | 1.001 | 900 | 0 | 3 | 0 | 2 | 0.03 |" in (page[0] / "beliefs.md").read_text()
 
 
 def test_scores_shown_are_those_found(page):
