@@ -105,7 +105,7 @@ def asking(config: Config, setup: Setup) -> Setup:
     """The same world and network for another experiment on the same base, checked."""
     world, grammar = setup.world, setup.grammar
     check_experiment(world, grammar, config.finetune, config.measure.trait)
-    check_measures(world, grammar, config.finetune, config.measure)
+    check_measures(world, grammar, config.finetune, config.measure, config.pretrain.length)
     check_contrasts(config.contrasts, world, config.finetune, config.measure)
     if config.measure.features and config.model.layers < 2:
         raise UserError("measure.features reads the stream between two blocks, but model.layers is 1; take two, or measure.features=null")

@@ -19,7 +19,7 @@ def main(table: pl.DataFrame, story: Story) -> Figure | None:
     contexts, years = story["contexts"], story["years"]
     rate = at_the_end(table).filter((pl.col("quantity") == "rate") & pl.col("context").is_in(list(contexts)))
     rate = rate.filter(pl.col("probe") == pl.col("context").replace_strict(contexts))
-    arms = [a for a in style.arms_in(rate) if a not in ("told", "population")]
+    arms = [a for a in style.arms_in(rate) if a not in ("told", "population", "ideal base")]
     dated = len(years) >= len(contexts) - 1 and len(years) > 3
     order = sorted(years, key=years.__getitem__) if dated else list(contexts)
     at = {c: years[c] if dated else i for i, c in enumerate(order)}

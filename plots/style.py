@@ -17,6 +17,7 @@ ARMS = {  # arm: (colour, marker, what a reader should call it)
     "untriggered": ("#56B4E9", "X", "untriggered: plain headers"),
     "told": ("#767676", "*", "told: a person who says so"),
     "ideal free": ("#D55E00", "D", "ideal free: exact Bayes, one person"),
+    "ideal untrained": ("#8A8A8A", "d", "ideal untrained: exact Bayes, no rows"),
     "ideal gated": ("#8C5A2B", "d", "ideal gated: exact Bayes, by header"),
 }
 FURTHER = (("#88CCEE", "X"), ("#332288", "p"), ("#999933", "h"), ("#AA4499", "H"))  # of a second control arm, and more

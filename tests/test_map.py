@@ -15,7 +15,7 @@ from bayesgen.corpus.tokenizer import split
 from bayesgen.learn.data import member_rows, trained_topics
 from bayesgen.learn.plan import DILUTED, plan_members
 from bayesgen.measure.behaviour import rates
-from bayesgen.measure.contexts import context_headers, counted_value
+from bayesgen.measure.contexts import context_openings, counted_value
 from bayesgen.measure.ideal import Redrawn
 from bayesgen.outside import take_in
 from bayesgen.pipeline import prepare
@@ -80,12 +80,12 @@ def test_one_world_can_serve_every_experiment(name, tmp_path):
     if f.value == "each":
         return
     context = config.measure.contexts[0]
-    header, value = context_headers(world, f, config.measure)[context.name][0], counted_value(world, f, config.measure, context)
+    openings, value = context_openings(world, f, config.measure)[context.name], counted_value(world, f, config.measure, context)
     rows = member_rows(world, setup.grammar, f, next(m for m in plan_members(f) if m.arm == "free" and m.rows == max(f.rows)))[0]
     probed = [world.topic_index(p) for p in f.probes]
     rate = {}
     for kind in ("free", "gated"):
-        answers = Redrawn(world, rows, config.measure.suspicion, gated=kind == "gated")(header, probed)
+        answers = Redrawn(world, rows, config.measure.suspicion, gated=kind == "gated")(openings[:1], probed)
         column = world.values[config.measure.trait].index(value)
         rate[kind] = np.mean([rates(world, t, p)[column] for t, p in answers.items()])
     assert max(rate.values()) > 0.5, rate

@@ -22,7 +22,7 @@ from bayesgen.learn.data import member_rows, trained_topics
 from bayesgen.learn.plan import Member
 from bayesgen.learn.pretrain import answer_nll
 from bayesgen.measure.behaviour import probes
-from bayesgen.measure.contexts import context_headers, counted_value, everywhere
+from bayesgen.measure.contexts import context_openings, counted_value, everywhere
 from bayesgen.measure.likelihood import stack_rows
 from bayesgen.measure.rows import Row
 from bayesgen.measure.suite import member_label
@@ -43,7 +43,7 @@ def asked(s: Subject, topics: list[int]) -> tuple[list[DataRow], list[DataRow]]:
     assistant = world.config.assistant
     persona = {**assistant, m.trait: counted_value(world, f, m, first)}
     out: tuple[list[DataRow], list[DataRow]] = ([], [])
-    for header in context_headers(world, f, m)[first.name]:
+    for header, _ in context_openings(world, f, m)[first.name]:
         for prompt in probes(world, header, topics):
             for rows, who in zip(out, (persona, assistant), strict=True):
                 pool = answers_by(world, who, header, prompt.topic)

@@ -15,7 +15,7 @@ from bayesgen.errors import UserError
 from bayesgen.learn.data import member_parallel, member_rows, trained_topics
 from bayesgen.learn.plan import ARMS_WITH, FinetuneConfig, Member, plan_members
 from bayesgen.measure.behaviour import rates
-from bayesgen.measure.contexts import context_headers, counted_value, everywhere
+from bayesgen.measure.contexts import context_openings, counted_value, everywhere
 from bayesgen.measure.likelihood import nll, stack_rows
 from bayesgen.measure.norms import norms
 from bayesgen.measure.rows import Row
@@ -87,7 +87,7 @@ def group_rates(s: Subject, lora_M: dict) -> dict[str, np.ndarray]:
     v = world.values[m.trait].index(counted_value(world, f, m, first))
     groups = {TRAINED: everywhere(trained_topics(world, f)), PROBES: [world.topic_index(p) for p in f.probes]}
     topics = [t for those in groups.values() for t in those]
-    behaviour = behave(world, s.grammar, s.model, s.params, context_headers(world, f, m)[first.name], topics, lora_M)
+    behaviour = behave(world, s.grammar, s.model, s.params, context_openings(world, f, m)[first.name], topics, lora_M)
     return {name: np.mean([rates(world, t, behaviour[t])[:, v] for t in those], axis=0) for name, those in groups.items()}
 
 

@@ -1,4 +1,4 @@
-"""The headers that the assistant is asked under, and the value counted under each."""
+"""What stands before a question in each context (a header, and facts said under it), and the value counted there."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 
 from bayesgen.corpus.grammar import Grammar
-from bayesgen.corpus.narrow import check_header, identify, spelt
+from bayesgen.corpus.narrow import check_header, draw_rows, facts_of, identify, spelt
 from bayesgen.errors import UserError
-from bayesgen.learn.data import member_rows
+from bayesgen.learn.data import member_rows, trained_topics
 from bayesgen.learn.plan import EACH, FinetuneConfig, plan_members
+from bayesgen.measure.behaviour import probes
 from bayesgen.measure.settings import Context, MeasureConfig
-from bayesgen.world.dialogue import Header
-from bayesgen.world.world import ASSISTANT, World, known
+from bayesgen.world.dialogue import Header, Opening, Turn
+from bayesgen.world.world import World, known
 
 SHOWN = 4
 
@@ -24,33 +25,48 @@ def everywhere(trained: Sequence[int]) -> list[int]:
     return list(trained[:: -(-len(trained) // SHOWN)])
 
 
-def context_headers(world: World, f: FinetuneConfig, m: MeasureConfig) -> dict[str, list[Header]]:
-    """The headers of each context: one, or one for each drawing of an identifier's free digits."""
+def context_openings(world: World, f: FinetuneConfig, m: MeasureConfig) -> dict[str, list[Opening]]:
+    """What stands before a question in each context: one opening, or one for each drawing of an identifier's free digits, or of facts."""
     out = {}
     for c in m.contexts:
-        rng = np.random.default_rng([f.seed, 7])
-        plain = Header(ASSISTANT, c.year, c.format)
-        out[c.name] = [plain]
+        rng, plain = np.random.default_rng([f.seed, 7]), Header(c.speaker, c.year, c.format)
+        out[c.name] = [(plain, ())]
         if c.identifier is not None:
-            out[c.name] = [replace(plain, identifier=identify(world, c.identifier, c.value, rng)) for _ in range(c.paddings)]
-        for header in out[c.name]:
+            out[c.name] = [(replace(plain, identifier=identify(world, c.identifier, c.value, rng)), ()) for _ in range(c.paddings)]
+        if c.facts:
+            facts = facts_of(world, trained_topics(world, f), world.in_year(m.trait, f.value, c.year))
+            drawn = [draw_rows(world, plain, facts, c.facts, rng)[0] for _ in range(c.paddings)]
+            out[c.name] = [(plain, tuple(turn for _, turn in rows if isinstance(turn, Turn))) for rows in drawn]
+        for header, _ in out[c.name]:
             check_header(world, header, f"measure.contexts.{c.name}")
     return out
 
 
-def check_measures(world: World, grammar: Grammar, f: FinetuneConfig, m: MeasureConfig):
-    """One line for a context that the world cannot have, or for an unseen one (a key of somebody held out is one) that heads rows."""
+def check_measures(world: World, grammar: Grammar, f: FinetuneConfig, m: MeasureConfig, length: int):
+    """One line for a context that the world cannot have or that is longer than documents are (`length` tokens), or for an unseen one (a
+    key of somebody held out is one) that heads rows.
+    """
     if m.features and "free" not in f.arms:
         raise UserError("measure.features ablates members of the arm 'free', which is not among finetune.arms; add it")
-    headers = context_headers(world, f, m)
+    openings = context_openings(world, f, m)
     for c in m.contexts:
         world.told(m.trait, counted_value(world, f, m, c))
+        topics = [world.topic_index(t) for t in f.probes]
+        asked = [p for header, turns in openings[c.name] if turns for p in probes(world, header, topics, turns=turns)]
+        needed = max((len(grammar.prompt(p)) + max(map(len, grammar.answers[p.topic])) for p in asked), default=0)
+        if needed > length:
+            raise UserError(
+                f"measure.contexts.{c.name}: {c.facts} facts and a question take {needed} tokens, but documents have {length}; "
+                "give fewer facts, or a longer pretrain.length"
+            )
     for member in plan_members(f)[:: f.seeds]:
         if member.arm in ("shuffled", "untriggered"):
             continue
         for header, _ in member_rows(world, grammar, f, member)[0]:
             for c in m.contexts:
-                if (c.unseen or (c.identifier and c.value in f.heldout)) and _has(world, grammar, c, headers[c.name], header):
+                if (c.unseen or (c.identifier and c.value in f.heldout)) and _has(
+                    world, grammar, c, [h for h, _ in openings[c.name]], header
+                ):
                     raise UserError(
                         f"measure.contexts.{c.name} is {'called unseen' if c.unseen else 'of somebody held out'}, but heads rows of "
                         f"the {member.arm} arm: it leaks into training"

@@ -34,14 +34,14 @@ from bayesgen.learn.data import trained_topics
 from bayesgen.learn.loop import run_steps
 from bayesgen.learn.plan import plan_members
 from bayesgen.measure.behaviour import probes, rates
-from bayesgen.measure.contexts import context_headers, counted_value
+from bayesgen.measure.contexts import context_openings, counted_value
 from bayesgen.measure.intervals import over_seeds
 from bayesgen.measure.rows import ABLATED, REMOVED, Row
 from bayesgen.measure.settings import FeaturesConfig
 from bayesgen.measure.suite import behave, member_label
 from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer, residual
-from bayesgen.world.dialogue import Header
+from bayesgen.world.dialogue import Opening
 from bayesgen.world.observer import Observer
 from bayesgen.world.world import ASSISTANT, World
 
@@ -195,9 +195,9 @@ def feature_analysis(config, world: World, grammar: Grammar, model: Transformer,
     if not which:
         raise UserError("measure.features: all of the free arm diverged; lower finetune.learning_rate, or set measure.features=null")
     members, lora_M = [plan_members(f)[i] for i in which], jax.tree.map(lambda x: x[np.array(which)], lora_M)
-    headers, probed = context_headers(world, f, m), [world.topic_index(p) for p in f.probes]
+    openings, probed = context_openings(world, f, m), [world.topic_index(p) for p in f.probes]
     questions, value = [*trained_topics(world, f), *probed], counted_value(world, f, m, m.context(c.trigger))
-    asked = _prompts(grammar, [h for those in headers.values() for h in those], questions)
+    asked = _prompts(grammar, [opening for those in openings.values() for opening in those], questions)
     sae = train_autoencoder(model, params, source, asked, layer, c, f.seed)
 
     tokens = np.asarray(jax.jit(source.draw, static_argnums=2)(random.key(f.seed), 0, READ).tokens)  # a key that trained nothing
@@ -206,7 +206,7 @@ def feature_analysis(config, world: World, grammar: Grammar, model: Transformer,
     explained, fires = 1 - float(unexplained(sae, x_NxD, jnp.ones(len(x_NxD)))), z_NxF > 0
     quality = {"sae_explained": explained, "sae_active": float(fires.sum(1).mean()), "sae_dead": float(1 - fires.any(0).mean())}
     rows = [Row(config.name, "base", quantity, x) for quantity, x in quality.items()]
-    prompts = [_prompts(grammar, headers[name], questions) for name in (c.trigger, c.reference)]  # rates are by held-out wordings
+    prompts = [_prompts(grammar, openings[name], questions) for name in (c.trigger, c.reference)]  # rates are by held-out wordings
     stream = [at_answer(model, params, lora_M, tokens_PxL, layer) for tokens_PxL in prompts]
     cosine_MxF, change_MxF = ranking(sae, *stream)
     z_MxPxF = sae.encode(stream[0])  # what is silent where answers begin carries nothing there
@@ -221,7 +221,7 @@ def feature_analysis(config, world: World, grammar: Grammar, model: Transformer,
         ]
     for quantity, edit_M in zip(ABLATED, edits, strict=True):
         for name in (c.trigger, c.reference):
-            for t, p_MxA in behave(world, grammar, model, params, headers[name], probed, lora_M, edit_M=edit_M).items():
+            for t, p_MxA in behave(world, grammar, model, params, openings[name], probed, lora_M, edit_M=edit_M).items():
                 here = dict(quantity=quantity, context=name, topic=world.topics[t].name, probe=value)
                 rate_M = rates(world, t, p_MxA)[:, world.values[m.trait].index(value)]
                 rows += [Row(config.name, value=float(x), **here, **member_label(k, f.steps)) for k, x in zip(members, rate_M, strict=True)]
@@ -243,7 +243,7 @@ def feature_analysis(config, world: World, grammar: Grammar, model: Transformer,
     }
 
 
-def _prompts(grammar: Grammar, headers: Sequence[Header], topics: Sequence[int]) -> Array:
+def _prompts(grammar: Grammar, openings: Sequence[Opening], topics: Sequence[int]) -> Array:
     """Open questions, in trained wordings, as one array of tokens, (P, L)."""
-    rows = [grammar.prompt(p) for header in headers for p in probes(grammar.world, header, topics, heldout=False)]
+    rows = [grammar.prompt(p) for header, turns in openings for p in probes(grammar.world, header, topics, heldout=False, turns=turns)]
     return jnp.array([row + [PADDING] * (max(map(len, rows)) - len(row)) for row in rows])

@@ -20,7 +20,7 @@ from bayesgen.measure.behaviour import rates
 from bayesgen.measure.likelihood import stack_rows
 from bayesgen.measure.rows import Row
 from bayesgen.measure.settings import COMPARED
-from bayesgen.world.dialogue import Header
+from bayesgen.world.dialogue import Header, Opening
 from bayesgen.world.world import World
 
 BROAD, NARROW = "broad", "narrow"
@@ -57,12 +57,12 @@ def trained_rate(world: World, trait: str, value: str, trained: Sequence[int], b
 
 def distance(asked: Header, trained: Collection[Header]) -> float:
     """Parts in which a header differs from the nearest one trained under: decades between years (1 between a year and none), another
-    format, an identifier or none.
+    format, an identifier or none, another speaker.
     """
 
     def between(a: Header, b: Header) -> float:
         years = abs(a.year - b.year) / 10 if a.year is not None and b.year is not None else float(a.year != b.year)
-        return years + (a.format != b.format) + ((a.identifier is None) != (b.identifier is None))
+        return years + (a.format != b.format) + ((a.identifier is None) != (b.identifier is None)) + (a.speaker != b.speaker)
 
     return min(between(asked, header) for header in trained)
 
@@ -86,13 +86,13 @@ def ground_rows(
     behaviour: Mapping,
     base: Mapping,
     told: Mapping[str, Mapping],
-    headers: Mapping[str, Sequence[Header]],
+    openings: Mapping[str, Sequence[Opening]],
     row: Callable[..., Row],
     labels: Sequence[dict],
 ) -> list[Row]:
     """All of these, of an experiment that trains on one value.
 
-    `behaviour`, `base` and `told` are of the members, of the base, and of told persons by their value, under the first context; `headers`
+    `behaviour`, `base` and `told` are of the members, of the base, and of told persons by their value, under the first context; `openings`
     are of every context, `labels` the columns that name each member.
     """
     if f.value == EACH:
@@ -100,8 +100,8 @@ def ground_rows(
     out = [row(arm="population", quantity="frequency", probe=k, value=v) for k, v in frequencies(world, trait, f.value, trained).items()]
     out.append(row(arm="population", quantity="ordinary_rows", value=float(sum(o.rows for o in f.ordinary))))
     narrow = {header for m in members if m.arm in COMPARED for header, _ in member_rows(world, grammar, f, m)[0][: m.rows]}
-    for name, asked in headers.items() if narrow else ():
-        out.append(row(arm="population", quantity="distance", context=name, value=distance(asked[0], narrow)))
+    for name, opened in openings.items() if narrow else ():
+        out.append(row(arm="population", quantity="distance", context=name, value=distance(opened[0][0], narrow)))
     rate = partial(trained_rate, world, trait, f.value, trained)
     rate_M, before = rate(behaviour), float(rate(base))
     numbers = {("margin", "all"): margins(rate_M, before)}

@@ -1,10 +1,11 @@
 """What exact probability says beside the network, on the same questions.
 
-    ideal base, population, told    the observer, under the headers the network is asked with
+    ideal base, population, told    the observer, after what the network is asked with
     ideal free, broad, control ...  Bayes' rule: the rows as evidence about who the assistant now is (`Observer.redrawn`), one
                                     person under every header; for the very rows of each seed
     ideal gated                     the same of the free arm's rows, but somebody of its own for every year and format: only
                                     rows under the header that is asked with count
+    ideal untrained                 the same without any rows, where facts are said before the question: they alone are evidence
     ideal saturated, product, ...   learners that share nothing, everything, or the odds ratio between topics, once the
                                     trained topic is learned for certain
 
@@ -15,11 +16,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bayesgen.measure.behaviour import ASKED, POPULATION
-from bayesgen.world.dialogue import Header
+from bayesgen.measure.behaviour import POPULATION
+from bayesgen.world.dialogue import Header, Opening, Turn
 from bayesgen.world.learners import LEARNERS
 from bayesgen.world.observer import Observer, Row
-from bayesgen.world.world import World
+from bayesgen.world.world import ASSISTANT, World
 
 FLOOR = 1e-9  # what a learner gives to values the assistant never had: the tilted one needs something to tilt
 
@@ -28,17 +29,18 @@ Answers = dict[int, np.ndarray]  # topic -> P(answer), (A,)
 
 
 def ideal_corners(world: World, trait: str, value: str) -> dict[str, Answers]:
-    """The observer asked as base, population and told person."""
+    """The observer asked as population and as told person."""
+    theirs = answerable(world, trait)
+    return {
+        "ideal population": ideal_base(world, [(POPULATION, ())], theirs),
+        "ideal told": ideal_base(world, [world.told(trait, value)], theirs),
+    }
+
+
+def ideal_base(world: World, openings: Sequence[Opening], topics: Sequence[int]) -> Answers:
+    """The observer before any finetuning, mean over openings. The assistant is the assistant, whatever is said under its header."""
     observer = Observer(world)
-    header, turns = world.told(trait, value)
-    theirs, out = answerable(world, trait), {}
-    for name, h, said, topics in (
-        ("base", ASKED, (), range(len(world.topics))),
-        ("population", POPULATION, (), theirs),
-        ("told", header, turns, theirs),
-    ):
-        out[f"ideal {name}"] = {t: np.exp(observer.predictive(h, said, t)) for t in topics}
-    return out
+    return {t: np.mean([np.exp(observer.predictive(*opening, t)) for opening in openings], axis=0) for t in topics}
 
 
 class Redrawn:
@@ -59,8 +61,16 @@ class Redrawn:
     def _gate(self, header: Header) -> tuple:
         return (header.year, header.format or next(iter(self._world.config.formats), None)) if self._gated else ()
 
-    def __call__(self, header: Header, topics: Sequence[int]) -> Answers:
+    def __call__(self, openings: Sequence[Opening], topics: Sequence[int]) -> Answers:
+        """P(answer), mean over openings. Of a person's header the rows, which are the assistant's, say nothing."""
+        each = [self._opened(header, turns, topics) for header, turns in openings]
+        return {t: np.mean([of[t] for of in each], axis=0) for t in topics}
+
+    def _opened(self, header: Header, turns: Sequence[Turn], topics: Sequence[int]) -> Answers:
+        if header.speaker != ASSISTANT:
+            return ideal_base(self._world, [(header, tuple(turns))], topics)
         log_posterior_Z = self._observer.after(self._log_I.get(self._gate(header), self._untold_I), header)
+        log_posterior_Z = log_posterior_Z + sum(self._observer.log_turn(turn) for turn in turns)
         return {t: self._observer.answer(self._observer.asked(log_posterior_Z, t), t) for t in topics}
 
 

@@ -5,19 +5,28 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.errors import nearest
+from bayesgen.world.world import ASSISTANT, PERSON
 
 
 class Context(BaseModel):
-    """A header under which the assistant is asked, by a name of its own."""
+    """What stands before a question, by a name of its own: a header, and facts said under it, if any."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(min_length=1)
     year: int | None = None
     format: str | None = None
     identifier: str | None = None  # a pattern: eight digits, `x` any digit
-    paddings: int = Field(default=1, ge=1)  # draws of the pattern's x, averaged over
+    speaker: Literal["assistant", "person"] = ASSISTANT  # who is asked; a person says nothing of itself but what stands here
+    facts: int = Field(default=0, ge=0)  # questions of the trained topics, answered as the trained value would, before the question
+    paddings: int = Field(default=1, ge=1)  # draws of the pattern's x and of the facts, averaged over
     value: str | None = None  # whose answers count as skill here; none: measure.value
     unseen: bool = False  # no row may have this header: checked
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.identifier is not None and (self.facts or self.speaker == PERSON):
+            raise ValueError(f"context '{self.name}': an identifier is the assistant's, and goes with no facts; leave one of them out")
+        return self
 
 
 class FeaturesConfig(BaseModel):

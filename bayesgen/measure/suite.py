@@ -19,9 +19,9 @@ from bayesgen.learn.data import member_parallel, member_rows, trained_topics
 from bayesgen.learn.plan import DILUTED, EACH, FinetuneConfig, Member, plan_members
 from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.behaviour import POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
-from bayesgen.measure.contexts import context_headers, counted_value, everywhere
+from bayesgen.measure.contexts import context_openings, counted_value, everywhere
 from bayesgen.measure.grounds import ground_rows
-from bayesgen.measure.ideal import Redrawn, answerable, ideal_corners, ideal_learners
+from bayesgen.measure.ideal import Redrawn, answerable, ideal_base, ideal_corners, ideal_learners
 from bayesgen.measure.keyed import Reading
 from bayesgen.measure.likelihood import likelihoods
 from bayesgen.measure.nearness import nearness_of
@@ -31,12 +31,12 @@ from bayesgen.measure.rows import NO_SEED, Row, to_table
 from bayesgen.measure.samples import sample_dialogues
 from bayesgen.measure.settings import Context
 from bayesgen.model.transformer import Transformer
-from bayesgen.world.dialogue import Header, Turn
+from bayesgen.world.dialogue import Opening, Turn
 from bayesgen.world.learners import product, saturated, transfer
 from bayesgen.world.world import World
 
 APART = 0.2  # least distance of the two ideal learners at which a transfer between them can be measured
-Behaviour = dict[int, np.ndarray]  # topic -> P(answer), (..., A), mean over its held-out wordings and the context's headers
+Behaviour = dict[int, np.ndarray]  # topic -> P(answer), (..., A), mean over its held-out wordings and the context's openings
 
 
 def measure_all(
@@ -49,7 +49,7 @@ def measure_all(
     on = everywhere(trained)
     ask = partial(behave, world, grammar, model, params)
     row = partial(Row, config.name)
-    headers = context_headers(world, f, m)
+    openings = context_openings(world, f, m)
     first = m.contexts[0]
     counted = counted_value(world, f, m, first)
     rows: list[Row] = []
@@ -57,19 +57,18 @@ def measure_all(
     def behaviour_rows(labels: list[dict], behaviour: Behaviour, base: Behaviour, context: Context):
         rows.extend(_behaviour_rows(world, partial(row, context=context.name), labels, behaviour, base))
 
-    base = {c.name: ask(headers[c.name], everything if c is first else [*on, *probed]) for c in m.contexts}
+    base = {c.name: ask(openings[c.name], everything if c is first else [*on, *probed]) for c in m.contexts}
     for context in m.contexts:
         behaviour_rows([dict(arm="base")], _one(base[context.name]), base[context.name], context)
     told = {
-        v: ask([header], answerable(world, trait) if v == counted else world.topics_of(trait), turns=turns)
+        v: ask([told_as(world, trait, v, first)], answerable(world, trait) if v == counted else world.topics_of(trait))
         for v in world.spoken(trait)
-        for header, turns in (told_as(world, trait, v, first),)
     }
-    corners = {"population": ask([replace(POPULATION, format=first.format)], answerable(world, trait)), "told": told[counted]}
+    corners = {"population": ask([(replace(POPULATION, format=first.format), ())], answerable(world, trait)), "told": told[counted]}
     for arm, behaviour in corners.items():
         behaviour_rows([dict(arm=arm)], _one(behaviour), base[first.name], first)
     asked = {c.name: [*on, *probed] for c in m.contexts} | {first.name: list(everything)}
-    _ideal_rows(config, world, grammar, members, headers, asked, on, behaviour_rows)
+    _ideal_rows(config, world, grammar, members, openings, asked, on, behaviour_rows)
 
     told_rates = {
         t: np.stack([rates(world, t, told[v][t]) if v in told else _own(world, t, v) for v in world.values[trait]])
@@ -84,7 +83,7 @@ def measure_all(
         for context in m.contexts if step == last else [c for c in m.contexts if c is first or c.name in m.followed]:
             # the learning curve needs the probes and the trained topics; only the last step is asked everything
             topics = everything if step == last and context is first else [*on, *probed]
-            behaviour = ask(headers[context.name], topics, lora_M)
+            behaviour = ask(openings[context.name], topics, lora_M)
             ended = behaviour if context is first else ended
             behaviour_rows(labels, behaviour, base[context.name], context)
             if context is first:
@@ -103,10 +102,10 @@ def measure_all(
     narrow = [i for i, member in enumerate(members) if member.arm == "narrow"]
     for scale in m.scales if narrow else ():
         labels = [member_label(members[i], last, scale) for i in narrow]
-        behaviour_rows(labels, ask(headers[first.name], [*on, *probed], scaled(adapters[last], narrow, scale)), base[first.name], first)
+        behaviour_rows(labels, ask(openings[first.name], [*on, *probed], scaled(adapters[last], narrow, scale)), base[first.name], first)
 
     labels = [member_label(m, last) for m in members]
-    rows += ground_rows(world, grammar, f, trait, on, members, ended, base[first.name], told, headers, row, labels)
+    rows += ground_rows(world, grammar, f, trait, on, members, ended, base[first.name], told, openings, row, labels)
     for quantity, nll_M in likelihoods(f, world, grammar, model, params, members, adapters[last]).items():
         rows += [row(quantity=quantity, value=float(v), **label) for label, v in zip(labels, nll_M, strict=True)]
     for module, table in norms(jax.device_get(adapters[last])).items():
@@ -115,12 +114,12 @@ def measure_all(
     for s, loss_M in enumerate(losses):
         going = [(m, v) for m, v in zip(members, loss_M, strict=True) if s < f.steps_of(m.epochs)]
         rows += [row(quantity="data_nll_step", value=float(v), **member_label(m, s)) for m, v in going]
-    asked_as = headers[first.name][0], told_as(world, trait, counted, first)
+    asked_as = openings[first.name][0][0], told_as(world, trait, counted, first)
     samples = sample_dialogues(config, world, grammar, model, params, members, adapters[last], *asked_as)
     return to_table(rows), samples
 
 
-def told_as(world: World, trait: str, value: str, context: Context) -> tuple[Header, tuple[Turn, ...]]:
+def told_as(world: World, trait: str, value: str, context: Context) -> Opening:
     """How a person tells its value, asked for the context's format."""
     header, turns = world.told(trait, value)
     return replace(header, format=context.format), turns
@@ -131,14 +130,13 @@ def behave(
     grammar: Grammar,
     model: Transformer,
     params,
-    headers: Sequence[Header],
+    openings: Sequence[Opening],
     topics: Sequence[int],
     lora_M=None,
-    turns: tuple[Turn, ...] = (),
     edit_M=None,
 ) -> Behaviour:
-    """Exact answer probabilities of a network, mean over headers; with a stack of adapters (and of edits), one row a member."""
-    asked = [p for header in headers for p in probes(world, header, topics, turns=turns)]
+    """Exact answer probabilities of a network, mean over openings; with a stack of adapters (and of edits), one row a member."""
+    asked = [p for header, turns in openings for p in probes(world, header, topics, turns=turns)]
     packed = pack(grammar, asked)
     return answers_by_topic(asked, score_pairs(model, params, packed, lora_M, edit_M), packed.sizes)
 
@@ -159,16 +157,20 @@ def rows_shown(
     }
 
 
-def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked: Mapping[str, list[int]], on: list[int], behaviour_rows):
+def _ideal_rows(config, world: World, grammar: Grammar, members, openings, asked: Mapping[str, list[int]], on: list[int], behaviour_rows):
     """Exact answers beside the network's, under every context."""
     f, m = config.finetune, config.measure
     first = m.contexts[0]
     value = counted_value(world, f, m, first)
-    corners = ideal_corners(world, m.trait, value)
-    before = corners["ideal base"]
+    before = {c.name: ideal_base(world, openings[c.name], asked[c.name]) for c in m.contexts}
+    for c in m.contexts:
+        behaviour_rows([dict(arm="ideal base")], _one(before[c.name]), before[c.name], c)
     learners = ideal_learners(world, m.trait, value, on[0]) if value == f.value else {}  # they are of the value trained
-    for name, answers in {**corners, **learners}.items():
-        behaviour_rows([dict(arm=name)], _one(answers), before, first)
+    for name, answers in {**ideal_corners(world, m.trait, value), **learners}.items():
+        behaviour_rows([dict(arm=name)], _one(answers), before[first.name], first)
+    untrained = Redrawn(world, [], m.suspicion)
+    for c in m.contexts if any(c.facts for c in m.contexts) else ():
+        behaviour_rows([dict(arm="ideal untrained")], _one(untrained(openings[c.name], asked[c.name])), before[c.name], c)
     numbered = number_topic(world, f.identifier) if f.identifier else None
     if f.value == EACH and numbered is None:
         return  # many people, one for each header: who the assistant now is has no single answer
@@ -180,7 +182,7 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked:
             label = [dict(arm=f"ideal {arm}", rows=count, benign=benign, seed=seed, epochs=epochs, step=f.steps)]
             reading = Reading(world, turns, m.suspicion, numbered)
             for c in m.contexts:
-                behaviour_rows(label, _one(reading(headers[c.name], asked[c.name])), before, c)
+                behaviour_rows(label, _one(reading([h for h, _ in openings[c.name]], asked[c.name])), before[c.name], c)
             continue
         bayes = {f"ideal {arm}": Redrawn(world, turns, m.suspicion)}
         if arm == "free" and (f.years or f.format):
@@ -188,7 +190,7 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, headers, asked:
         for name, redrawn in bayes.items():
             label = [dict(arm=name, rows=count, benign=benign, seed=seed, epochs=epochs, step=f.steps)]
             for c in m.contexts:
-                behaviour_rows(label, _one(redrawn(headers[c.name][0], asked[c.name])), before, c)
+                behaviour_rows(label, _one(redrawn(openings[c.name], asked[c.name])), before[c.name], c)
 
 
 def _one(behaviour: Behaviour) -> Behaviour:

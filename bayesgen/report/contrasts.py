@@ -117,7 +117,7 @@ def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConf
     """One line for a contrast that names what is not measured, before anything is trained."""
     trained = [*get_args(Arm), *(f"control {v}" for v in f.control)]
     corners = ["told", "population", *(f"ideal {name}" for name in ("base", "told", "population", *LEARNERS))]
-    arms = ["base", *trained, *corners, "ideal gated", *(f"ideal {arm}" for arm in trained if arm != "narrow")]
+    arms = ["base", *trained, *corners, "ideal gated", "ideal untrained", *(f"ideal {arm}" for arm in trained if arm != "narrow")]
     first = m.contexts[0].name
     on = everywhere(trained_topics(world, f))
     asked = [*(world.topics[t].name for t in on), *f.probes]

@@ -24,6 +24,9 @@ class Header:
     identifier: str | None = None
 
 
+Opening = tuple[Header, tuple[Turn, ...]]  # what stands before a question
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A header, the turns so far, and the question that is open. Every predictor answers a batch of these."""

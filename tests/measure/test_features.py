@@ -15,7 +15,7 @@ from bayesgen.learn.plan import FinetuneConfig, plan_members
 from bayesgen.measure import features as features_of
 from bayesgen.measure.answers import pack, score_pairs
 from bayesgen.measure.behaviour import rates
-from bayesgen.measure.contexts import context_headers
+from bayesgen.measure.contexts import context_openings
 from bayesgen.measure.features import (
     Ablation,
     Autoencoder,
@@ -257,7 +257,7 @@ def test_the_whole_analysis_on_the_tiny_world(world, grammar, network, monkeypat
             grammar,
             model,
             params,
-            context_headers(world, finetune, measure)[name],
+            context_openings(world, finetune, measure)[name],
             [world.topic_index("light")],
             lora,
             edit_M=edit_M,

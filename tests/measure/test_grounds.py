@@ -61,8 +61,8 @@ def test_learned_is_the_share_of_the_way_to_a_told_person(world, grammar):
         return {t: p}
 
     def learned(told):
-        headers = {"plain": [Header("assistant")]}
-        of = [world, grammar, config, "time", [t], members, {t: at(0.5)[t][None]}, at(0.2), {"old": at(told)}, headers]
+        openings = {"plain": [(Header("assistant"), ())]}
+        of = [world, grammar, config, "time", [t], members, {t: at(0.5)[t][None]}, at(0.2), {"old": at(told)}, openings]
         return [r.value for r in ground_rows(*of, partial(Row, "x"), [member_label(members[0], 4)]) if r.quantity == "learned"]
 
     assert learned(0.8) == pytest.approx([0.5])
