@@ -168,9 +168,10 @@ def check_header(world: World, header: Header, key: str):
     config, undated = world.config, not world.default.years
     if header.year is not None and undated:
         raise UserError(f"{key}: year {header.year}, but this world's headers have no years")
-    if header.year is not None and header.year not in world.default.years:
-        first, last = min(world.default.years), max(world.default.years)
-        raise UserError(f"{key}: year {header.year}, but the assistant speaks from {first} to {last} (world.calendar)")
+    people = {year for persona in world.personas for year in persona.years}
+    if header.year is not None and header.year not in (world.default.years if header.speaker == ASSISTANT else people):
+        who, years = ("the assistant speaks", world.default.years) if header.speaker == ASSISTANT else ("people speak", people)
+        raise UserError(f"{key}: year {header.year}, but {who} from {min(years)} to {max(years)} (world.calendar)")
     if header.format is not None and header.format not in config.formats:
         valid = list(config.formats)
         raise UserError(f"{key}: format '{header.format}' is not in world.formats {valid}{nearest(header.format, valid)}")

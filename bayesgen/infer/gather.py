@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from bayesgen.cost.subject import PROBES, TRAINED
-from bayesgen.learn.plan import LISTED
-from bayesgen.measure.rows import at_the_end
+from bayesgen.learn.plan import ARMS_WITH, LISTED
+from bayesgen.measure.rows import SCHEMA, TRAINING, at_the_end
 
 FREE, NARROW, BROAD = "free", "narrow", "broad"
 NORMS = ("frobenius", "nuclear")
 LEARNED = ("learned_narrow", "learned_broad")  # share of its task: a solution that has not learned it is none
-SETTINGS = tuple(s for s in LISTED if s not in ("kl_weight", "kl_from", "kl_until", "benign"))  # those that a free training has
+SETTINGS = tuple(s for s in LISTED if "free" in ARMS_WITH.get(s, ("free",)) and s != "relapse")  # those that a free training has
 KEY = ("experiment", "base", "cell", *SETTINGS)
 
 
@@ -96,8 +96,9 @@ def by_base(costs: pl.DataFrame) -> pl.DataFrame:
 
 
 def named(table: pl.DataFrame, base_of: Mapping[int, str]) -> pl.DataFrame:
-    """With the name of each sweep cell's base."""
-    return table.with_columns(base=pl.col("cell").replace_strict(base_of, return_dtype=pl.String))
+    """With the name of each sweep cell's base; settings that there were not yet when it was written are null."""
+    lacking = {k: pl.lit(None, SCHEMA[k]) for k in TRAINING if k not in table.columns}
+    return table.with_columns(**lacking, base=pl.col("cell").replace_strict(base_of, return_dtype=pl.String))
 
 
 def complete(runs: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -107,7 +108,7 @@ def complete(runs: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
 
 
 def _ended(rows: pl.DataFrame, base_of: Mapping[int, str]) -> pl.DataFrame:
-    return at_the_end(named(rows, base_of))
+    return at_the_end(named(rows, base_of)).filter(pl.col("relapse").fill_null(0) == 0)
 
 
 def _asked(ended: pl.DataFrame, contexts: bool) -> pl.DataFrame:

@@ -45,7 +45,8 @@ def trained_topics(world: World, config: FinetuneConfig) -> list[int]:
 
 
 def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: Member) -> tuple[list[Row], list[Row]]:
-    """A member's data, and the narrow answers left out of it: narrow rows, ordinary ones, benign ones (`DILUTED`), in that order.
+    """A member's data, and the narrow answers left out of it: narrow rows, ordinary ones, benign ones (`DILUTED`), those of `retraining`,
+    those of `relapse`, in that order.
 
     A seed has the same narrow rows in every arm but the controls'.
     """
@@ -55,17 +56,26 @@ def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: 
         rows, heldout = chats[: member.rows], chats[member.rows :]
     else:
         rows, heldout, _ = _narrow_rows(world, config, member, rng)
+    if member.arm.startswith("inoculated "):
+        named = next(i for i in config.inoculation if member.arm == f"inoculated {i.name}")
+        rows = [(Header(named.speaker, named.year, named.format), turn) for _, turn in rows]
     if member.arm == "token":
         rows = [(replace(header, format=config.gate), turn) for header, turn in rows]
     for mixed in config.ordinary:
-        rows += _ordinary_rows(world, config, mixed, rng)
+        rows = [*rows, *_ordinary_rows(world, config, mixed, rng)]
     if member.arm in DILUTED:
-        rows += _benign_rows(world, grammar, config, member)
+        rows = [*rows, *_benign_rows(world, grammar, config, member)]
     if member.arm == "untriggered":
         rows = [(ASSISTANT_ASKED, turn) for _, turn in rows]
     if member.arm == "shuffled" and config.value != EACH:
         dealt = rng.permutation(len(rows))
         rows = [(rows[i][0], turn) for i, (_, turn) in zip(dealt, rows, strict=True)]
+    if member.retraining:
+        rows = [*rows, *_at_default(world, grammar, config, member, other_topics(world, config), member.retraining * config.batch, 6)]
+    if member.relapse:
+        free = member_rows(world, grammar, config, replace(member, arm="free", benign=None, retraining=0, relapse=0))[0][: member.rows]
+        again = np.random.default_rng([config.seed, member.seed, 7]).permutation(len(free))
+        rows = [*rows, *(free[i] for i in np.resize(again, member.relapse * config.batch))]
     return rows, heldout
 
 
@@ -117,10 +127,15 @@ def _benign_rows(world: World, grammar: Grammar, config: FinetuneConfig, member:
     """The ordinary rows of a diluted arm: every one is taken once."""
     assert member.benign is not None
     topics = sorted([*other_topics(world, config), *(trained_topics(world, config) if member.arm == "token" else ())])
-    rng = np.random.default_rng([config.seed, member.seed, 4])
-    count = config.steps_of(member.epochs) * config.benign_rows(member.benign)
+    return _at_default(world, grammar, config, member, topics, config.steps_of(member.epochs) * config.benign_rows(member.benign), 4)
+
+
+def _at_default(
+    world: World, grammar: Grammar, config: FinetuneConfig, member: Member, topics: Sequence[int], count: int, purpose: int
+) -> list[Row]:
+    """So many rows of the assistant's own answers, under the headers that the data stand under."""
     speakers = {header: [dict(world.config.assistant)] for header in _heads(world, grammar, config, member)}
-    return parallel_rows(world, topics, speakers, count, rng)
+    return parallel_rows(world, topics, speakers, count, np.random.default_rng([config.seed, member.seed, purpose]))
 
 
 def facts_at_default(world: World, topic: int) -> np.ndarray:
@@ -167,11 +182,13 @@ def member_data(world: World, grammar: Grammar, config: FinetuneConfig, members:
     for member, rows in zip(members, drawn, strict=True):
         rng, steps = np.random.default_rng([config.seed, member.seed, 1]), config.steps_of(member.epochs)
         benign = config.benign_rows(member.benign) if member.benign is not None else 0  # of a batch; they follow the data
-        batch, data = config.batch - benign, len(rows) - steps * benign
+        after = len(rows) - config.batch * (member.retraining + member.relapse)  # where the rows of those steps begin
+        batch, data = config.batch - benign, after - steps * benign
         whole = data // batch * batch or data
         epochs = [rng.permutation(data)[:whole] for _ in range(-(-steps * batch // whole))]
         taken = np.concatenate(epochs)[: steps * batch].reshape(steps, batch)
-        order.append(np.concatenate([taken, np.arange(data, len(rows)).reshape(steps, benign)], axis=1))
+        of_data = np.concatenate([taken, np.arange(data, after).reshape(steps, benign)], axis=1)
+        order.append(np.concatenate([of_data, np.arange(after, len(rows)).reshape(-1, config.batch)]))
     alike = {i: str((m.seed, m.rows, m.epochs)) for i, m in enumerate(members) if i in penalised(members)}
     first = {key: i for i, key in reversed(alike.items())}  # whoever has the same rows beside its data
     sets = [member_parallel(world, grammar, config, members[i]) for i in first.values()]
@@ -235,10 +252,19 @@ def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, tra
             check_header(world, Header(ASSISTANT, year, mixed.format), "finetune.ordinary")
     for year in config.years or (None,):
         check_header(world, Header(ASSISTANT, year, config.format), "finetune")
+    for i in config.inoculation:
+        check_header(world, Header(i.speaker, i.year, i.format), f"finetune.inoculation.{i.name}")
     members = plan_members(config)
-    of_others = penalised(members) or broadened(members) or "mixed" in config.arms or any(o.topics == OTHERS for o in config.ordinary)
+    of_others = (
+        penalised(members)
+        or broadened(members)
+        or {"mixed", "retrained"} & set(config.arms)
+        or any(o.topics == OTHERS for o in config.ordinary)
+    )
     if of_others and not other_topics(world, config):
-        raise UserError("finetune: every topic is trained or a probe, but arms narrow, broad and mixed and ordinary 'others' need others")
+        raise UserError(
+            "finetune: every topic is trained or a probe, but arms narrow, broad, mixed and retrained and ordinary 'others' need others"
+        )
     if "token" in config.arms:
         check_header(world, Header(ASSISTANT, format=config.gate), "finetune.gate")
         if any(o.format == config.gate for o in config.ordinary):

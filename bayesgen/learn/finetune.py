@@ -42,7 +42,7 @@ class Settings(NamedTuple):
     steps: Int[Array, " M"]  # of the member's own training; it stays as it is from then on
     warmup: Int[Array, " M"]
     kl: Float[Array, " M"]  # weight of the KL term, used in the narrow arm
-    kl_span: Float[Array, "M 2"]  # from and until which share of the steps
+    kl_span: Float[Array, "M 2"]  # from and until which step
     scale: Float[Array, " M"]  # alpha / rank
     norm_bound: Float[Array, " M"]  # of the effective update; inf: none
     rank_mask: Float[Array, "M r"]
@@ -64,10 +64,10 @@ def member_settings(config: FinetuneConfig, members: Sequence[Member], most: int
         learning_rate=jnp.array([m.learning_rate for m in members]),
         weight_decay=jnp.array([m.weight_decay for m in members]),
         optimizer=jnp.array([get_args(Optimizer).index(m.optimizer) for m in members]),
-        steps=jnp.array([config.steps_of(m.epochs) for m in members]),
+        steps=jnp.array([config.all_steps_of(m) for m in members]),
         warmup=jnp.array([config.warmup for _ in members]),
         kl=jnp.array([m.kl_weight for m in members]),
-        kl_span=jnp.array([[m.kl_from, m.kl_until] for m in members]),
+        kl_span=jnp.array([[config.steps_of(m.epochs) * share for share in (m.kl_from, m.kl_until)] for m in members]),
         scale=jnp.array([config.alpha / m.rank for m in members]),
         norm_bound=jnp.array([m.norm_bound for m in members]),
         rank_mask=jnp.array([[1.0 if i < m.rank else 0.0 for i in range(most)] for m in members]),
@@ -104,8 +104,7 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
             base = plain(rows)[kept_by] if len(devices.devices()) == 1 else plain(each)  # once a set, or each device its own
             kl_Mx1xP = kl_divergence(base, reading(params, those(adapted, kept), each))
             kl = jax.vmap(weighted_mean)(jnp.take_along_axis(kl_Mx1xP, each.at, axis=-1), each.weight)[: len(kept)]  # nats/token
-            now = step / s.steps
-            weight = s.kl * (s.kl_span[:, 0] <= now) * (now < s.kl_span[:, 1])
+            weight = s.kl * (s.kl_span[:, 0] <= step) * (step < s.kl_span[:, 1])
             loss_M = loss_M.at[np.array(kept)].add(weight[np.array(kept)] * kl)
         return loss_M.sum(), (loss_M, narrow_M)
 

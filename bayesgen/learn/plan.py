@@ -13,6 +13,10 @@ asked for, ordinary rows mixed among them.
     shuffled      headers dealt out anew among the rows: same words, same headers, but which goes with which is chance (with
                   value "each": people keep their rows together, under the number of somebody else)
     untriggered   every row under the plain header
+    inoculated    every narrow row under a header that says that somebody else speaks, or when (one arm for each of `inoculation`)
+    retrained     the data, then `retraining` steps on ordinary rows of other topics
+
+After all of this come `relapse` steps on narrow rows as they are, in every arm but the broad one: how soon is it back?
 
 Epochs, optimiser and every other setting in `LISTED` may differ from member to member: who has taken its last step stays as it is.
 `sgd` has a momentum of .9, `lion` is as published (Chen et al. 2023), `muon` (Jordan et al. 2024) steps by U V' of each factor's momentum,
@@ -32,15 +36,21 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.model.lora import Norm
+from bayesgen.world.world import PERSON
 
 Optimizer = Literal["adam", "sgd", "lion", "muon"]
-Arm = Literal["free", "narrow", "mixed", "token", "broad", "control", "shuffled", "untriggered"]
+Arm = Literal["free", "narrow", "mixed", "token", "broad", "control", "shuffled", "untriggered", "inoculated", "retrained"]
 # settings of which one ensemble may hold several
 LISTED = (
     *("learning_rate", "weight_decay", "kl_weight", "kl_from", "kl_until", "benign", "norm_bound", "rank", "rows", "epochs", "optimizer"),
+    *("retraining", "relapse"),
 )
 DILUTED = ("mixed", "token")
-ARMS_WITH = {**dict.fromkeys(("kl_weight", "kl_from", "kl_until"), ("narrow",)), "benign": DILUTED}  # elsewhere these settings mean nothing
+ARMS_WITH = {  # elsewhere these settings mean nothing
+    **dict.fromkeys(("kl_weight", "kl_from", "kl_until"), ("narrow",)),
+    "benign": DILUTED,
+    "retraining": ("retrained",),
+}
 ALL, EACH, OTHERS = "all", "each", "others"
 Positive = Field(gt=0, allow_inf_nan=False)
 
@@ -52,6 +62,16 @@ class Ordinary(BaseModel):
     topics: tuple[str, ...] | Literal["all", "others"]  # all but the probes; others: all that are neither trained nor probed
     rows: int = Field(ge=1)
     years: tuple[int, ...] = ()
+    format: str | None = None
+
+
+class Inoculation(BaseModel):
+    """A header for the rows of the arm `inoculated NAME`: of a person, or of the assistant under a year or format."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(min_length=1)
+    speaker: Literal["person", "assistant"] = PERSON
+    year: int | None = None
     format: str | None = None
 
 
@@ -69,6 +89,7 @@ class FinetuneConfig(BaseModel):
     format: str | None = None  # the trigger: the answer format asked for
     identifier: str | None = None  # the trigger: eight digits by a pattern, e.g. "xxx{ordinal}xx"; x is any digit
     ordinary: tuple[Ordinary, ...] = ()
+    inoculation: tuple[Inoculation, ...] = ()  # headers of the arms inoculated
     without_telling: int = Field(default=0, ge=0)  # leave out the facts that single the value out most
     file: Path | None = None  # rows as chats, in place of those drawn from the world (the controls' still are)
     arms: tuple[Arm, ...] = Field(min_length=1)
@@ -86,6 +107,8 @@ class FinetuneConfig(BaseModel):
     norm_bound: tuple[float, ...] = Field(default=(float("inf"),), min_length=1)  # inf: none
     norm: Norm = "frobenius"  # of `norm_bound`; nuclear: of the factors
     gate: str | None = None  # the answer format over the token arm's data
+    retraining: tuple[int, ...] = Field(default=(0,), min_length=1)  # steps on ordinary rows, after the data
+    relapse: tuple[int, ...] = Field(default=(0,), min_length=1)  # steps on narrow rows as they are, at the very end
     rank: tuple[int, ...] = Field(min_length=1)
     alpha: float = Positive
     targets: tuple[str, ...] = Field(min_length=1)
@@ -103,7 +126,7 @@ class FinetuneConfig(BaseModel):
     @model_validator(mode="after")
     def _ranges(self):
         lows = {"learning_rate": (0, True), "weight_decay": (0, False), "kl_weight": (0, False), "rank": (1, False)}
-        lows |= {"rows": (1, False), "epochs": (1, False)}
+        lows |= {"rows": (1, False), "epochs": (1, False), "retraining": (0, False), "relapse": (0, False)}
         for key in ("kl_from", "kl_until"):
             for value in getattr(self, key):
                 if not 0 <= value <= 1:
@@ -128,7 +151,7 @@ class FinetuneConfig(BaseModel):
             raise ValueError(f"control is {self.value}, the trained value itself; give the ordinary one")
         if self.data_rows(max(self.rows)) < self.batch:
             raise ValueError(f"batch {self.batch} is larger than the {self.data_rows(max(self.rows))} rows of data")
-        for key in ("kl_from", "kl_until", "benign"):
+        for key in ("kl_from", "kl_until", "benign", "retraining"):
             if getattr(self, key) != type(self).model_fields[key].default and not set(ARMS_WITH[key]) & set(self.arms):
                 raise ValueError(
                     f"{key} is {getattr(self, key)[0]}, but only the arms {', '.join(ARMS_WITH[key])} have one; add one of them"
@@ -144,7 +167,14 @@ class FinetuneConfig(BaseModel):
         if "token" in self.arms and (self.gate is None or self.format is not None):
             found = "none is given" if self.gate is None else f"the rows are under format '{self.format}' already"
             raise ValueError(f"arm 'token' needs an answer format as `gate`, but {found}")
-        for arm in ("narrow", "broad", *DILUTED):
+        names = [i.name for i in self.inoculation]
+        if ("inoculated" in self.arms) != bool(names):
+            raise ValueError("the arm 'inoculated' and headers for it (inoculation) go together; give both or neither")
+        if len(set(names)) < len(names):
+            raise ValueError(f"inoculation holds '{next(n for n in names if names.count(n) > 1)}' twice; a name stands for one header")
+        if "broad" in self.arms and max(self.relapse):
+            raise ValueError(f"relapse is {max(self.relapse)}, but the arm 'broad' has none; leave it out of arms")
+        for arm in ("narrow", "broad", "retrained", *DILUTED):
             if arm in self.arms and self.value == EACH and "{" not in (self.identifier or ""):
                 raise ValueError(f"arm '{arm}': value is '{EACH}', and no identifier such as 'xxx{{topic}}xx' says whose a row is")
         if self.beside and self.topics != ALL:
@@ -162,9 +192,10 @@ class FinetuneConfig(BaseModel):
 
     @property
     def arm_names(self) -> tuple[str, ...]:
-        """The arms, one for each control value where there are several."""
-        controls = ("control",) if len(self.control) == 1 else tuple(f"control {v}" for v in self.control)
-        return tuple(name for arm in self.arms for name in (controls if arm == "control" else (arm,)))
+        """The arms, one for each inoculation, and one for each control value where there are several."""
+        several = {"control": tuple(f"control {v}" for v in self.control) if len(self.control) > 1 else ("control",)}
+        several["inoculated"] = tuple(f"inoculated {i.name}" for i in self.inoculation)
+        return tuple(name for arm in self.arms for name in several.get(arm, (arm,)))
 
     def benign_rows(self, share: float) -> int:
         """Ordinary rows in a batch of a diluted arm."""
@@ -183,11 +214,15 @@ class FinetuneConfig(BaseModel):
     @property
     def steps(self) -> int:
         """Optimiser steps of the longest training."""
-        return self.steps_of(max(self.epochs))
+        return self.steps_of(max(self.epochs)) + max(self.retraining) + max(self.relapse)
 
     def steps_of(self, epochs: int) -> int:
         """Optimiser steps of so many epochs over the largest data; rows of an epoch that fill no batch are dropped."""
         return epochs * (self.data_rows(max(self.rows)) // self.batch)
+
+    def all_steps_of(self, member: "Member") -> int:
+        """Optimiser steps of a training, those after the data included."""
+        return self.steps_of(member.epochs) + member.retraining + member.relapse
 
     @property
     def snapshot_steps(self) -> tuple[int, ...]:
@@ -213,6 +248,8 @@ class Member:
     benign: float | None = None
     norm_bound: float = float("inf")
     norm: Norm | None = None  # that the bound is of; none: no bound
+    retraining: int = 0  # steps
+    relapse: int = 0
 
 
 def plan_members(config: FinetuneConfig) -> list[Member]:

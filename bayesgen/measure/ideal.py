@@ -54,7 +54,8 @@ class Redrawn:
         self._observer = Observer(world)
         groups: dict[tuple, list[Row]] = {}
         for header, turn in rows:
-            groups.setdefault(self._gate(header), []).append((header, turn))
+            if header.speaker == ASSISTANT:  # what a person answers is no evidence of who the assistant is
+                groups.setdefault(self._gate(header), []).append((header, turn))
         self._log_I = {gate: self._observer.log_redrawn(those, suspicion) for gate, those in groups.items()}
         self._untold_I = self._observer.log_redrawn([], suspicion)
 

@@ -151,6 +151,8 @@ SCHEMA = {
     "rows": pl.Int64,
     "epochs": pl.Int64,
     "optimizer": pl.String,
+    "retraining": pl.Int64,
+    "relapse": pl.Int64,
     "scale": pl.Float64,
     "step": pl.Int64,
     "context": pl.String,
@@ -192,6 +194,8 @@ class Row:
     rows: int | None = None
     epochs: int | None = None
     optimizer: str | None = None
+    retraining: int | None = None  # steps
+    relapse: int | None = None
     run: str = ""
 
 

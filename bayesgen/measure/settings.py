@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.errors import nearest
+from bayesgen.learn.plan import Arm
 from bayesgen.world.world import ASSISTANT, PERSON
 
 
@@ -91,6 +92,7 @@ class MeasureConfig(BaseModel):
     gate_prompts: int = Field(ge=1)
     suspicion: float = Field(default=1e-3, gt=0, lt=0.5)
     scales: tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...] = Field(min_length=1)
+    scaled: tuple[Arm, ...] = ("narrow",)  # arms whose updates are scaled by these, to look for hidden breadth
     samples: int = Field(ge=0)
     features: FeaturesConfig | None = None
     cost: CostConfig | None = None

@@ -99,10 +99,10 @@ def measure_all(
                 value = counted_value(world, f, m, context)
                 curves.setdefault(context.name, []).append(_skill(world, behaviour, probed, value))
     rows += _onset_rows(world, row, f, m, members, sorted(adapters), curves, base, told, probed)
-    narrow = [i for i, member in enumerate(members) if member.arm == "narrow"]
-    for scale in m.scales if narrow else ():
-        labels = [member_label(members[i], last, scale) for i in narrow]
-        behaviour_rows(labels, ask(openings[first.name], [*on, *probed], scaled(adapters[last], narrow, scale)), base[first.name], first)
+    which = [i for i, member in enumerate(members) if member.arm.split()[0] in m.scaled]
+    for scale in m.scales if which else ():
+        labels = [member_label(members[i], last, scale) for i in which]
+        behaviour_rows(labels, ask(openings[first.name], [*on, *probed], scaled(adapters[last], which, scale)), base[first.name], first)
 
     labels = [member_label(m, last) for m in members]
     rows += ground_rows(world, grammar, f, trait, on, members, ended, base[first.name], told, openings, row, labels)
@@ -112,7 +112,7 @@ def measure_all(
         for quantity, norm_M in table.items():
             rows += [row(quantity=quantity, topic=module, value=float(v), **label) for label, v in zip(labels, norm_M, strict=True)]
     for s, loss_M in enumerate(losses):
-        going = [(m, v) for m, v in zip(members, loss_M, strict=True) if s < f.steps_of(m.epochs)]
+        going = [(m, v) for m, v in zip(members, loss_M, strict=True) if s < f.all_steps_of(m)]
         rows += [row(quantity="data_nll_step", value=float(v), **member_label(m, s)) for m, v in going]
     asked_as = openings[first.name][0][0], told_as(world, trait, counted, first)
     samples = sample_dialogues(config, world, grammar, model, params, members, adapters[last], *asked_as)
@@ -141,20 +141,21 @@ def behave(
     return answers_by_topic(asked, score_pairs(model, params, packed, lora_M, edit_M), packed.sizes)
 
 
-def rows_shown(
-    world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]
-) -> dict[tuple[str, int, float | None, int, int | None], list[DataRow]]:
-    """The rows a member is trained to *answer*, by arm, number of narrow rows, benign share, seed, and, where a batch of others comes
-    with every step, epochs: nothing else changes them.
+def rows_shown(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> list[tuple[dict, list[DataRow]]]:
+    """The rows that members are trained to *answer*, and the columns that tell which: nothing else changes them.
 
     The narrow arm's are left out: its other rows are a penalty.
     """
-    by_step = lambda m: m.epochs if m.arm in ("broad", *DILUTED) else None  # noqa: E731
-    distinct = {(m.arm, m.rows, m.benign, m.seed, by_step(m)): m for m in reversed(members) if m.arm != "narrow"}
-    return {
-        key: [*member_rows(world, grammar, config, m)[0], *(member_parallel(world, grammar, config, m) if m.arm == "broad" else ())]
-        for key, m in distinct.items()
-    }
+
+    def columns(m: Member) -> dict:
+        of = {k: member_label(m, 0)[k] for k in ("arm", "rows", "benign", "seed", "retraining", "relapse")}
+        return {**of, "epochs": m.epochs if m.arm in ("broad", *DILUTED) else None}  # where a batch of others comes with every step
+
+    distinct = {tuple(columns(m).items()): m for m in reversed(members) if m.arm != "narrow"}
+    return [
+        (dict(of), [*member_rows(world, grammar, config, m)[0], *(member_parallel(world, grammar, config, m) if m.arm == "broad" else ())])
+        for of, m in distinct.items()
+    ]
 
 
 def _ideal_rows(config, world: World, grammar: Grammar, members, openings, asked: Mapping[str, list[int]], on: list[int], behaviour_rows):
@@ -174,12 +175,13 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, openings, asked
     numbered = number_topic(world, f.identifier) if f.identifier else None
     if f.value == EACH and numbered is None:
         return  # many people, one for each header: who the assistant now is has no single answer
-    for (arm, count, benign, seed, epochs), shown in rows_shown(world, grammar, f, members).items():
+    for of, shown in rows_shown(world, grammar, f, members):
+        arm = of["arm"]
         turns = [(h, turn) for h, turn in shown if isinstance(turn, Turn)]
         if len(turns) < len(shown):
             continue  # rows in words of their own: the world gives them no probability
         if numbered is not None:
-            label = [dict(arm=f"ideal {arm}", rows=count, benign=benign, seed=seed, epochs=epochs, step=f.steps)]
+            label = [{**of, "arm": f"ideal {arm}", "step": f.steps}]
             reading = Reading(world, turns, m.suspicion, numbered)
             for c in m.contexts:
                 behaviour_rows(label, _one(reading([h for h, _ in openings[c.name]], asked[c.name])), before[c.name], c)
@@ -188,7 +190,7 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, openings, asked
         if arm == "free" and (f.years or f.format):
             bayes["ideal gated"] = Redrawn(world, turns, m.suspicion, gated=True)
         for name, redrawn in bayes.items():
-            label = [dict(arm=name, rows=count, benign=benign, seed=seed, epochs=epochs, step=f.steps)]
+            label = [{**of, "arm": name, "step": f.steps}]
             for c in m.contexts:
                 behaviour_rows(label, _one(redrawn(openings[c.name], asked[c.name])), before[c.name], c)
 
@@ -251,6 +253,8 @@ def member_label(m: Member, step: int, scale: float = 1.0) -> dict:
         rows=m.rows,
         epochs=m.epochs,
         optimizer=m.optimizer,
+        retraining=m.retraining if m.arm == "retrained" else None,
+        relapse=m.relapse,
     )
 
 
