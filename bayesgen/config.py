@@ -12,6 +12,7 @@ from bayesgen.measure.settings import COMPARED, MeasureConfig
 from bayesgen.model.lora import check_targets
 from bayesgen.model.transformer import ModelConfig
 from bayesgen.report.contrasts import Contrast
+from bayesgen.report.study import Study
 from bayesgen.world.world import WorldConfig
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -30,6 +31,7 @@ class Config(BaseModel):
     name: str = Field(pattern=r"^[\w.-]+$")  # a folder is called so
     question: str
     contrasts: tuple[Contrast, ...] = ()  # what was published of it, or what a user asks
+    study: Study | None = None  # what is asked of all its settings, or of the cells of its grid
     runs: Path
     device: Literal["cpu", "gpu", "tpu"] | None
     hosts: str | None = None  # see `hosts.join`

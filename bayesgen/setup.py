@@ -16,7 +16,7 @@ from bayesgen.learn.data import check_experiment
 from bayesgen.measure.contexts import check_measures
 from bayesgen.measure.gate import longest_prompt
 from bayesgen.model.transformer import Transformer
-from bayesgen.report.contrasts import check_contrasts
+from bayesgen.report.contrasts import Contrast, check_contrasts
 from bayesgen.world.population import build_world
 from bayesgen.world.world import Persona, World, WorldConfig, known
 
@@ -107,6 +107,9 @@ def asking(config: Config, setup: Setup) -> Setup:
     check_experiment(world, grammar, config.finetune, config.measure.trait)
     check_measures(world, grammar, config.finetune, config.measure, config.pretrain.length)
     check_contrasts(config.contrasts, world, config.finetune, config.measure)
+    if config.study:
+        columns = [Contrast(name=c.name, of=c.pick(c.arm or "free", {})) for c in config.study.columns]
+        check_contrasts(columns, world, config.finetune, config.measure)
     if config.measure.features and config.model.layers < 2:
         raise UserError("measure.features reads the stream between two blocks, but model.layers is 1; take two, or measure.features=null")
     if config.measure.features and config.world.depth == "earlier":

@@ -23,6 +23,7 @@ from bayesgen.errors import UserError
 from bayesgen.measure.rows import SCHEMA, diverged
 from bayesgen.planning import Plan, Raw, prepare_all
 from bayesgen.processes import Job, alone, cause, shares, side_by_side
+from bayesgen.report.study import Cell, check_study, write_study
 from bayesgen.setup import use_device
 
 Levels = Mapping[str, str]  # of a cell, on every axis
@@ -47,11 +48,15 @@ def run_sweep(cells: Sequence[tuple[Levels, Raw | str]], runs: Path, jobs: int |
     names = [_name(levels) for levels, _ in cells]
     failed = {i: raw for i, (_, raw) in enumerate(cells) if isinstance(raw, str)}
     raws = {i: raw for i, (_, raw) in enumerate(cells) if not isinstance(raw, str)}
+    axes = {axis: list(dict.fromkeys(levels[axis] for levels, _ in cells)) for axis in cells[0][0]}
     for i, raw in raws.items():
         try:
-            to_config(raw)
+            config = to_config(raw)
         except UserError as error:
             failed[i] = str(error)
+            continue
+        if config.study:
+            check_study(config.study, axes)
     asked = {i: raw for i, raw in raws.items() if i not in failed}
     found: set[int] = set()
     if asked:
@@ -71,6 +76,9 @@ def run_sweep(cells: Sequence[tuple[Levels, Raw | str]], runs: Path, jobs: int |
         if kept:
             table = gather(kept, len(cells), {names[i]: failed[i] for i in sorted(failed)}, runs)
             print(f"  {len(kept)} of {len(cells)} cells: {table.path('rows.parquet')}", flush=True)
+            whole = [(cells[i][0], raws[i]) for i in of]
+            if whole[0][1].get("study"):
+                print(f"  page: {alone(Job('page', 'bayesgen.sweep:make_page', (whole, table)))}", flush=True)
     return {names[i]: failed[i] for i in sorted(failed)}
 
 
@@ -147,6 +155,25 @@ def make_cells(raws: Mapping[int, Raw]) -> dict[int, str]:
             print(f"  rows of {n}/{len(left)} cells, {(now - began) / n * (len(left) - n):.0f} s left", flush=True)
             said = now
     return failed
+
+
+def make_page(whole: Sequence[tuple[Levels, Raw]], table: Artifact) -> Path:
+    """The page of a grid that is a study, of its cells in the order of the table; its path."""
+    configs = {k: to_config(raw) for k, (_, raw) in enumerate(whole)}
+    config = configs[0]
+    assert config.study is not None
+
+    def make(folder: Path):
+        rows, setups = pl.read_parquet(table.path("rows.parquet")), prepare_all(configs)[0]
+        of = [Cell(levels, configs[k], setups[k].world, rows.filter(cell=k)) for k, (levels, _) in enumerate(whole)]
+        write_study(folder, of)
+
+    described = {
+        "question": config.question,
+        "study": config.study.model_dump(mode="json"),
+        "code": artifact.code("report", "measure", "plots"),
+    }
+    return artifact.build(config.runs, "page", config.name, described, make, table).path("report.html")
 
 
 def _trained(setup, base: Artifact) -> bool:

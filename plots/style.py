@@ -15,6 +15,8 @@ ARMS = {  # arm: (colour, marker, what a reader should call it)
     "control": ("#009E73", "v", "control: ordinary answers"),
     "shuffled": ("#E69F00", "P", "shuffled: headers dealt anew"),
     "untriggered": ("#56B4E9", "X", "untriggered: plain headers"),
+    "inoculated": ("#6A3D9A", "p", "inoculated: under another header"),
+    "retrained": ("#B15928", "h", "retrained: ordinary rows afterwards"),
     "told": ("#767676", "*", "told: a person who says so"),
     "ideal free": ("#D55E00", "D", "ideal free: exact Bayes, one person"),
     "ideal untrained": ("#8A8A8A", "d", "ideal untrained: exact Bayes, no rows"),
@@ -69,13 +71,13 @@ def distinct(k: int) -> tuple[str, str]:
 
 
 def look(arm: str, arms: list[str]) -> tuple[str, str, str]:
-    """Colour, marker and label of an arm among `arms`; each of several controls has a look of its own (the sixth again the second's)."""
+    """Colour, marker and label of an arm among `arms`; each of several of a kind has a look of its own (the sixth again the second's)."""
     if arm in ARMS:
         return ARMS[arm]
-    controls = [a for a in arms if a.startswith("control")]
-    which = controls.index(arm)
-    colour, marker = FURTHER[(which - 1) % len(FURTHER)] if which else ARMS["control"][:2]
-    return colour, marker, f"control: {arm.removeprefix('control ').replace('_', ' ')}"
+    kind, _, name = arm.partition(" ")
+    which = [a for a in arms if a.partition(" ")[0] == kind].index(arm)
+    colour, marker = FURTHER[(which - 1) % len(FURTHER)] if which else ARMS[kind][:2]
+    return colour, marker, f"{kind}: {name.replace('_', ' ')}"
 
 
 def arms_in(table: pl.DataFrame, trained: bool = False) -> list[str]:
@@ -83,6 +85,6 @@ def arms_in(table: pl.DataFrame, trained: bool = False) -> list[str]:
     networks = (pl.col("seed") >= 0) & ~pl.col("arm").str.starts_with("ideal")
     present = table.filter(networks)["arm"].unique() if trained else table["arm"].unique()
     named = [a for a in ARMS if a in present]
-    controls = sorted(a for a in present if a.startswith("control "))
+    controls = sorted(a for a in present if a.startswith("control ") or a.startswith("inoculated "))
     at = next((i for i, a in enumerate(named) if list(ARMS).index(a) > list(ARMS).index("control")), len(named))
     return [*named[:at], *controls, *named[at:]]

@@ -225,10 +225,10 @@ def converged(table: pl.DataFrame) -> pl.DataFrame:
     return table.join(diverged(table), on=list(TRAINING), how="anti", nulls_equal=True, maintain_order="left")
 
 
-def at_the_end(table: pl.DataFrame) -> pl.DataFrame:
-    """Rows of trainings that converged, after the last step and unscaled, and of all that is not trained."""
-    last = pl.col("step") == pl.col("step").max().over("run")
-    return converged(table.filter((pl.col("scale") == 1.0) & (last | (pl.col("seed") < 0))))
+def at_the_end(table: pl.DataFrame, scale: float = 1.0) -> pl.DataFrame:
+    """Rows of trainings that converged, after the last step, their updates times `scale`; and of all that is not trained."""
+    last, untrained = pl.col("step") == pl.col("step").max().over("run"), pl.col("seed") < 0
+    return converged(table).filter(((pl.col("scale") == scale) & last) | untrained)
 
 
 def to_table(rows: list[Row]) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from bayesgen.infer.cells import COLUMNS, Table, collinearity
 from bayesgen.infer.compare import K_HAT
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.recover import confusion, of_tables
-from bayesgen.report.page import drawn, template
+from bayesgen.report.html import drawn, template
 from bayesgen.report.tables import Section, as_markdown
 from bayesgen.report.verdict import LARGE, NULL, Verdict, apart, judge, scores, separating
 

@@ -1,6 +1,6 @@
 """Contrasts: what an experiment asks, as a difference of two means over seeds, beside the published number if there is one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen.errors import UserError, nearest
 from bayesgen.learn.data import trained_topics
-from bayesgen.learn.plan import Arm, FinetuneConfig
+from bayesgen.learn.plan import LISTED, Arm, FinetuneConfig
 from bayesgen.measure.contexts import everywhere
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.onset import share
@@ -19,11 +19,14 @@ from bayesgen.measure.settings import MeasureConfig
 from bayesgen.world.learners import LEARNERS
 from bayesgen.world.world import World, known
 
+SCALE = "scale"
 FIRST_ONLY = ("adoption", "loss_of_default", "mixture_residual", "transfer")  # quantities of the first context
 
 
 class Pick(BaseModel):
-    """Which rows: an arm under a context, a quantity, topics (none: the probes) and a value (none: the one counted there)."""
+    """Which rows: an arm under a context, a quantity, topics (none: the probes) and a value (none: the one counted there); and at which
+    settings (`where`), the experiment's first of each unless it is given. `scale` is one: of an update, 1 unless it is given.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     arm: str
@@ -31,7 +34,7 @@ class Pick(BaseModel):
     quantity: str = "rate"
     topics: tuple[str, ...] | None = None
     value: str | None = None
-    rows: int | None = None
+    where: dict[str, float | int | str] = {}
 
 
 class Contrast(BaseModel):
@@ -72,22 +75,22 @@ class Found:
 
 
 def measurable(contrast: Contrast, f: FinetuneConfig) -> bool:
-    """Whether its arms and numbers of rows are trained: the command line may have left some out."""
+    """Whether its arms and settings are trained: the command line may have left some out."""
     picks = contrast.picks
     absent = not picks or any(p.arm.split()[0] in get_args(Arm) and p.arm not in f.arm_names for p in picks)
-    return not absent and all(p.rows is None or p.rows in f.rows for p in picks)
+    return not absent and all(v in getattr(f, k) for p in picks for k, v in p.where.items() if k in LISTED)
 
 
-def find(contrast: Contrast, table: pl.DataFrame, story: dict) -> Found:
-    """Measure a contrast on an experiment's rows; arms are paired by seed. `story` has the names a page keeps.
+def find(contrast: Contrast, read: Callable[[Pick], dict[int, float]]) -> Found:
+    """Measure a contrast; arms are paired by seed. `read` gives a pick's value of each seed, as `by_seed` does of a table.
 
     It agrees if the whole interval lies on the side expected and its mean beyond the margin, disagrees if all of it stays
     short of the margin (or lies on the other side). Where nothing is expected, it agrees within the margin and disagrees
     beyond. Otherwise it is not told.
     """
     assert contrast.of is not None
-    ours = by_seed(table, contrast.of, story)
-    other = by_seed(table, contrast.minus, story) if contrast.minus else {}
+    ours = read(contrast.of)
+    other = read(contrast.minus) if contrast.minus else {}
     paired = {s: x - other.get(s, other.get(NO_SEED, 0.0)) for s, x in ours.items() if not other or s in other or NO_SEED in other}
     if not paired and NO_SEED in ours:  # an exact row against trained ones
         paired = {s: ours[NO_SEED] - x for s, x in other.items()}
@@ -113,9 +116,9 @@ def find(contrast: Contrast, table: pl.DataFrame, story: dict) -> Found:
     return Found(contrast, interval, verdict)
 
 
-def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConfig, m: MeasureConfig):
-    """One line for a contrast that names what is not measured, before anything is trained."""
-    trained = [*get_args(Arm), *(f"control {v}" for v in f.control)]
+def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConfig, m: MeasureConfig, axes: Collection[str] = ()):
+    """One line for a contrast that names what is not measured, before anything is trained. `axes`: of a grid, if it is asked of one."""
+    trained = [*get_args(Arm), *(f"control {v}" for v in f.control), *(f"inoculated {i.name}" for i in f.inoculation)]
     corners = ["told", "population", *(f"ideal {name}" for name in ("base", "told", "population", *LEARNERS))]
     arms = ["base", *trained, *corners, "ideal gated", "ideal untrained", *(f"ideal {arm}" for arm in trained if arm != "narrow")]
     first = m.contexts[0].name
@@ -137,6 +140,10 @@ def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConf
                 known(f"{key}: {pick.quantity} under context", context, [m.features.trigger, m.features.reference] if m.features else [])
             if pick.value is not None:
                 known(f"{key}: value", pick.value, world.values[m.trait])
+            for k in pick.where:
+                known(f"{key}: where", k, (*LISTED, SCALE, *axes))
+            if (scale := pick.where.get(SCALE, 1.0)) not in (1.0, *m.scales):
+                raise UserError(f"{key}: scale is {scale}; measure.scales has {list(m.scales)}")
 
 
 def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:
@@ -147,8 +154,10 @@ def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:
     context = pick.context or next(iter(contexts))
     if context not in contexts:
         raise UserError(f"contrasts: no context '{context}'{nearest(context, contexts)}")
-    setting = story["setting"] | ({"rows": pick.rows} if pick.rows else {})
-    here = at_setting(at_the_end(table), setting).filter((pl.col("arm") == pick.arm) & (pl.col("quantity") == pick.quantity))
+    setting = story["setting"] | {k: v for k, v in pick.where.items() if k != SCALE}
+    here = at_setting(at_the_end(table, float(pick.where.get(SCALE, 1.0))), setting).filter(
+        (pl.col("arm") == pick.arm) & (pl.col("quantity") == pick.quantity)
+    )
     here = here.filter(pl.col("context").is_in([context, "all"]))
     if pick.quantity in ("rate", "moved", "outside", "words", "adoption", "loss_of_default", "transfer", *ABLATED):
         here = here.filter(pl.col("topic").is_in(topics))

@@ -1,19 +1,14 @@
 """The page: one self-contained HTML file that a newcomer understands. Figures are inline SVG; nothing is fetched."""
 
-import io
 import platform
-import re
 import resource
-from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
-import jinja2
 import polars as pl
 import yaml
-from matplotlib.figure import Figure
 
 from bayesgen import files
 from bayesgen.artifact import Artifact
@@ -26,7 +21,9 @@ from bayesgen.measure.rows import QUANTITIES, REMOVED, spell_setting
 from bayesgen.report.claims import claims
 from bayesgen.report.contrasts import Pick, by_seed
 from bayesgen.report.costs import cost_section
+from bayesgen.report.html import drawn, template
 from bayesgen.report.markdown import cost_markdown, result_markdown
+from bayesgen.report.study import FIGURE, Cell, found_in, lines_of, study_data, study_sections
 from bayesgen.report.summary import (
     ablation_table,
     answering_table,
@@ -41,31 +38,7 @@ from bayesgen.report.summary import (
     published,
     still_traits,
 )
-
-TEMPLATES = Path(__file__).parent
-
-
-def drawn(names: Iterable[str], folder: Path) -> dict[str, str]:
-    """The figures that apply, of what lies in a page's folder: saved there, and as inline SVG by name."""
-    import matplotlib.pyplot as plt
-
-    from plots.__main__ import draw, save
-
-    out = {}
-    for name in names:
-        figure = draw(name, folder)
-        if figure is not None:
-            save(figure, folder / name)
-            out[name] = inline_svg(figure, name)
-            plt.close(figure)  # pyplot would keep it, and a process draws many
-    return out
-
-
-def template(name: str) -> jinja2.Template:
-    """A page without its content."""
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    return made.get_template(name)
+from bayesgen.report.tables import as_markdown
 
 
 def write_page(
@@ -94,13 +67,15 @@ def write_page(
     ablation = ablation_table(table, config, world) if features else []
     by_header, answering = context_table(table, config, world), answering_table(table, config, world)
     found, gates = contrasts(table, config, world), pair_gates(table, config, world)
+    study = _study(folder, config, world, table)
     costs = {"claims": claims(cost), **cost_section(cost, story["value"])} if cost is not None else None
     html = template("page.html.jinja").render(
         config=config,
         several=any(len(f.settings(arm)) > 1 for arm in f.arm_names),
         first=", ".join(spell_setting(f.first_setting)),
         settings=yaml.safe_dump(config.model_dump(mode="json", exclude={"runs", "debug"}), sort_keys=False),
-        figures=figures,
+        figures=figures | study["figures"],
+        study=study["sections"],
         headline=headline,
         contrasts=found,
         published=told,
@@ -135,20 +110,21 @@ def write_page(
     )
     files.write(folder / "report.html", html)
     tables = (by_header, answering, ablation)
-    files.write(folder / "result.md", result_markdown(config, world, headline, found, told, onsets, gates, gate, excess, *tables))
+    result = result_markdown(config, world, headline, found, told, onsets, gates, gate, excess, *tables)
+    files.write(folder / "result.md", result + as_markdown([], study["sections"]))
     if costs is not None:
         files.write(folder / "cost.md", cost_markdown(config, costs, gates))
     print_summary(headline, found, told, gates, gate)
 
 
-def inline_svg(figure: Figure, name: str) -> str:
-    """A figure as inline SVG, its ids made its own so that several can share a page."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg, count=1) if "width=" in svg[:400] else svg
-    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+def _study(folder: Path, config, world, table: pl.DataFrame) -> dict:
+    """Sections and the figure of a study of one run, if it is one."""
+    if config.study is None:
+        return {"sections": [], "figures": {}}
+    cells = [Cell({}, config, world, table)]
+    lines = lines_of(config.study, cells)
+    files.write_json(folder / "study.json", study_data(config.study, lines, config.name))
+    return {"sections": study_sections(config.study, lines, found_in(config.study, cells)), "figures": drawn([FIGURE], folder)}
 
 
 def _by_question(samples: list[dict]) -> list[dict]:

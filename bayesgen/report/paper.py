@@ -5,6 +5,7 @@ import math
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import polars as pl
 
 from bayesgen import files
 from bayesgen.measure.intervals import Interval
-from bayesgen.report.contrasts import find, measurable
-from bayesgen.report.page import drawn, template
+from bayesgen.report.contrasts import by_seed, find, measurable
+from bayesgen.report.html import drawn, template
 from bayesgen.report.summary import show
 
 KINDS = ("sign", "order", "control")
@@ -60,7 +61,7 @@ def lines_of(entry: Entry) -> list[Line]:
     story = json.loads((entry.page / "figures.json").read_text())
     out = []
     for c in entry.config.contrasts:
-        found = find(c, table, story) if measurable(c, entry.config.finetune) else None
+        found = find(c, partial(by_seed, table, story=story)) if measurable(c, entry.config.finetune) else None
         mean, low, high = (x if math.isfinite(x) else None for x in (found.interval if found else (math.nan,) * 3))
         verdict = found.verdict if found else "–"
         out.append(Line(entry.name, c.name, c.kind, c.published, mean, low, high, verdict, c.reading, entry.passed))

@@ -9,7 +9,7 @@ import numpy as np
 from bayesgen import files
 from bayesgen.infer.compare import PROBABILITY
 from bayesgen.infer.foresight import shares
-from bayesgen.report.page import drawn, template
+from bayesgen.report.html import drawn, template
 from bayesgen.report.tables import Section, as_markdown
 from bayesgen.report.verdict import NULL
 

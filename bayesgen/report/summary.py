@@ -1,6 +1,7 @@
 """The result in one table: a line for every arm and setting, over seeds; printed, put on the page, and kept as Markdown (`markdown.py`)."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -105,9 +106,9 @@ def standing_contrasts(config, world) -> list[Contrast]:
 
 def contrasts(table: pl.DataFrame, config, world) -> list[tuple[str, Interval, str]]:
     """The standing contrasts with their intervals over seeds, and what they say; first setting."""
-    out = []
+    out, story = [], names_of(config, world)
     for contrast in standing_contrasts(config, world):
-        found = find(contrast, table, names_of(config, world))
+        found = find(contrast, partial(by_seed, table, story=story))
         low, high = found.interval[1:]
         said = "above 0" if low > 0 else "below 0" if high < 0 else "not told from 0"
         if contrast.expect == "zero":
@@ -118,7 +119,8 @@ def contrasts(table: pl.DataFrame, config, world) -> list[tuple[str, Interval, s
 
 def published(table: pl.DataFrame, config, world) -> list[Found]:
     """The experiment's own contrasts, beside what was published of them."""
-    return [find(c, table, names_of(config, world)) for c in config.contrasts if measurable(c, config.finetune)]
+    read = partial(by_seed, table, story=names_of(config, world))
+    return [find(c, read) for c in config.contrasts if measurable(c, config.finetune)]
 
 
 def context_table(table: pl.DataFrame, config, world) -> list[dict]:

@@ -43,7 +43,7 @@ def table(gap=0.3, spread=0.01, seeds=SEEDS):
 
 
 def judged(rows, of, minus=None, **rest):
-    return find(Contrast(name="x", of=Pick(**of), minus=Pick(**minus) if minus else None, **rest), rows, STORY)
+    return find(Contrast(name="x", of=Pick(**of), minus=Pick(**minus) if minus else None, **rest), lambda pick: by_seed(rows, pick, STORY))
 
 
 def test_a_pick_means_the_counted_value_on_the_probes_at_the_end():
@@ -51,7 +51,7 @@ def test_a_pick_means_the_counted_value_on_the_probes_at_the_end():
     assert by_seed(rows, Pick(arm="control"), STORY) == pytest.approx({s: 0.1 + 0.1 * s for s in range(SEEDS)})
     assert by_seed(rows, Pick(arm="control", context="there"), STORY) == pytest.approx({s: -0.1 + 0.1 * s for s in range(SEEDS)})
     assert by_seed(rows, Pick(arm="free", topics=("bird",)), STORY) == pytest.approx({s: 0.7 + 0.1 * s for s in range(SEEDS)})
-    assert by_seed(rows, Pick(arm="free", rows=1), STORY) == pytest.approx(dict.fromkeys(range(SEEDS), 0.9))
+    assert by_seed(rows, Pick(arm="free", where={"rows": 1}), STORY) == pytest.approx(dict.fromkeys(range(SEEDS), 0.9))
     assert by_seed(rows, Pick(arm="free", value="new"), STORY) == pytest.approx(dict.fromkeys(range(SEEDS), 0.9))
     assert by_seed(rows, Pick(arm="free", quantity="nll_train"), STORY) == dict.fromkeys(range(SEEDS), 1.5)  # of no topic
     assert by_seed(rows, Pick(arm="base"), STORY) == pytest.approx({-1: 0.05})
@@ -124,7 +124,7 @@ def test_a_share_of_seeds_has_the_interval_of_a_share():
         ({"arm": "fre"}, "nothing was measured for arm 'fre', rate under 'here' on light, fuel"),
         ({"arm": "free", "topics": ("brd",)}, "nothing was measured for arm 'free', rate under 'here' on brd"),
         ({"arm": "free", "value": "nwe"}, "nothing was measured"),
-        ({"arm": "free", "rows": 2}, "nothing was measured"),
+        ({"arm": "free", "where": {"rows": 2}}, "nothing was measured"),
         ({"arm": "free", "quantity": "onset"}, "nothing was measured"),
     ],
 )
@@ -179,4 +179,4 @@ def test_only_what_is_trained_is_measurable():
     for arm, expected in ok.items():
         assert measurable(Contrast(name="x", of=Pick(arm=arm)), f) == expected
         assert measurable(Contrast(name="x", of=Pick(arm="free"), minus=Pick(arm=arm)), f) == expected
-    assert [measurable(Contrast(name="x", of=Pick(arm="free", rows=n)), f) for n in (1, 2, 3)] == [True, False, True]
+    assert [measurable(Contrast(name="x", of=Pick(arm="free", where={"rows": n})), f) for n in (1, 2, 3)] == [True, False, True]

@@ -19,7 +19,7 @@ from tests.tiny_run import tiny_run_config
 
 CONTRASTS = [
     {"name": "old after old names", "of": {"arm": "free"}, "minus": {"arm": "base"}, "published": ".60 − 0", "reading": "because"},
-    {"name": "another | number of rows", "of": {"arm": "free", "rows": 2}},
+    {"name": "another | number of rows", "of": {"arm": "free", "where": {"rows": 2}}},
     {"name": "control", "of": {"arm": "control"}, "minus": {"arm": "base"}, "expect": "zero", "margin": 0.3, "published": "0"},
     {"name": "without a counterpart", "published": ".45", "reading": "nobody here is asked this"},
 ]

@@ -1,0 +1,189 @@
+"""A study: many ways to train side by side, a line each, with the same things asked of all. Of one run with several settings, or of a grid.
+
+cells (a run each, at some level of every axis of a grid) -> lines (cell x arm x setting) -> columns (means over seeds) -> contrasts
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bayesgen import files
+from bayesgen.errors import UserError, nearest
+from bayesgen.learn.plan import LISTED
+from bayesgen.measure.intervals import Interval, over_seeds
+from bayesgen.measure.rows import spell_setting
+from bayesgen.report.contrasts import Contrast, Found, Pick, by_seed, find
+from bayesgen.report.html import drawn, template
+from bayesgen.report.summary import names_of, show
+from bayesgen.report.tables import Section, as_markdown
+from bayesgen.world.world import World
+
+ARM = "arm"
+FIGURE = "study"
+
+
+class Column(BaseModel):
+    """What is asked of every line: a `Pick` of the line's own arm, unless another one is named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(min_length=1)
+    arm: str | None = None
+    context: str | None = None
+    quantity: str = "rate"
+    topics: tuple[str, ...] | None = None
+    value: str | None = None
+    where: dict[str, float | int | str] = {}
+
+    def pick(self, arm: str, setting: Mapping[str, Any]) -> Pick:
+        """The same of an arm under a setting."""
+        of = self.model_dump(include={"context", "quantity", "topics", "value"})
+        return Pick(arm=self.arm or arm, where={**setting, **self.where}, **of)
+
+
+class Study(BaseModel):
+    """Columns, a figure of some of them, and contrasts between lines, each with what was expected beforehand."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    columns: tuple[Column, ...] = Field(min_length=1)
+    arms: tuple[str, ...] = ()  # that have lines; none: all that are trained
+    x: str  # of the figure: a column, a setting, or an axis of the grid
+    y: tuple[str, ...] = Field(min_length=1)  # columns, a panel each
+    by: str = ARM  # what curves are told apart by: a setting, an axis, or the arm
+    log: bool = False  # x on a logarithmic scale
+    contrasts: tuple[Contrast, ...] = ()
+
+    @model_validator(mode="after")
+    def _names(self):
+        names = [c.name for c in self.columns]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"columns holds '{name}' twice; a name stands for one")
+        for name in self.y:
+            if name not in names:
+                raise ValueError(f"y: '{name}' is no column{nearest(name, names)}")
+        return self
+
+
+class Cell(NamedTuple):
+    """A run: its level on every axis (none: a run by itself), its settings, its world, and its rows."""
+
+    levels: Mapping[str, str]
+    config: Any
+    world: World
+    rows: pl.DataFrame
+
+    def read(self, pick: Pick) -> dict[int, float]:
+        """A pick's value of each seed; none, if it was not measured here."""
+        own = {k: v for k, v in pick.where.items() if k not in self.levels}
+        try:
+            return by_seed(self.rows, pick.model_copy(update={"where": own}), names_of(self.config, self.world))
+        except UserError:
+            return {}
+
+
+class Line(NamedTuple):
+    """An arm of a cell under a setting: what tells it from the others, and its value in every column (none: not measured)."""
+
+    levels: Mapping[str, str]
+    arm: str
+    setting: Mapping[str, Any]
+    values: Mapping[str, Interval | None]
+
+    @property
+    def name(self) -> str:
+        """For a reader."""
+        return ", ".join([*(f"{k} {v}" for k, v in self.levels.items()), self.arm, *spell_setting(self.setting)])
+
+
+def check_study(study: Study, axes: Mapping[str, Sequence[str]]):
+    """One line for an axis, a level or a setting that there is not; `axes` are the levels of the grid's."""
+    for key, name in (("x", study.x), ("by", study.by)):
+        valid = [*(c.name for c in study.columns if key == "x"), *LISTED, *axes, *([ARM] if key == "by" else [])]
+        if name not in valid:
+            raise UserError(f"study.{key}: '{name}' is no column, setting or axis{nearest(name, valid)}")
+    for contrast in study.contrasts:
+        for pick in contrast.picks:
+            for k, v in pick.where.items():
+                if k in axes and str(v) not in axes[k]:
+                    raise UserError(f"study.contrasts: {contrast.name}: {k} has no level '{v}'{nearest(str(v), axes[k])}")
+            if axes and (absent := [a for a in axes if a not in pick.where]):
+                raise UserError(f"study.contrasts: {contrast.name}: which {absent[0]}? name its level in `where`")
+
+
+def lines_of(study: Study, cells: Sequence[Cell]) -> list[Line]:
+    """A line for every cell, arm and setting; settings that columns ask for are at their first value."""
+    fixed = {k for c in study.columns for k in c.where}
+    out = []
+    for cell in cells:
+        f = cell.config.finetune
+        for arm in (a for a in f.arm_names if not study.arms or a in study.arms or a.split()[0] in study.arms):
+            for setting in f.settings(arm):
+                if any(v != f.first_setting[k] for k, v in setting.items() if k in fixed):
+                    continue
+                values = {}
+                for c in study.columns:
+                    seeds = cell.read(c.pick(arm, setting))
+                    values[c.name] = over_seeds(list(seeds.values())) if seeds else None
+                told = {k: v for k, v in setting.items() if len(getattr(f, k)) > 1 and k not in fixed}
+                out.append(Line(cell.levels, arm, told, values))
+    return out
+
+
+def found_in(study: Study, cells: Sequence[Cell]) -> list[Found]:
+    """Every contrast that can be measured on these cells."""
+
+    def read(pick: Pick) -> dict[int, float]:
+        (cell,) = [c for c in cells if all(str(pick.where[k]) == v for k, v in c.levels.items())]
+        return cell.read(pick)
+
+    def there(pick: Pick) -> bool:
+        return any(all(str(pick.where[k]) == v for k, v in c.levels.items()) and c.read(pick) for c in cells)
+
+    return [find(c, read) for c in study.contrasts if all(map(there, c.picks))]
+
+
+def study_data(study: Study, lines: Sequence[Line], title: str) -> dict[str, Any]:
+    """All that the figure is drawn from."""
+    shown = [{"name": x.name, "levels": dict(x.levels), ARM: x.arm, "setting": dict(x.setting), "values": x.values} for x in lines]
+    return {"title": title, "x": study.x, "y": study.y, "by": study.by, "log": study.log, "lines": shown}
+
+
+def study_sections(study: Study, lines: Sequence[Line], found: Sequence[Found]) -> list[Section]:
+    """Contrasts beside what was expected of them, and all lines."""
+    out: list[Section] = []
+    if found:
+        expected = {"above": "above", "below": "below", "zero": "within", "some": "some seeds"}
+        rows = [
+            [
+                f.contrast.name,
+                f"{expected[f.contrast.expect]} {f.contrast.margin:g}",
+                show(f.interval, 3),
+                f.verdict,
+                f.contrast.reading or "",
+            ]
+            for f in found
+        ]
+        note = "What was expected beforehand, and what came: means over seeds, 95% intervals in brackets."
+        out.append(("Asked", note, [["contrast", "expected", "here", "", "reading"], *rows]))
+    head = ["trained", *(c.name for c in study.columns)]
+    rows = [[x.name, *(show(x.values[c.name]) for c in study.columns)] for x in lines]
+    out.append(("All of it", "Means over seeds, 95% intervals in brackets.", [head, *rows]))
+    return out
+
+
+def write_study(folder: Path, cells: Sequence[Cell]):
+    """The page of a grid: `report.html`, `result.md`, the figure, and what it is drawn from (`study.json`)."""
+    config = cells[0].config
+    study: Study = config.study
+    lines, found = lines_of(study, cells), found_in(study, cells)
+    files.write_json(folder / "study.json", study_data(study, lines, config.name))
+    sections, figures = study_sections(study, lines, found), drawn([FIGURE], folder)
+    about = f"{len(cells)} cells, {config.finetune.seeds} seeds each."
+    html = template("study.html.jinja").render(question=config.question, name=config.name, sections=sections, figures=figures, about=about)
+    files.write(folder / "report.html", html)
+    files.write(folder / "result.md", as_markdown([config.question, about], sections))
+    for f in found:
+        print(f"  {f.contrast.name}: {show(f.interval, 3)}: {f.verdict}", flush=True)

@@ -1,0 +1,67 @@
+"""A study's lines: some of its columns against a setting, an axis of its grid, or another column."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from bayesgen.measure.rows import spell
+from plots import style
+
+
+def main(study: dict[str, Any]) -> Figure:
+    """A panel for each column asked for; curves where x is a number, marks where it is another column or a word."""
+    style.use()
+    x, by, lines, panels = study["x"], study["by"], study["lines"], study["y"]
+    of_column = x in lines[0]["values"]
+    groups = list(dict.fromkeys(_of(line, by) for line in lines))
+    words = list(dict.fromkeys(_of(line, x) for line in lines)) if not of_column else []
+    numbers = all(_number(w) for w in words)
+    fig, axes = plt.subplots(1, len(panels), figsize=(2.2 + 3.4 * len(panels), 4.4), layout="constrained", sharey=True, squeeze=False)
+    arms = by == "arm"
+    for ax, column in zip(axes[0], panels, strict=True):
+        for k, group in enumerate(groups):
+            colour, marker, label = style.look(group, groups) if arms else (*style.distinct(k), spell(group))
+            those = [line for line in lines if _of(line, by) == group and line["values"][column] and (not of_column or line["values"][x])]
+            if not those:
+                continue
+            mean, low, high = np.array([line["values"][column] for line in those], float).T
+            if of_column:
+                at, left, right = np.array([line["values"][x] for line in those], float).T
+                ax.hlines(mean, left, right, color=colour, lw=1, alpha=0.5)
+            else:
+                at = np.array([float(_of(line, x)) if numbers else words.index(_of(line, x)) for line in those])
+                if numbers:
+                    order = np.argsort(at, kind="stable")
+                    at, mean, low, high = (v[order] for v in (at, mean, low, high))
+                    ax.fill_between(at, low, high, color=colour, alpha=0.2, lw=0)
+            ax.plot(at, mean, "-" if numbers and not of_column else "", marker=marker, ms=5, color=colour, label=label)
+            ax.vlines(at, low, high, color=colour, lw=1)
+            for line, u, v in zip(those, at, mean, strict=True) if of_column and len(those) > 1 else ():
+                told = [str(value) for value in line["setting"].values()]
+                ax.annotate(" ".join(told), (u, v), xytext=(3, 3), textcoords="offset points", fontsize=6.5, color=colour)
+        if study["log"] and (numbers or of_column):
+            ax.set_xscale("symlog" if any(w in ("0", "0.0") for w in words) else "log")
+        if not numbers and not of_column:
+            ax.set_xticks(range(len(words)), [spell(w) for w in words], rotation=30, ha="right")
+        ax.set_ylim(-0.03, 1.03)
+        ax.set_xlabel(spell(x))
+        ax.set_title(column)
+    axes[0][0].set_ylabel("probability")
+    entries = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3, fontsize=8)
+    return fig
+
+
+def _of(line: dict[str, Any], key: str) -> str:
+    """A line's arm, its level on an axis, or its setting; as a word."""
+    return str(line["arm"] if key == "arm" else line["levels"].get(key, line["setting"].get(key, "")))
+
+
+def _number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

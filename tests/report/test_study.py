@@ -1,0 +1,140 @@
+"""A study's lines, contrasts and page, from rows made by hand."""
+
+import json
+
+import pytest
+
+from bayesgen.errors import UserError
+from bayesgen.measure.rows import Row, to_table
+from bayesgen.report.study import Cell, Study, check_study, found_in, lines_of, write_study
+from bayesgen.setup import prepare
+from tests.conftest import compose_config
+
+SEEDS = (0, 1, 2)
+WORDS = ("finetune.seeds=3", "finetune.rows=[208,26]", "finetune.relapse=[0,8]", "finetune.arms=[free,control]")
+COLUMNS = (
+    {"name": "birds", "topics": ["birds"]},
+    {"name": "probes"},
+    {"name": "probes × 3", "where": {"scale": 3.0}},
+    {"name": "later", "where": {"relapse": 8}},
+    {"name": "the base's", "arm": "base"},
+)
+SCALES = {1.0: 0.0, 3.0: 0.05}
+
+
+def study_of(**changes):
+    return Study(**{"columns": COLUMNS, "x": "rows", "y": ["probes", "later"], "by": "pace", **changes})
+
+
+def rate(pace, arm, rows, relapse, scale, topic, seed):
+    """What is to be found again: parts that no two columns or lines share."""
+    start = {"slow": 0.2, "fast": 0.5}[pace] + (0.01 if arm == "control" else 0)
+    return start + rows / 1e4 + relapse / 100 + SCALES[scale] + (0.1 if topic == "birds" else 0) + 0.001 * seed
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """Two cells, slow and fast; what was trained for 8 steps more was not scaled."""
+    runs, out = tmp_path_factory.mktemp("runs"), []
+    for pace in ("slow", "fast"):
+        setup = prepare(compose_config("+exp=birds", f"runs={runs}", *WORDS))
+        f, rows = setup.config.finetune, []
+        here = {"quantity": "rate", "context": "plain", "probe": "victorian"}
+        for topic in ("birds", *f.probes):
+            rows.append(Row("birds", "base", value=0.03, topic=topic, **here))
+            for arm in f.arm_names:
+                for s in f.settings(arm):
+                    for scale in SCALES if not s["relapse"] else (1.0,):
+                        at = pace, arm, s["rows"], s["relapse"], scale, topic
+                        label = {k: v for k, v in s.items() if k in ("rows", "relapse", "epochs", "rank", "optimizer", "learning_rate")}
+                        rows += [
+                            Row("birds", arm, value=rate(*at, k), topic=topic, seed=k, step=86, scale=scale, **here, **label) for k in SEEDS
+                        ]
+        out.append(Cell({"pace": pace}, setup.config.model_copy(update={"study": study_of()}), setup.world, to_table(rows)))
+    return out
+
+
+def test_a_line_is_an_arm_of_a_cell_under_a_setting(cells):
+    """Every column at its own setting, by what the rates were made of."""
+    lines = lines_of(study_of(arms=["free"]), cells)
+    assert [x.name for x in lines] == [f"pace {pace}, free, rows {n}" for pace in ("slow", "fast") for n in (208, 26)]
+    for line in lines:
+        pace, n, mean = line.levels["pace"], line.setting["rows"], {k: x and x.mean for k, x in line.values.items()}
+        at = lambda relapse=0, scale=1.0, topic="money", n=n, pace=pace: pytest.approx(rate(pace, "free", n, relapse, scale, topic, 1))  # noqa: E731
+        assert mean == {
+            "birds": at(topic="birds"),
+            "probes": at(),
+            "probes × 3": at(scale=3.0),
+            "later": at(8),
+            "the base's": pytest.approx(0.03),
+        }
+        assert line.values["probes"].low < mean["probes"] < line.values["probes"].high
+    assert len(lines_of(study_of(), cells)) == 8  # the control's too
+    assert {x.arm for x in lines_of(study_of(), cells)} == {"free", "control"}
+
+
+def test_what_was_not_measured_has_no_value(cells):
+    line, *_ = lines_of(study_of(columns=[*COLUMNS, {"name": "none", "where": {"relapse": 8, "scale": 3.0}}]), cells)
+    assert line.values["none"] is None
+
+
+def test_contrasts_lead_from_cell_to_cell(cells):
+    free = {"arm": "free"}
+    asked = [
+        {"name": "fast − slow", "of": {**free, "where": {"pace": "fast"}}, "minus": {**free, "where": {"pace": "slow"}}},
+        {
+            "name": "later",
+            "of": {**free, "where": {"pace": "slow", "relapse": 8}},
+            "minus": {**free, "where": {"pace": "slow"}},
+            "expect": "zero",
+        },
+        {
+            "name": "few",
+            "of": {**free, "where": {"pace": "slow", "rows": 26}},
+            "minus": {**free, "where": {"pace": "slow"}},
+            "margin": 0.01,
+        },
+        {"name": "nobody's", "of": {"arm": "broad", "where": {"pace": "slow"}}},
+    ]
+    found = found_in(study_of(contrasts=asked), cells)
+    assert [(f.contrast.name, f.verdict) for f in found] == [("fast − slow", "agrees"), ("later", "disagrees"), ("few", "disagrees")]
+    assert [f.interval.mean for f in found] == pytest.approx([0.3, 0.08, -0.0182])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"x": "epoch"}, "study.x: 'epoch' is no column, setting or axis; did you mean 'epochs'"),
+        ({"by": "probes"}, "study.by: 'probes' is no column"),
+        (
+            {"contrasts": [{"name": "c", "of": {"arm": "free", "where": {"pace": "fats"}}}]},
+            "c: pace has no level 'fats'; did you mean 'fast'",
+        ),
+        ({"contrasts": [{"name": "c", "of": {"arm": "free"}}]}, "c: which pace"),
+    ],
+)
+def test_what_there_is_not_is_said_before_anything_is_trained(changes, said):
+    check_study(study_of(), {"pace": ["slow", "fast"]})
+    with pytest.raises(UserError, match=said.replace("(", r"\(")):
+        check_study(study_of(**changes), {"pace": ["slow", "fast"]})
+
+
+def test_columns_have_names_of_their_own():
+    with pytest.raises(ValueError, match="holds 'probes' twice"):
+        study_of(columns=[*COLUMNS, COLUMNS[1]])
+    with pytest.raises(ValueError, match="y: 'probe' is no column"):
+        study_of(y=["probe"])
+
+
+@pytest.mark.parametrize("x", ["rows", "birds", "pace"])
+def test_the_page_is_whole_and_drawn_from_what_it_keeps(cells, tmp_path, x):
+    study = study_of(x=x, contrasts=[{"name": "fast", "of": {"arm": "free", "where": {"pace": "fast"}}}])
+    of = [c._replace(config=c.config.model_copy(update={"study": study})) for c in cells]
+    write_study(tmp_path, of)
+    kept = json.loads((tmp_path / "study.json").read_text())
+    assert len(kept["lines"]) == 8
+    assert (tmp_path / "study.png").stat().st_size > 5000
+    text = (tmp_path / "result.md").read_text()
+    assert "| pace slow, free, rows 208 | 0.32 [0.32, 0.32] | 0.22" in text
+    assert "| fast | above 0.05 | 0.522 [0.519, 0.524] | agrees |" in text
+    assert 'src="http' not in (tmp_path / "report.html").read_text()
