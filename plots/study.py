@@ -14,44 +14,69 @@ def main(study: dict[str, Any]) -> Figure:
     """A panel for each column asked for; curves where x is a number, marks where it is another column or a word."""
     style.use()
     x, by, lines, panels = study["x"], study["by"], study["lines"], study["y"]
+    if x == "columns":
+        return _side_by_side(lines, panels)
     of_column = x in lines[0]["values"]
     groups = list(dict.fromkeys(_of(line, by) for line in lines))
     words = list(dict.fromkeys(_of(line, x) for line in lines)) if not of_column else []
-    numbers = all(_number(w) for w in words)
+    numbers = not of_column and all(_number(w) for w in words)
     fig, axes = plt.subplots(1, len(panels), figsize=(2.2 + 3.4 * len(panels), 4.4), layout="constrained", sharey=True, squeeze=False)
-    arms = by == "arm"
     for ax, column in zip(axes[0], panels, strict=True):
         for k, group in enumerate(groups):
-            colour, marker, label = style.look(group, groups) if arms else (*style.distinct(k), spell(group))
+            colour, marker, label = style.look(group, groups) if by == "arm" else (*style.distinct(k), spell(group))
             those = [line for line in lines if _of(line, by) == group and line["values"][column] and (not of_column or line["values"][x])]
             if not those:
                 continue
-            mean, low, high = np.array([line["values"][column] for line in those], float).T
+            mean, low, high = _values(those, column)
             if of_column:
-                at, left, right = np.array([line["values"][x] for line in those], float).T
+                at, left, right = _values(those, x)
                 ax.hlines(mean, left, right, color=colour, lw=1, alpha=0.5)
             else:
                 at = np.array([float(_of(line, x)) if numbers else words.index(_of(line, x)) for line in those])
-                if numbers:
-                    order = np.argsort(at, kind="stable")
-                    at, mean, low, high = (v[order] for v in (at, mean, low, high))
-                    ax.fill_between(at, low, high, color=colour, alpha=0.2, lw=0)
-            ax.plot(at, mean, "-" if numbers and not of_column else "", marker=marker, ms=5, color=colour, label=label)
+            if numbers:
+                order = np.argsort(at, kind="stable")
+                at, mean, low, high = (v[order] for v in (at, mean, low, high))
+                ax.fill_between(at, low, high, color=colour, alpha=0.2, lw=0)
+            ax.plot(at, mean, "-" if numbers else "", marker=marker, ms=5, color=colour, label=label)
             ax.vlines(at, low, high, color=colour, lw=1)
-            for line, u, v in zip(those, at, mean, strict=True) if of_column and len(those) > 1 else ():
-                told = [str(value) for value in line["setting"].values()]
-                ax.annotate(" ".join(told), (u, v), xytext=(3, 3), textcoords="offset points", fontsize=6.5, color=colour)
         if study["log"] and (numbers or of_column):
-            ax.set_xscale("symlog" if any(w in ("0", "0.0") for w in words) else "log")
+            ax.set_xscale("symlog" if any(float(w) == 0 for w in words) else "log")
         if not numbers and not of_column:
             ax.set_xticks(range(len(words)), [spell(w) for w in words], rotation=30, ha="right")
         ax.set_ylim(-0.03, 1.03)
         ax.set_xlabel(spell(x))
         ax.set_title(column)
     axes[0][0].set_ylabel("probability")
-    entries = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    return _with_legend(fig, axes[0])
+
+
+def _side_by_side(lines: list[dict[str, Any]], columns: list[str]) -> Figure:
+    """Columns along x, a curve a line; open marks and dashes for what is exact."""
+    fig, ax = plt.subplots(figsize=(2.6 + 0.75 * len(columns), 4.6), layout="constrained")
+    for k, line in enumerate(lines):
+        there = [c for c in columns if line["values"][c]]
+        colour, marker = style.distinct(k)
+        exact = line["arm"].startswith("ideal")
+        at, (mean, low, high) = [columns.index(c) for c in there], np.array([line["values"][c] for c in there], float).T
+        ax.plot(
+            at, mean, "--" if exact else "-", marker=marker, ms=5, mfc="none" if exact else colour, color=colour, label=spell(line["name"])
+        )
+        ax.vlines(at, low, high, color=colour, lw=1.2)
+    ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    ax.set_ylim(-0.03, 1.03)
+    ax.set_ylabel("probability")
+    return _with_legend(fig, [ax])
+
+
+def _with_legend(fig: Figure, axes) -> Figure:
+    entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3, fontsize=8)
     return fig
+
+
+def _values(lines: list[dict[str, Any]], column: str) -> np.ndarray:
+    """Mean and ends of the intervals, (3, lines)."""
+    return np.array([line["values"][column] for line in lines], float).T
 
 
 def _of(line: dict[str, Any], key: str) -> str:

@@ -21,7 +21,7 @@ from bayesgen.report.summary import names_of, show
 from bayesgen.report.tables import Section, as_markdown
 from bayesgen.world.world import World
 
-ARM = "arm"
+ARM, COLUMNS = "arm", "columns"
 FIGURE = "study"
 
 
@@ -48,8 +48,8 @@ class Study(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     columns: tuple[Column, ...] = Field(min_length=1)
-    arms: tuple[str, ...] = ()  # that have lines; none: all that are trained
-    x: str  # of the figure: a column, a setting, or an axis of the grid
+    arms: tuple[str, ...] = ()  # that have lines, `base` and exact ones too; none: all that are trained
+    x: str  # of the figure: a column, a setting, an axis of the grid; or `columns`: those of y side by side, a curve a line
     y: tuple[str, ...] = Field(min_length=1)  # columns, a panel each
     by: str = ARM  # what curves are told apart by: a setting, an axis, or the arm
     log: bool = False  # x on a logarithmic scale
@@ -101,7 +101,7 @@ class Line(NamedTuple):
 def check_study(study: Study, axes: Mapping[str, Sequence[str]]):
     """One line for an axis, a level or a setting that there is not; `axes` are the levels of the grid's."""
     for key, name in (("x", study.x), ("by", study.by)):
-        valid = [*(c.name for c in study.columns if key == "x"), *LISTED, *axes, *([ARM] if key == "by" else [])]
+        valid = [*((COLUMNS, *(c.name for c in study.columns)) if key == "x" else (ARM,)), *LISTED, *axes]
         if name not in valid:
             raise UserError(f"study.{key}: '{name}' is no column, setting or axis{nearest(name, valid)}")
     for contrast in study.contrasts:
@@ -119,8 +119,10 @@ def lines_of(study: Study, cells: Sequence[Cell]) -> list[Line]:
     out = []
     for cell in cells:
         f = cell.config.finetune
-        for arm in (a for a in f.arm_names if not study.arms or a in study.arms or a.split()[0] in study.arms):
-            for setting in f.settings(arm):
+        trained = [a for a in f.arm_names if not study.arms or a in study.arms or a.split()[0] in study.arms]
+        others = [a for a in study.arms if not any(a in (b, b.split()[0]) for b in f.arm_names)]
+        for arm in (*others, *trained):
+            for setting in f.settings(arm) if arm in trained else [{}]:
                 if any(v != f.first_setting[k] for k, v in setting.items() if k in fixed):
                     continue
                 values = {}

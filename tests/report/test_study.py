@@ -70,6 +70,8 @@ def test_a_line_is_an_arm_of_a_cell_under_a_setting(cells):
         }
         assert line.values["probes"].low < mean["probes"] < line.values["probes"].high
     assert len(lines_of(study_of(), cells)) == 8  # the control's too
+    base, _ = lines_of(study_of(arms=["base"]), cells)
+    assert (base.name, base.values["probes"].mean) == ("pace slow, base", pytest.approx(0.03))
     assert {x.arm for x in lines_of(study_of(), cells)} == {"free", "control"}
 
 
@@ -126,7 +128,7 @@ def test_columns_have_names_of_their_own():
         study_of(y=["probe"])
 
 
-@pytest.mark.parametrize("x", ["rows", "birds", "pace"])
+@pytest.mark.parametrize("x", ["rows", "birds", "pace", "columns"])
 def test_the_page_is_whole_and_drawn_from_what_it_keeps(cells, tmp_path, x):
     study = study_of(x=x, contrasts=[{"name": "fast", "of": {"arm": "free", "where": {"pace": "fast"}}}])
     of = [c._replace(config=c.config.model_copy(update={"study": study})) for c in cells]
