@@ -57,11 +57,12 @@ def _side_by_side(lines: list[dict[str, Any]], columns: list[str]) -> Figure:
         there = [c for c in columns if line["values"][c]]
         colour, marker = style.distinct(k)
         exact = line["arm"].startswith("ideal")
-        at, (mean, low, high) = [columns.index(c) for c in there], np.array([line["values"][c] for c in there], float).T
-        ax.plot(
-            at, mean, "--" if exact else "-", marker=marker, ms=5, mfc="none" if exact else colour, color=colour, label=spell(line["name"])
-        )
-        ax.vlines(at, low, high, color=colour, lw=1.2)
+        look = {"color": colour, "marker": marker, "ms": 5, "mfc": "none" if exact else colour, "ls": "--" if exact else "-"}
+        for first in dict.fromkeys(c.partition(",")[0] for c in there):  # no line from one kind of column to another
+            those = [c for c in there if c.partition(",")[0] == first]
+            at, (mean, low, high) = [columns.index(c) for c in those], np.array([line["values"][c] for c in those], float).T
+            ax.plot(at, mean, label=spell(line["name"]), **look)
+            ax.vlines(at, low, high, color=colour, lw=1.2)
     ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     ax.set_ylim(-0.03, 1.03)
     ax.set_ylabel("probability")
