@@ -108,7 +108,7 @@ def asking(config: Config, setup: Setup) -> Setup:
     check_measures(world, grammar, config.finetune, config.measure, config.pretrain.length)
     check_contrasts(config.contrasts, world, config.finetune, config.measure)
     if config.study:
-        columns = [Contrast(name=c.name, of=c.pick(c.arm or "free", {})) for c in config.study.columns]
+        columns = [Contrast(name=c.name, of=c.pick("free", {})) for c in config.study.columns]
         check_contrasts(columns, world, config.finetune, config.measure)
     if config.measure.features and config.model.layers < 2:
         raise UserError("measure.features reads the stream between two blocks, but model.layers is 1; take two, or measure.features=null")

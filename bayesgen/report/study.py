@@ -26,7 +26,7 @@ FIGURE = "study"
 
 
 class Column(BaseModel):
-    """What is asked of every line: a `Pick` of the line's own arm, unless another one is named."""
+    """What is asked of every line: a `Pick` of the line's own arm, unless another one is named (`ideal {arm}`: its exact counterpart)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(min_length=1)
@@ -40,7 +40,7 @@ class Column(BaseModel):
     def pick(self, arm: str, setting: Mapping[str, Any]) -> Pick:
         """The same of an arm under a setting."""
         of = self.model_dump(include={"context", "quantity", "topics", "value"})
-        return Pick(arm=self.arm or arm, where={**setting, **self.where}, **of)
+        return Pick(arm=(self.arm or "{arm}").format(arm=arm), where={**setting, **self.where}, **of)
 
 
 class Study(BaseModel):
