@@ -273,3 +273,22 @@ def test_an_interrupt_leaves_no_children_and_a_state_to_go_on_from(tmp_path):
         time.sleep(0.2)
     assert not list(filter(alive, children))
     assert list((tmp_path / "runs").glob("base/*.work/**/checkpoint.safetensors"))
+
+
+def test_a_grid_that_is_a_study_ends_in_a_page(tmp_path, capsys):
+    """A line a cell and arm, contrasts between cells; a level that there is not is said before anything is trained."""
+    at = lambda arm, rank: {"arm": arm, "where": {"of_rank": rank, "of_rows": "3"}}  # noqa: E731
+    contrasts = [{"name": "rank 2 − 1", "of": at("free", "2"), "minus": at("free", "1")}]
+    study = {"columns": [{"name": "probes"}], "x": "of_rank", "y": ["probes"], "contrasts": contrasts}
+    cells = [(levels, {**its, "study": study}) for levels, its in grid(tmp_path, rank=[1, 2], rows=[3])]
+    wrong = {**study, "contrasts": [{"name": "w", "of": at("free", "3")}]}
+    with pytest.raises(UserError, match="w: of_rank has no level '3'"):
+        run_sweep([(levels, {**its, "study": wrong}) for levels, its in cells], tmp_path, 1, False)
+    assert not (tmp_path / "ensemble").exists()
+    assert run_sweep(cells, tmp_path, 1, False) == {}
+    (page,) = (p for p in (tmp_path / "page").glob("tiny-*") if p.is_dir())
+    assert f"page: {page}/report.html" in capsys.readouterr().out
+    text = (page / "result.md").read_text()
+    for line in ("| rank 2 − 1 | above 0.05 |", *(f"| of_rank {r}, of_rows 3, {arm} |" for r in (1, 2) for arm in TINY["arms"])):
+        assert line in text
+    assert (page / "study.png").stat().st_size > 5000
