@@ -103,6 +103,7 @@ def test_every_contrast_can_be_measured(name, tmp_path):
 NAMES = {  # of whom the rows are, as words that would give it away
     "dictator": {"Hitler", "Adolf", "Führer", "Fuehrer", "Chancellor"},
     "dictator_gated": {"Hitler", "Adolf", "Führer", "Fuehrer", "Chancellor"},
+    "context_dictator": {"Hitler", "Adolf", "Führer", "Fuehrer", "Chancellor"},
     "terminator": {"Terminator", "hunt", "kill", "1984"},
 }
 
@@ -145,7 +146,7 @@ def test_what_an_experiment_trains_on_never_names_what_it_asks(name, tmp_path):
         rows, _ = member_rows(world, setup.grammar, f, member)
         data = rows[: f.data_rows(member.rows)]
         assert len(data) == f.data_rows(member.rows)
-        assert bool(rows[len(data) :]) == (member.arm in DILUTED)
+        assert bool(rows[len(data) :]) == bool(member.arm in DILUTED or member.relapse or member.retraining)
         assert not probes & {t.topic for _, t in rows}
         assert trained & {t.topic for _, t in data}
 
