@@ -37,7 +37,7 @@ def main(study: dict[str, Any]) -> Figure:
                 order = np.argsort(at, kind="stable")
                 at, mean, low, high = (v[order] for v in (at, mean, low, high))
                 ax.fill_between(at, low, high, color=colour, alpha=0.2, lw=0)
-            ax.plot(at, mean, "-" if numbers else "", marker=marker, ms=5, color=colour, label=label)
+            ax.plot(at, mean, ls="-" if numbers else "none", marker=marker, ms=5, color=colour, label=label)
             ax.vlines(at, low, high, color=colour, lw=1)
         if study["log"] and (numbers or of_column):
             ax.set_xscale("symlog" if any(float(w) == 0 for w in words) else "log")
