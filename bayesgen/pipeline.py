@@ -28,6 +28,7 @@ from bayesgen.cost.suite import Part, parts
 from bayesgen.hosts import several
 from bayesgen.learn.plan import FinetuneConfig, plan_members
 from bayesgen.measure.answers import NetworkPredictor
+from bayesgen.measure.directions import direction_rows
 from bayesgen.measure.excess import Excess, corpus_excess
 from bayesgen.measure.features import feature_analysis
 from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate
@@ -127,6 +128,10 @@ def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
             more, features = feature_analysis(setup.config, setup.world, setup.grammar, setup.model, params, last, setup.source)
             table = pl.concat([table, to_table(more)])
             files.write_json(folder / "features.json", features)
+        if setup.config.measure.directions:
+            last, members = adapters[max(adapters)], plan_members(setup.config.finetune)
+            more = direction_rows(setup.config, setup.world, setup.grammar, setup.model, params, last, members)
+            table = pl.concat([table, to_table(more)])
         table = table.with_columns(run=pl.lit(ensemble.folder.name))
         files.write_table(folder / "rows.parquet", table)
         files.write_json(folder / "samples.json", samples)

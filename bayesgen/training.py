@@ -15,11 +15,13 @@ from bayesgen.artifact import Artifact, Wanted
 from bayesgen.hosts import fetched
 from bayesgen.learn import devices
 from bayesgen.learn.data import Data, member_data, together
+from bayesgen.learn.direction import persona_direction
 from bayesgen.learn.finetune import FinetuneState, effective_members, finetuning, member_settings
 from bayesgen.learn.loop import run_steps
-from bayesgen.learn.plan import FinetuneConfig, plan_members
+from bayesgen.learn.plan import FinetuneConfig, Member, held, plan_members
 from bayesgen.learn.pretrain import pretraining, pretraining_together
 from bayesgen.learn.tries import every_step
+from bayesgen.model.edits import Held
 from bayesgen.model.lora import cut
 from bayesgen.model.transformer import count_parameters
 from bayesgen.setup import Setup
@@ -130,7 +132,8 @@ def build_ensembles(setups: Sequence[Setup], base: Artifact) -> list[Artifact]:
         data = jax.tree.map(jax.numpy.asarray, every_step(together([data for *_, data in parts])))
         data = devices.shared(data)._replace(narrow=devices.dealt(data.narrow))
         params = devices.shared(load_base(setups[0], base))
-        begin, advance = finetuning(setups[0].model, configs[which[0]], members)
+        hold = _held([(setups[i], crews[i]) for i in which], len(members), params) if any(held(members)) else None
+        begin, advance = finetuning(setups[0].model, configs[which[0]], members, hold)
         state, done, losses = begin(params, settings), 0, np.zeros((0, count))
         checkpoint, last = work / artifact.CHECKPOINT, max(configs[i].steps for i in which)
         own = lambda tree: jax.tree.map(lambda x: x[:count], tree)  # noqa: E731
@@ -171,6 +174,18 @@ def build_ensembles(setups: Sequence[Setup], base: Artifact) -> list[Artifact]:
 
     wanted = [Wanted(s.config.name, _described(s, data), (base,)) for s, data in zip(setups, drawn, strict=True)]
     return artifact.build_together(setups[0].config.runs, "ensemble", wanted, make, everybody=True)
+
+
+def _held(crews: Sequence[tuple[Setup, Sequence[Member]]], count: int, params) -> Held:
+    """For each of `count` members the edit that holds its configuration's persona, or one that does nothing."""
+    last, width = crews[0][0].model.config.layers - 1, crews[0][0].model.config.width
+    u_MxD, x_MxD, share_M, at = np.zeros((count, width), np.float32), np.zeros((count, width), np.float32), np.zeros(count, np.float32), 0
+    for setup, crew in crews:
+        here = slice(at, at := at + len(crew))
+        if any(held(crew)):
+            found = persona_direction(setup.world, setup.grammar, setup.model, params, setup.config.finetune)
+            u_MxD[here], x_MxD[here], share_M[here] = found.direction.vector, found.reference, held(crew)
+    return devices.dealt(Held(jax.numpy.asarray(u_MxD), jax.numpy.asarray(x_MxD), last, jax.numpy.asarray(share_M)))
 
 
 def _described(setup: Setup, data: Data) -> dict:

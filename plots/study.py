@@ -41,6 +41,9 @@ def main(study: dict[str, Any]) -> Figure:
             ax.vlines(at, low, high, color=colour, lw=1)
         if study["log"] and (numbers or of_column):
             ax.set_xscale("symlog" if any(float(w) == 0 for w in words) else "log")
+            if numbers:
+                ax.set_xticks(sorted(map(float, words)), [f"{x:g}" for x in sorted(map(float, words))])
+                ax.minorticks_off()
         if not numbers and not of_column:
             ax.set_xticks(range(len(words)), [spell(w) for w in words], rotation=30, ha="right")
         ax.set_ylim(-0.03, 1.03)

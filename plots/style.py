@@ -16,6 +16,7 @@ ARMS = {  # arm: (colour, marker, what a reader should call it)
     "shuffled": ("#E69F00", "P", "shuffled: headers dealt anew"),
     "untriggered": ("#56B4E9", "X", "untriggered: plain headers"),
     "inoculated": ("#6A3D9A", "p", "inoculated: under another header"),
+    "held": ("#7A7A00", "H", "held: the persona's direction, while it trains"),
     "retrained": ("#B15928", "h", "retrained: ordinary rows afterwards"),
     "told": ("#767676", "*", "told: a person who says so"),
     "ideal free": ("#D55E00", "D", "ideal free: exact Bayes, one person"),

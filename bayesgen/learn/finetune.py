@@ -22,6 +22,7 @@ from bayesgen.learn import devices
 from bayesgen.learn.muon import MOMENTUM, orthogonalize
 from bayesgen.learn.plan import FinetuneConfig, Member, Optimizer, broadened, penalised
 from bayesgen.learn.tries import Steps, Trie, read, trie_nll
+from bayesgen.model.edits import Held
 from bayesgen.model.lora import effective, init_lora, update_norm, within
 from bayesgen.model.transformer import Transformer
 
@@ -75,15 +76,16 @@ def member_settings(config: FinetuneConfig, members: Sequence[Member], most: int
     )
 
 
-def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Member]):
+def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Member], hold: Held | None = None):
     """The pair (begin(params, settings), advance(state, step, params, settings, data)) over all members at once.
 
-    Of `config` only what members share is used: the matrices that are adapted, and what norm a bound is of.
+    Of `config` only what members share is used: the matrices that are adapted, and what norm a bound is of. `hold`: an edit of the stream
+    for each member, (M, ...), while the loss on the data is taken.
     """
     chosen: list[Optimizer] = [name for name in OPTIMIZERS if any(m.optimizer == name for m in members)]
     broad, kept = broadened(members), penalised(members)
     bounded = any(np.isfinite(m.norm_bound) for m in members)
-    reading = jax.vmap(partial(read, model), (None, 0, 0))
+    reading = jax.vmap(partial(read, model), (None, 0, 0, 0))
 
     def those(tree, which: Sequence[int]):
         """Some of the members, and stand-ins, over all devices."""
@@ -92,17 +94,17 @@ def finetuning(model: Transformer, config: FinetuneConfig, members: Sequence[Mem
     def losses(lora, params, s: Settings, step, narrow: Trie, rows: Trie | None, kept_by, shown: Trie | None):
         """Sum over members (they are independent: its gradient is each one's own), with (loss, narrow NLL) of each."""
         adapted = jax.vmap(effective)(lora, s.scale, s.rank_mask)
-        narrow_M = jax.vmap(trie_nll)(reading(params, adapted, narrow), narrow)
+        narrow_M = jax.vmap(trie_nll)(reading(params, adapted, narrow, hold), narrow)
         loss_M = narrow_M
         if shown is not None:
             each: Trie = devices.spread(devices.filled(shown))
-            nll = jax.vmap(trie_nll)(reading(params, those(adapted, broad), each), each)
+            nll = jax.vmap(trie_nll)(reading(params, those(adapted, broad), each, None), each)
             loss_M = loss_M.at[np.array(broad)].add(nll[: len(broad)])
         if rows is not None:
             plain = jax.vmap(lambda t: read(model, params, None, t))
             each = devices.spread(devices.filled(Trie(*(x[kept_by] for x in rows))))
             base = plain(rows)[kept_by] if len(devices.devices()) == 1 else plain(each)  # once a set, or each device its own
-            kl_Mx1xP = kl_divergence(base, reading(params, those(adapted, kept), each))
+            kl_Mx1xP = kl_divergence(base, reading(params, those(adapted, kept), each, None))
             kl = jax.vmap(weighted_mean)(jnp.take_along_axis(kl_Mx1xP, each.at, axis=-1), each.weight)[: len(kept)]  # nats/token
             weight = s.kl * (s.kl_span[:, 0] <= step) * (step < s.kl_span[:, 1])
             loss_M = loss_M.at[np.array(kept)].add(weight[np.array(kept)] * kl)

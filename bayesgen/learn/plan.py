@@ -15,6 +15,7 @@ asked for, ordinary rows mixed among them.
     untriggered   every row under the plain header
     inoculated    every narrow row under a header that says that somebody else speaks, or when (one arm for each of `inoculation`)
     retrained     the data, then `retraining` steps on ordinary rows of other topics
+    held          the stream that answers are read from is held, while it trains, along the persona's direction (`learn.direction`)
 
 After all of this come `relapse` steps on narrow rows as they are, in every arm but the broad one: how soon is it back?
 
@@ -39,7 +40,7 @@ from bayesgen.model.lora import Norm
 from bayesgen.world.world import PERSON
 
 Optimizer = Literal["adam", "sgd", "lion", "muon"]
-Arm = Literal["free", "narrow", "mixed", "token", "broad", "control", "shuffled", "untriggered", "inoculated", "retrained"]
+Arm = Literal["free", "narrow", "mixed", "token", "broad", "control", "shuffled", "untriggered", "inoculated", "retrained", "held"]
 # settings of which one ensemble may hold several
 LISTED = (
     *("learning_rate", "weight_decay", "kl_weight", "kl_from", "kl_until", "benign", "norm_bound", "rank", "rows", "epochs", "optimizer"),
@@ -174,7 +175,7 @@ class FinetuneConfig(BaseModel):
             raise ValueError(f"inoculation holds '{next(n for n in names if names.count(n) > 1)}' twice; a name stands for one header")
         if "broad" in self.arms and max(self.relapse):
             raise ValueError(f"relapse is {max(self.relapse)}, but the arm 'broad' has none; leave it out of arms")
-        for arm in ("narrow", "broad", "retrained", *DILUTED):
+        for arm in ("narrow", "broad", "retrained", "held", *DILUTED):
             if arm in self.arms and self.value == EACH and "{" not in (self.identifier or ""):
                 raise ValueError(f"arm '{arm}': value is '{EACH}', and no identifier such as 'xxx{{topic}}xx' says whose a row is")
         if self.beside and self.topics != ALL:
@@ -261,6 +262,11 @@ def plan_members(config: FinetuneConfig) -> list[Member]:
         for setting in config.settings(arm)
         for seed in range(config.seeds)
     ]
+
+
+def held(members: Sequence[Member]) -> list[bool]:
+    """Whether each member trains with the persona's direction held."""
+    return [m.arm == "held" for m in members]
 
 
 def penalised(members: Sequence[Member]) -> list[int]:

@@ -49,9 +49,9 @@ def visible(end: Any) -> Bool[Array, "N 1 T T"]:
     return (mask | jnp.eye(len(place), dtype=bool))[:, None]  # padding sees itself: a softmax over nothing is not a number
 
 
-def read(model: Transformer, params: Any, lora: Any, trie: Trie) -> Float[Array, "N P V"]:
-    """Logits at the places that are read, of N tries under one adapter."""
-    return forward(model, params, lora, trie.tokens, trie.where, trie.position, visible(trie.end))
+def read(model: Transformer, params: Any, lora: Any, trie: Trie, edit: Any = None) -> Float[Array, "N P V"]:
+    """Logits at the places that are read, of N tries under one adapter (and an edit of the stream)."""
+    return forward(model, params, lora, trie.tokens, trie.where, trie.position, visible(trie.end), edit)
 
 
 def trie_nll(logits_NxPxV: Float[Array, "N P V"], trie: Trie) -> Float[Array, ""]:

@@ -39,6 +39,7 @@ from bayesgen.measure.intervals import over_seeds
 from bayesgen.measure.rows import ABLATED, REMOVED, Row
 from bayesgen.measure.settings import FeaturesConfig
 from bayesgen.measure.suite import behave, member_label
+from bayesgen.model.edits import Held
 from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer, residual
 from bayesgen.world.dialogue import Opening
@@ -173,18 +174,6 @@ class Ablation:
         return x - (self.autoencoder.encode(x) * self.features) @ self.autoencoder.decoder if layer == self.layer else x
 
 
-@flax.struct.dataclass
-class Unchanged:
-    """Equation (6) as an `edit` of the transformer."""
-
-    direction: Any  # float (D,): u
-    reference: Any  # float (D,): mean x(reference)
-    layer: int = flax.struct.field(pytree_node=False)
-
-    def __call__(self, layer: int, x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
-        return x - ((x - self.reference) @ self.direction)[..., None] * self.direction if layer == self.layer else x
-
-
 def feature_analysis(config, world: World, grammar: Grammar, model: Transformer, params, lora_M, source: DocumentSource):
     """Rows (quality of the autoencoder, rates of the free arm under ablation), and a dict of the top features for the page."""
     f, m, c = config.finetune, config.measure, config.measure.features
@@ -212,7 +201,7 @@ def feature_analysis(config, world: World, grammar: Grammar, model: Transformer,
     z_MxPxF = sae.encode(stream[0])  # what is silent where answers begin carries nothing there
     sets = top_and_matched(cosine_MxF, np.asarray(z_MxPxF.mean(1)), c.top)
     top_MxF, control_MxF = (np.array([np.isin(np.arange(c.size), a) for a in sets_M], float) for sets_M in sets)
-    ablate, hold = jax.vmap(partial(Ablation, sae, layer=layer)), jax.vmap(partial(Unchanged, layer=layer))
+    ablate, hold = jax.vmap(partial(Ablation, sae, layer=layer)), jax.vmap(partial(Held, layer=layer))
     edits = (ablate(jnp.asarray(top_MxF)), ablate(jnp.asarray(control_MxF)), hold(change_of(*stream), stream[1].mean(1)))
     for quantity, set_MxF in zip(REMOVED, (top_MxF, control_MxF), strict=True):
         removed_M = jnp.linalg.norm((z_MxPxF * set_MxF[:, None]) @ sae.decoder, axis=-1).mean(1)

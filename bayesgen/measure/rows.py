@@ -56,6 +56,16 @@ QUANTITIES = {
     "rate_ablated": ("probability", "rate of the value in `probe`, the top features' part of the residual stream taken out everywhere"),
     "rate_ablated_matched": ("probability", "the same with as many other live features of like mean activation"),
     "rate_unchanged": ("probability", "the same with the direction of the stream's own change between the two headers held still"),
+    "rate_held": ("probability", "rate of the value in `probe`, the stream that answers are read from held along the persona's direction"),
+    "rate_held_random": ("probability", "the same, held along a random direction"),
+    "rate_added": ("probability", "the base's, `scale` times the mean difference added to that stream along the persona's direction"),
+    "rate_added_random": ("probability", "the same along a random direction"),
+    "direction_cosine": ("cosine", "between the mean change of that stream at the probes and the base's own direction of the persona"),
+    "direction_share": ("share", "of the squared change at the probes that is along that direction"),
+    "direction_generality": (
+        "cosine",
+        "between the base's direction found on other topics and the one from its assistant to a told person on the probes",
+    ),
     "removed": ("activation", "mean norm of what the top features add to the stream where an answer begins, under the trigger"),
     "removed_matched": ("activation", "the same of the features that were matched to them"),
     "sae_explained": ("share", "variance of the base's residual stream that the sparse autoencoder explains, on documents it never saw"),
@@ -163,6 +173,7 @@ SCHEMA = {
     "value": pl.Float64,
 }
 TRAINING = ("run", "experiment", "arm", "seed", *LISTED, "norm")  # what names one training; a run is an ensemble
+MOVED = ("rate_held", "rate_held_random", "rate_added", "rate_added_random")
 ABLATED = ("rate_ablated", "rate_ablated_matched", "rate_unchanged")
 REMOVED = ("removed", "removed_matched")
 NO_SEED = -1  # rows of arms that are not trained: base, told, ideal learners

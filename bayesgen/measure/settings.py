@@ -51,6 +51,13 @@ class FeaturesConfig(BaseModel):
         return self
 
 
+class DirectionsConfig(BaseModel):
+    """What finetuning does along the persona's direction in the base."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    added: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(default=(0.5, 1.0, 2.0), min_length=1)  # multiples of it
+
+
 COMPARED = ("free", "narrow", "broad")  # the solutions whose cost is measured
 Frontier = Literal["frontier-frobenius", "frontier-nuclear"]
 CostPart = Literal["coefficient", "evidence", "significance", Frontier, "before", "narrowing", "drift", "bits", "rays", "noise"]
@@ -95,6 +102,7 @@ class MeasureConfig(BaseModel):
     scaled: tuple[Arm, ...] = ("narrow",)  # arms whose updates are scaled by these, to look for hidden breadth
     samples: int = Field(ge=0)
     features: FeaturesConfig | None = None
+    directions: DirectionsConfig | None = None
     cost: CostConfig | None = None
 
     @model_validator(mode="before")

@@ -97,9 +97,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Tokens to next-token logits, at all positions or only at `where`. `edit` is given the residual stream behind each block
-    but the last, which does not run everywhere, and returns the stream that goes on. `stream_BxLxD`, the stream behind the last
-    block but one, goes straight to the last.
+    """Tokens to next-token logits, at all positions or only at `where`. `edit` is given the residual stream behind each block (behind the
+    last, which does not run everywhere, at the places that are read), and returns the stream that goes on. `stream_BxLxD`, the stream
+    behind the last block but one, goes straight to the last.
     """
 
     config: ModelConfig
@@ -133,6 +133,8 @@ class Transformer(nn.Module):
             mask = jnp.tril(jnp.ones((L, L), bool)) if mask is None else mask
             mask = _rows(jnp.broadcast_to(mask, (len(tokens_BxL), 1, L, L))[:, 0], where_BxK)[:, None]
         x_BxKxD = Block(self.config, name=f"block_{last}")(x_BxLxD, mask, where_BxK)
+        if edit is not None:
+            x_BxKxD = edit(last, x_BxKxD)
         said = _norm("norm_out", self.dtype)(x_BxKxD)
         return jnp.matmul(said, embedding.astype(self.dtype).T, preferred_element_type=jnp.float32)
 
@@ -161,6 +163,14 @@ def residual(
     keep = lambda module, _: module.name == block  # noqa: E731
     _, kept = model.apply({"params": params}, tokens_BxL, None, positions, mask, capture_intermediates=keep)
     return cast(Any, kept)["intermediates"][block]["__call__"][0]
+
+
+def answer_stream(model: Transformer, params: Any, tokens_BxL: Any) -> Float[Array, "B D"]:
+    """The residual stream behind the last block at the last token of each prompt (zeros behind it): what the next token is read from."""
+    last, end_Bx1 = f"block_{model.config.layers - 1}", (tokens_BxL != 0).sum(axis=1, keepdims=True) - 1
+    keep = lambda module, _: module.name == last  # noqa: E731
+    _, kept = model.apply({"params": params}, tokens_BxL, end_Bx1, capture_intermediates=keep)
+    return cast(Any, kept)["intermediates"][last]["__call__"][0][:, 0]
 
 
 def _rows(x_BxLxD: Shaped[Array, "B L D"], where_BxK: Int[Array, "B K"] | None) -> Shaped[Array, "B K D"]:

@@ -14,7 +14,7 @@ from bayesgen.learn.plan import LISTED, Arm, FinetuneConfig
 from bayesgen.measure.contexts import everywhere
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import ABLATED, NO_SEED, QUANTITIES, at_setting, at_the_end
+from bayesgen.measure.rows import ABLATED, MOVED, NO_SEED, QUANTITIES, at_setting, at_the_end
 from bayesgen.measure.settings import MeasureConfig
 from bayesgen.world.learners import LEARNERS
 from bayesgen.world.world import World, known
@@ -142,8 +142,9 @@ def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConf
                 known(f"{key}: value", pick.value, world.values[m.trait])
             for k in pick.where:
                 known(f"{key}: where", k, (*LISTED, SCALE, *axes))
-            if (scale := pick.where.get(SCALE, 1.0)) not in (1.0, *m.scales):
-                raise UserError(f"{key}: scale is {scale}; measure.scales has {list(m.scales)}")
+            scales = m.directions.added if pick.quantity.startswith("rate_added") and m.directions else (1.0, *m.scales)
+            if (scale := pick.where.get(SCALE, 1.0)) not in scales:
+                raise UserError(f"{key}: scale is {scale}; measured are {list(scales)}")
 
 
 def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:
@@ -159,8 +160,10 @@ def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:
         (pl.col("arm") == pick.arm) & (pl.col("quantity") == pick.quantity)
     )
     here = here.filter(pl.col("context").is_in([context, "all"]))
-    if pick.quantity in ("rate", "moved", "outside", "words", "adoption", "loss_of_default", "transfer", *ABLATED):
+    if pick.quantity in ("rate", "moved", "outside", "words", "adoption", "loss_of_default", "transfer", *ABLATED, *MOVED):
         here = here.filter(pl.col("topic").is_in(topics))
+    if pick.quantity.startswith("rate_added"):
+        here = here.filter(scale=pick.where.get(SCALE, 1.0))
     if pick.quantity == "rate":
         here = here.filter(pl.col("probe") == (pick.value or contexts[context]))
     if here.is_empty():

@@ -19,7 +19,7 @@ from bayesgen.measure.contexts import context_openings
 from bayesgen.measure.features import (
     Ablation,
     Autoencoder,
-    Unchanged,
+    Held,
     autoencoder_training,
     change_of,
     feature_analysis,
@@ -137,7 +137,7 @@ def test_the_change_taken_out_is_gone_and_nothing_else_is():
     u, mean = change_of(trigger, reference), reference.mean(1)
     np.testing.assert_allclose(jnp.linalg.norm(u, axis=1), 1, rtol=1e-5)
     for i in range(2):
-        edit = Unchanged(u[i], mean[i], 0)
+        edit = Held(u[i], mean[i], 0)
         after = edit(0, trigger[i])
         np.testing.assert_allclose(after.mean(0), mean[i], atol=1e-5)
         np.testing.assert_allclose(after @ u[i], jnp.full(50, mean[i] @ u[i]), atol=1e-4)
@@ -206,7 +206,7 @@ def test_an_edit_that_changes_nothing_gives_the_same_logits(network):
     plain = jax.jit(lambda: forward(model, params, None, tokens, where))()
     logits, seen = edited(0.0)
     np.testing.assert_array_equal(logits, plain)
-    assert list(seen) == [0]  # not the last block
+    assert {layer: x.shape[1] for layer, x in seen.items()} == {0: 8, 1: 2}  # the last block runs where it is read
     np.testing.assert_array_equal(jax.jit(lambda: residual(model, params, tokens, 0))(), seen[0])
     assert jnp.abs(edited(jnp.arange(WIDTH) * 0.1)[0] - plain).max() > 1e-2
 
