@@ -29,6 +29,8 @@ from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer
 from bayesgen.world.world import World
 
+TINY = 1e-12  # of a member that does not change anything
+
 
 def direction_rows(config, world: World, grammar: Grammar, model: Transformer, params, lora_M, members: list[Member]) -> list[Row]:
     """All of these, in the first context."""
@@ -50,8 +52,8 @@ def direction_rows(config, world: World, grammar: Grammar, model: Transformer, p
     for i, member in enumerate(members):
         change = streams(grammar, model, merge(params, jax.tree.map(lambda x, i=i: x[i], lora_M)), openings[0], probed) - before
         mean, label = change.mean(axis=0), member_label(member, f.steps)
-        rows.append(row(quantity="direction_cosine", value=float(mean @ u / np.linalg.norm(mean)), **label))
-        rows.append(row(quantity="direction_share", value=float(np.square(change @ u).sum() / np.square(change).sum()), **label))
+        rows.append(row(quantity="direction_cosine", value=float(mean @ u / max(float(np.linalg.norm(mean)), TINY)), **label))
+        rows.append(row(quantity="direction_share", value=float(np.square(change @ u).sum() / max(np.square(change).sum(), TINY)), **label))
 
     def rated(quantity: str, lora, edit_M, labels: list[dict]):
         """Rates of the counted value on the probes, one row a topic and label."""
