@@ -285,9 +285,15 @@ def _split_rows(
         if trained and t not in on and legible:
             learned_MxV = np.mean([states[o] for o in legible], axis=0)
             prior_2xV = np.stack([np.mean([starts[o] for o in legible], axis=0), starts[t]])
-            ends = [[learner(prior_2xV, 0, learned)[1, v] - starts[t][v] for learned in learned_MxV] for learner in (saturated, product)]
-            apart = np.abs(np.subtract(ends[1], ends[0])) > APART
-            numbers["transfer"] = np.where(apart, transfer(state_MxV[:, v] - starts[t][v], *np.array(ends)), np.nan)
+            none_M, all_M = (
+                np.array([learner(prior_2xV, 0, learned)[1, v] - starts[t][v] for learned in learned_MxV])
+                for learner in (saturated, product)
+            )
+            apart = np.abs(all_M - none_M) > APART
+            found_M = transfer(
+                state_MxV[:, v] - starts[t][v], none_M, np.where(apart, all_M, none_M + 1)
+            )  # no number is divided by nothing
+            numbers["transfer"] = np.where(apart, found_M, np.nan)
         for quantity, values_M in numbers.items():
             name = world.topics[t].name
             out += [row(quantity=quantity, topic=name, value=float(x), **label) for label, x in zip(labels, values_M, strict=True)]
