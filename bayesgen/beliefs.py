@@ -17,7 +17,7 @@ from bayesgen import artifact, files
 from bayesgen.artifact import Artifact
 from bayesgen.errors import UserError
 from bayesgen.infer.cells import Table, collinearity, read_runs, to_cells, with_defaults
-from bayesgen.infer.gather import LEARNED, by_base, complete, gather, named
+from bayesgen.infer.gather import LEARNED, by_base, complete, distinct, gather, named
 from bayesgen.infer.hypotheses import HYPOTHESES
 from bayesgen.infer.settings import InferConfig
 from bayesgen.infer.weigh import trial, weigh
@@ -105,8 +105,7 @@ def build_runs(config: InferConfig, runs: Path) -> Artifact:
     def make(folder: Path):
         costs = _costs_of(given)
         kept = pl.concat([_runs_of(path, config, costs) for path in given], how="diagonal_relaxed")
-        keys = [c for c in ("experiment", "base", "cell", "seed") if c in kept.columns]
-        kept, missing = complete(kept.unique(subset=keys, maintain_order=True))
+        kept, missing = complete(distinct(kept))
         for column, count in missing.items():
             print(f"  column '{column}' is left out: {count} runs have no value in it", flush=True)
         files.write_table(folder / RUNS, kept)

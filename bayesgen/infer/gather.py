@@ -17,6 +17,7 @@ FREE, NARROW, BROAD = "free", "narrow", "broad"
 NORMS = ("frobenius", "nuclear")
 LEARNED = ("learned_narrow", "learned_broad")  # share of its task: a solution that has not learned it is none
 SETTINGS = tuple(s for s in LISTED if "free" in ARMS_WITH.get(s, ("free",)) and s != "relapse")  # those that a free training has
+SAME = "same"  # of runs on one base: under which setting, in a word
 KEY = ("experiment", "base", "cell", *SETTINGS)
 
 
@@ -32,7 +33,17 @@ def gather(rows: pl.DataFrame, base_of: Mapping[int, str], costs: pl.DataFrame |
     """
     runs = trained(rows, base_of).join(solutions(rows, base_of, costs, contexts), on=[*KEY, "context"], how="inner", nulls_equal=True)
     several = [*(k for k in SETTINGS if runs[k].n_unique() > 1), *(["context"] if contexts else [])]
+    runs = runs.with_columns(pl.concat_str(*SETTINGS, "ordinary", "context", separator=" ", ignore_nulls=True).alias(SAME))
     return runs.with_columns(cell=spelt(pl.col("run"), several)).drop("run", "context")
+
+
+def distinct(runs: pl.DataFrame) -> pl.DataFrame:
+    """Every training once: what one sweep trained under a setting another may have trained too, and it would count twice. Runs that come
+    from no sweep are told apart by the names of their cells: nothing says which are the same.
+    """
+    same = pl.coalesce(SAME, "cell") if SAME in runs.columns else pl.col("cell")
+    keys = [c for c in ("experiment", "base", "seed") if c in runs.columns]
+    return runs.with_columns(same.alias(SAME)).unique(subset=[*keys, SAME], maintain_order=True).drop(SAME)
 
 
 def spelt(first: pl.Expr, columns: Sequence[str]) -> pl.Expr:

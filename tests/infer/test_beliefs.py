@@ -122,7 +122,7 @@ def test_costs_of_a_base_count_for_every_sweep_on_it(tmp_path):
     for name in ("prior", "dose"):
         sweep_folder(tmp_path / "sweep" / name, True, True)
     rows = pl.read_parquet(tmp_path / "sweep" / "dose" / "rows.parquet")
-    rows.with_columns(run=pl.col("run") + "-dose").write_parquet(tmp_path / "sweep" / "dose" / "rows.parquet")
+    rows.with_columns(rows=pl.col("rows") + 1).write_parquet(tmp_path / "sweep" / "dose" / "rows.parquet")
     pl.concat([costs(0), costs(1)]).write_parquet(tmp_path / "sweep" / "prior" / "costs.parquet")
     found = pl.read_parquet(build_runs(config(), tmp_path).path("runs.parquet"))
     assert len(found) == 8
