@@ -18,13 +18,16 @@ def main(study: dict[str, Any]) -> Figure:
         return _side_by_side(lines, panels)
     of_column = x in lines[0]["values"]
     groups = list(dict.fromkeys(_of(line, by) for line in lines))
-    words = list(dict.fromkeys(_of(line, x) for line in lines)) if not of_column else []
+    words = list(dict.fromkeys(w for line in lines if (w := _of(line, x)))) if not of_column else []
     numbers = not of_column and all(_number(w) for w in words)
     fig, axes = plt.subplots(1, len(panels), figsize=(2.2 + 3.4 * len(panels), 4.4), layout="constrained", sharey=True, squeeze=False)
     for ax, column in zip(axes[0], panels, strict=True):
         for k, group in enumerate(groups):
             colour, marker, label = style.look(group, groups) if by == "arm" else (*style.distinct(k), spell(group))
             those = [line for line in lines if _of(line, by) == group and line["values"][column] and (not of_column or line["values"][x])]
+            if those and not of_column and not _of(those[0], x):  # trained on nothing
+                ax.axhline(those[0]["values"][column][0], color=colour, lw=1, ls=":", label=label)
+                continue
             if not those:
                 continue
             mean, low, high = _values(those, column)
@@ -46,10 +49,10 @@ def main(study: dict[str, Any]) -> Figure:
                 ax.minorticks_off()
         if not numbers and not of_column:
             ax.set_xticks(range(len(words)), [spell(w) for w in words], rotation=30, ha="right")
-        ax.set_ylim(-0.03, 1.03)
+        ax.set_ylim(min(-0.03, ax.get_ylim()[0]), 1.03)
         ax.set_xlabel(spell(x))
         ax.set_title(column)
-    axes[0][0].set_ylabel("probability")
+    axes[0][0].set_ylabel("mean over seeds, 95% interval")
     return _with_legend(fig, axes[0])
 
 
