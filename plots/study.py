@@ -49,9 +49,10 @@ def main(study: dict[str, Any]) -> Figure:
                 ax.minorticks_off()
         if not numbers and not of_column:
             ax.set_xticks(range(len(words)), [spell(w) for w in words], rotation=30, ha="right")
-        ax.set_ylim(min(-0.03, ax.get_ylim()[0]), 1.03)
         ax.set_xlabel(spell(x))
         ax.set_title(column)
+    ends = [line["values"][column][1] for line in lines for column in panels if line["values"][column]]
+    axes[0][0].set_ylim(min([-0.03, *(low - 0.03 for low in ends if low == low)]), 1.03)  # exact ones have no ends
     axes[0][0].set_ylabel("mean over seeds, 95% interval")
     return _with_legend(fig, axes[0])
 

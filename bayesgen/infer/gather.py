@@ -18,6 +18,7 @@ NORMS = ("frobenius", "nuclear")
 LEARNED = ("learned_narrow", "learned_broad")  # share of its task: a solution that has not learned it is none
 SETTINGS = tuple(s for s in LISTED if "free" in ARMS_WITH.get(s, ("free",)) and s != "relapse")  # those that a free training has
 SAME = "same"  # of runs on one base: under which setting, in a word
+ROUNDING = 1e-4  # of breadth, by who trains together; 2e-5 was seen
 KEY = ("experiment", "base", "cell", *SETTINGS)
 
 
@@ -38,12 +39,17 @@ def gather(rows: pl.DataFrame, base_of: Mapping[int, str], costs: pl.DataFrame |
 
 
 def distinct(runs: pl.DataFrame) -> pl.DataFrame:
-    """Every training once: what one sweep trained under a setting another may have trained too, and it would count twice. Runs that come
-    from no sweep are told apart by the names of their cells: nothing says which are the same.
+    """Every training once: what one sweep trained under a setting another may have trained too, and it would count twice. Those are one
+    whose setting and seed are the same and whose breadth is, to the rounding that company makes: a setting that is no column (a batch, say)
+    tells them apart. Runs that come from no sweep go by the names of their cells.
     """
-    same = pl.coalesce(SAME, "cell") if SAME in runs.columns else pl.col("cell")
     keys = [c for c in ("experiment", "base", "seed") if c in runs.columns]
-    return runs.with_columns(same.alias(SAME)).unique(subset=[*keys, SAME], maintain_order=True).drop(SAME)
+    if SAME not in runs.columns:
+        return runs.unique(subset=[*keys, "cell"], maintain_order=True)
+    runs = runs.with_columns(pl.coalesce(SAME, "cell").alias(SAME), swept=pl.col(SAME).is_not_null()).with_row_index("row")
+    apart = pl.col("swept") & (pl.col("breadth").diff().over(*keys, SAME).fill_null(0) > ROUNDING)
+    runs = runs.sort("breadth", "row").with_columns(which=apart.cast(pl.Int64).cum_sum().over(*keys, SAME)).sort("row")
+    return runs.unique(subset=[*keys, SAME, "which"], maintain_order=True).drop(SAME, "swept", "row", "which")
 
 
 def spelt(first: pl.Expr, columns: Sequence[str]) -> pl.Expr:
