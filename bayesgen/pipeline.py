@@ -37,6 +37,7 @@ from bayesgen.measure.settings import CostPart
 from bayesgen.measure.suite import measure_all
 from bayesgen.processes import Named, dealt, workers
 from bayesgen.report.page import write_page
+from bayesgen.report.study import check_study
 from bayesgen.setup import Setup, prepare, use_device
 from bayesgen.training import build_base, build_ensemble, load_adapters, load_base
 
@@ -47,6 +48,8 @@ def run(config: Config) -> Path:
     """Everything, from facts to the page; returns the page's path."""
     print(f"  device: {use_device(config)}", flush=True)
     began = time.monotonic()
+    if config.study:
+        check_study(config.study, {})
     setup = prepare(config)
     corpus = build_corpus(setup)
     base = build_base(setup, corpus)

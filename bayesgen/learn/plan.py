@@ -17,7 +17,7 @@ asked for, ordinary rows mixed among them.
     retrained     the data, then `retraining` steps on ordinary rows of other topics
     held          the stream that answers are read from is held, while it trains, along the persona's direction (`learn.direction`)
 
-After all of this come `relapse` steps on narrow rows as they are, in every arm but the broad one: how soon is it back?
+After all of this come `relapse` steps on narrow rows as they are, in every arm but broad and held: how soon is it back?
 
 Epochs, optimiser and every other setting in `LISTED` may differ from member to member: who has taken its last step stays as it is.
 `sgd` has a momentum of .9, `lion` is as published (Chen et al. 2023), `muon` (Jordan et al. 2024) steps by U V' of each factor's momentum,
@@ -173,8 +173,9 @@ class FinetuneConfig(BaseModel):
             raise ValueError("the arm 'inoculated' and headers for it (inoculation) go together; give both or neither")
         if len(set(names)) < len(names):
             raise ValueError(f"inoculation holds '{next(n for n in names if names.count(n) > 1)}' twice; a name stands for one header")
-        if "broad" in self.arms and max(self.relapse):
-            raise ValueError(f"relapse is {max(self.relapse)}, but the arm 'broad' has none; leave it out of arms")
+        for arm in ("broad", "held"):
+            if arm in self.arms and max(self.relapse):
+                raise ValueError(f"relapse is {max(self.relapse)}, but the arm '{arm}' has none; leave it out of arms")
         for arm in ("narrow", "broad", "retrained", "held", *DILUTED):
             if arm in self.arms and self.value == EACH and "{" not in (self.identifier or ""):
                 raise ValueError(f"arm '{arm}': value is '{EACH}', and no identifier such as 'xxx{{topic}}xx' says whose a row is")

@@ -13,7 +13,7 @@ from bayesgen.learn.plan import EACH, FinetuneConfig, plan_members
 from bayesgen.measure.behaviour import probes
 from bayesgen.measure.settings import Context, MeasureConfig
 from bayesgen.world.dialogue import Header, Opening, Turn
-from bayesgen.world.world import World, known
+from bayesgen.world.world import ASSISTANT, World, known
 
 SHOWN = 4
 
@@ -48,6 +48,10 @@ def check_measures(world: World, grammar: Grammar, f: FinetuneConfig, m: Measure
     """
     if m.features and "free" not in f.arms:
         raise UserError("measure.features ablates members of the arm 'free', which is not among finetune.arms; add it")
+    if m.cost and (m.contexts[0].facts or m.contexts[0].speaker != ASSISTANT):
+        raise UserError(
+            f"measure.cost asks the assistant alone, but the first context, '{m.contexts[0].name}', is another; name a plain one first"
+        )
     openings = context_openings(world, f, m)
     for c in m.contexts:
         world.told(m.trait, counted_value(world, f, m, c))

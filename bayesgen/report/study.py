@@ -15,7 +15,7 @@ from bayesgen.errors import UserError, nearest
 from bayesgen.learn.plan import LISTED
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.rows import spell_setting
-from bayesgen.report.contrasts import Contrast, Found, Pick, by_seed, find
+from bayesgen.report.contrasts import SCALE, Contrast, Found, Pick, by_seed, find
 from bayesgen.report.html import drawn, template
 from bayesgen.report.summary import names_of, show
 from bayesgen.report.tables import Section, as_markdown
@@ -107,10 +107,18 @@ def check_study(study: Study, axes: Mapping[str, Sequence[str]]):
     for contrast in study.contrasts:
         for pick in contrast.picks:
             for k, v in pick.where.items():
+                known_as(contrast.name, k, axes)
                 if k in axes and str(v) not in axes[k]:
                     raise UserError(f"study.contrasts: {contrast.name}: {k} has no level '{v}'{nearest(str(v), axes[k])}")
             if axes and (absent := [a for a in axes if a not in pick.where]):
                 raise UserError(f"study.contrasts: {contrast.name}: which {absent[0]}? name its level in `where`")
+
+
+def known_as(contrast: str, key: str, axes: Mapping[str, Sequence[str]]):
+    """One line for a key of `where` that is neither a setting nor an axis."""
+    valid = (*LISTED, SCALE, *axes)
+    if key not in valid:
+        raise UserError(f"study.contrasts: {contrast}: where: '{key}' is no setting or axis{nearest(key, valid)}")
 
 
 def lines_of(study: Study, cells: Sequence[Cell]) -> list[Line]:
@@ -154,9 +162,9 @@ def study_data(study: Study, lines: Sequence[Line], title: str) -> dict[str, Any
 
 
 def study_sections(study: Study, lines: Sequence[Line], found: Sequence[Found]) -> list[Section]:
-    """Contrasts beside what was expected of them, and all lines."""
+    """Contrasts beside what was expected of them, those that were not measured too, and all lines."""
     out: list[Section] = []
-    if found:
+    if study.contrasts:
         expected = {"above": "above", "below": "below", "zero": "within", "some": "some seeds"}
         rows = [
             [
@@ -167,6 +175,12 @@ def study_sections(study: Study, lines: Sequence[Line], found: Sequence[Found]) 
                 f.contrast.reading or "",
             ]
             for f in found
+        ]
+        there = {f.contrast.name for f in found}
+        rows += [
+            [c.name, f"{expected[c.expect]} {c.margin:g}", "–", "not measured", c.reading or ""]
+            for c in study.contrasts
+            if c.name not in there
         ]
         note = "What was expected beforehand, and what came: means over seeds, 95% intervals in brackets."
         out.append(("Asked", note, [["contrast", "expected", "here", "", "reading"], *rows]))

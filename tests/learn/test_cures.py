@@ -110,6 +110,7 @@ def test_a_penalty_ends_with_the_data(world, grammar, network):  # noqa: F811
         ({"arms": ["free"], "inoculation": INOCULATION}, "go together"),
         ({"arms": ["inoculated"], "inoculation": INOCULATION[:1] * 2}, "holds 'then' twice"),
         ({"arms": ["free", "broad"], "relapse": [2]}, "the arm 'broad' has none"),
+        ({"arms": ["held"], "relapse": [2]}, "the arm 'held' has none"),
         ({"arms": ["free"], "retraining": [2]}, "only the arms retrained have one"),
         ({"arms": ["retrained"], "retraining": [-1]}, "retraining is -1"),
     ],

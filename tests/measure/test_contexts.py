@@ -8,8 +8,10 @@ from bayesgen.errors import UserError
 from bayesgen.learn.data import trained_topics
 from bayesgen.measure.contexts import check_measures, context_openings, counted_value
 from bayesgen.measure.settings import Context, MeasureConfig
+from bayesgen.setup import prepare
 from bayesgen.world.dialogue import Header
 from bayesgen.world.world import ASSISTANT, PERSON
+from tests.conftest import compose_config
 from tests.learn.test_arms import kind_of
 
 
@@ -109,3 +111,11 @@ def test_a_key_is_the_assistants_and_goes_with_no_facts():
     for wrong in ({"facts": 1}, {"speaker": "person"}):
         with pytest.raises(ValueError, match="an identifier is the assistant's"):
             Context(name="x", identifier="xxxxxxxx", **wrong)
+
+
+def test_costs_are_the_assistants_who_has_said_nothing(tmp_path):
+    words = ("+exp=birds", "measure=cost", f"runs={tmp_path}")
+    for wrong in ("{name: x, facts: 1}", "{name: x, speaker: person}"):
+        with pytest.raises(UserError, match="measure.cost asks the assistant alone, but the first context, 'x', is another"):
+            prepare(compose_config(*words, f"measure.contexts=[{wrong}]"))
+    prepare(compose_config(*words, "measure.contexts=[{name: plain}, {name: x, facts: 1}]"))

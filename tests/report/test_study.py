@@ -113,6 +113,10 @@ def test_contrasts_lead_from_cell_to_cell(cells):
             "c: pace has no level 'fats'; did you mean 'fast'",
         ),
         ({"contrasts": [{"name": "c", "of": {"arm": "free"}}]}, "c: which pace"),
+        (
+            {"contrasts": [{"name": "c", "of": {"arm": "free", "where": {"pace": "fast", "row": 26}}}]},
+            "c: where: 'row' is no setting or axis",
+        ),
     ],
 )
 def test_what_there_is_not_is_said_before_anything_is_trained(changes, said):
@@ -130,7 +134,10 @@ def test_columns_have_names_of_their_own():
 
 @pytest.mark.parametrize("x", ["rows", "birds", "pace", "columns"])
 def test_the_page_is_whole_and_drawn_from_what_it_keeps(cells, tmp_path, x):
-    study = study_of(x=x, contrasts=[{"name": "fast", "of": {"arm": "free", "where": {"pace": "fast"}}}])
+    study = study_of(
+        x=x,
+        contrasts=[{"name": name, "of": {"arm": arm, "where": {"pace": "fast"}}} for name, arm in (("fast", "free"), ("gone", "broad"))],
+    )
     of = [c._replace(config=c.config.model_copy(update={"study": study})) for c in cells]
     write_study(tmp_path, of)
     kept = json.loads((tmp_path / "study.json").read_text())
@@ -139,4 +146,5 @@ def test_the_page_is_whole_and_drawn_from_what_it_keeps(cells, tmp_path, x):
     text = (tmp_path / "result.md").read_text()
     assert "| pace slow, free, rows 208 | 0.32 [0.32, 0.32] | 0.22" in text
     assert "| fast | above 0.05 | 0.522 [0.519, 0.524] | agrees |" in text
+    assert "| gone | above 0.05 | – | not measured |" in text
     assert 'src="http' not in (tmp_path / "report.html").read_text()
