@@ -12,7 +12,7 @@ from bayesgen.corpus.documents import DocumentSource
 from bayesgen.corpus.grammar import Grammar, build_grammar
 from bayesgen.errors import UserError
 from bayesgen.hosts import join, several
-from bayesgen.learn.data import check_experiment
+from bayesgen.learn.check import check_experiment
 from bayesgen.measure.contexts import check_measures
 from bayesgen.measure.gate import longest_prompt
 from bayesgen.model.transformer import Transformer

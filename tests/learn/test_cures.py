@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bayesgen.errors import UserError
-from bayesgen.learn.data import check_experiment, member_data, member_rows, other_topics
+from bayesgen.learn.check import check_experiment
+from bayesgen.learn.data import member_data, member_rows, other_topics
 from bayesgen.learn.plan import Member, plan_members
 from bayesgen.measure.ideal import Redrawn, ideal_base
 from bayesgen.world.dialogue import Header

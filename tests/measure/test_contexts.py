@@ -116,6 +116,6 @@ def test_a_key_is_the_assistants_and_goes_with_no_facts():
 def test_costs_are_the_assistants_who_has_said_nothing(tmp_path):
     words = ("+exp=birds", "measure=cost", f"runs={tmp_path}")
     for wrong in ("{name: x, facts: 1}", "{name: x, speaker: person}"):
-        with pytest.raises(UserError, match="measure.cost asks the assistant alone, but the first context, 'x', is another"):
+        with pytest.raises(UserError, match=r"measure.cost asks the assistant alone, but the first context, 'x', is another"):
             prepare(compose_config(*words, f"measure.contexts=[{wrong}]"))
     prepare(compose_config(*words, "measure.contexts=[{name: plain}, {name: x, facts: 1}]"))
