@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bayesgen.corpus.grammar import Grammar
-from bayesgen.corpus.narrow import Text, check_header, read_chats
+from bayesgen.corpus.narrow import ASSISTANT_ASKED, Text, check_header, read_chats
 from bayesgen.errors import UserError
 from bayesgen.learn.data import member_rows, other_topics
 from bayesgen.learn.plan import ALL, EACH, OTHERS, FinetuneConfig, broadened, penalised, plan_members
