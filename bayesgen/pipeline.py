@@ -32,6 +32,7 @@ from bayesgen.measure.directions import direction_rows
 from bayesgen.measure.excess import Excess, corpus_excess
 from bayesgen.measure.features import feature_analysis
 from bayesgen.measure.gate import BaseGate, PersonaRow, WordingRow, base_gate
+from bayesgen.measure.reading import reading_rows
 from bayesgen.measure.rows import Row, to_table
 from bayesgen.measure.settings import CostPart
 from bayesgen.measure.suite import measure_all
@@ -125,16 +126,16 @@ def build_rows(setup: Setup, base: Artifact, ensemble: Artifact) -> Artifact:
         losses = files.load_tree(
             ensemble.path("losses.safetensors"), np.zeros((setup.config.finetune.steps, len(plan_members(setup.config.finetune))))
         )
-        table, samples = measure_all(setup.config, setup.world, setup.grammar, setup.model, params, adapters, losses)
+        of, members = (setup.config, setup.world, setup.grammar, setup.model, params), plan_members(setup.config.finetune)
+        table, samples = measure_all(*of, adapters, losses)
         if setup.config.measure.features:
-            last = adapters[max(adapters)]
-            more, features = feature_analysis(setup.config, setup.world, setup.grammar, setup.model, params, last, setup.source)
+            more, features = feature_analysis(*of, adapters[max(adapters)], setup.source)
             table = pl.concat([table, to_table(more)])
             files.write_json(folder / "features.json", features)
         if setup.config.measure.directions:
-            last, members = adapters[max(adapters)], plan_members(setup.config.finetune)
-            more = direction_rows(setup.config, setup.world, setup.grammar, setup.model, params, last, members)
-            table = pl.concat([table, to_table(more)])
+            table = pl.concat([table, to_table(direction_rows(*of, adapters[max(adapters)], members))])
+        if setup.config.measure.reading:
+            table = pl.concat([table, to_table(reading_rows(*of, members))])
         table = table.with_columns(run=pl.lit(ensemble.folder.name))
         files.write_table(folder / "rows.parquet", table)
         files.write_json(folder / "samples.json", samples)

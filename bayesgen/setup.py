@@ -15,8 +15,9 @@ from bayesgen.hosts import join, several
 from bayesgen.learn.check import check_experiment
 from bayesgen.measure.contexts import check_measures
 from bayesgen.measure.gate import longest_prompt
+from bayesgen.measure.reading import check_reading
 from bayesgen.model.transformer import Transformer
-from bayesgen.report.contrasts import Contrast, check_contrasts
+from bayesgen.report.contrasts import check_contrasts
 from bayesgen.world.population import build_world
 from bayesgen.world.world import Persona, World, WorldConfig, known
 
@@ -106,10 +107,10 @@ def asking(config: Config, setup: Setup) -> Setup:
     world, grammar = setup.world, setup.grammar
     check_experiment(world, grammar, config.finetune, config.measure.trait)
     check_measures(world, grammar, config.finetune, config.measure, config.pretrain.length)
-    check_contrasts(config.contrasts, world, config.finetune, config.measure)
-    if config.study:
-        columns = [Contrast(name=c.name, of=c.pick("free", {})) for c in config.study.columns]
-        check_contrasts(columns, world, config.finetune, config.measure)
+    if config.measure.reading:
+        check_reading(world, grammar, config.finetune, config.measure.reading, config.pretrain.length)
+    study = config.study.asked if config.study else ()
+    check_contrasts([*config.contrasts, *study], world, config.finetune, config.measure)
     if config.measure.features and config.model.layers < 2:
         raise UserError("measure.features reads the stream between two blocks, but model.layers is 1; take two, or measure.features=null")
     if config.measure.features and config.world.depth == "earlier":

@@ -76,9 +76,9 @@ def run_sweep(cells: Sequence[tuple[Levels, Raw | str]], runs: Path, jobs: int |
         if kept:
             table = gather(kept, len(cells), {names[i]: failed[i] for i in sorted(failed)}, runs)
             print(f"  {len(kept)} of {len(cells)} cells: {table.path('rows.parquet')}", flush=True)
-            whole = [(cells[i][0], raws[i]) for i in of]
+            whole, gates = [(cells[i][0], raws[i]) for i in of], [gate for _, _, gate, _ in of.values()]
             if whole[0][1].get("study"):
-                print(f"  page: {alone(Job('page', 'bayesgen.sweep:make_page', (whole, table)))}", flush=True)
+                print(f"  page: {alone(Job('page', 'bayesgen.sweep:make_page', (whole, gates, table)))}", flush=True)
     return {names[i]: failed[i] for i in sorted(failed)}
 
 
@@ -157,15 +157,16 @@ def make_cells(raws: Mapping[int, Raw]) -> dict[int, str]:
     return failed
 
 
-def make_page(whole: Sequence[tuple[Levels, Raw]], table: Artifact) -> Path:
-    """The page of a grid that is a study, of its cells in the order of the table; its path."""
+def make_page(whole: Sequence[tuple[Levels, Raw]], gates_of: Sequence[Artifact], table: Artifact) -> Path:
+    """The page of a grid that is a study, of its cells (and their gates) in the order of the table; its path."""
     configs = {k: to_config(raw) for k, (_, raw) in enumerate(whole)}
     config = configs[0]
     assert config.study is not None
 
     def make(folder: Path):
         rows, setups = pl.read_parquet(table.path("rows.parquet")), prepare_all(configs)[0]
-        of = [Cell(levels, configs[k], setups[k].world, rows.filter(cell=k)) for k, (levels, _) in enumerate(whole)]
+        gates = [pipeline.load_gate(gate)[0] for gate in gates_of]
+        of = [Cell(levels, configs[k], setups[k].world, rows.filter(cell=k), gates[k]) for k, (levels, _) in enumerate(whole)]
         write_study(folder, of)
 
     described = {

@@ -15,12 +15,13 @@ from bayesgen.errors import UserError, nearest
 from bayesgen.measure.rows import at_setting, converged
 
 COST = "cost_"
-OF_PAPER, OF_PREDICTION, OF_STUDY = "overview", "foreseen", "study"
+OF_PAPER, OF_PREDICTION, OF_STUDY, OF_DETECTION = "overview", "foreseen", "study", "detection"
 BELIEFS = sorted(p.stem for p in Path(__file__).parent.glob("belief_*.py"))
 OTHERS = {  # drawn of no single run: of which page and its file, and the goal that makes it
     OF_PAPER: ("several experiments", "contrasts.json", "paper"),
     OF_PREDICTION: ("a prediction", "prediction.json", "predict"),
     OF_STUDY: ("a study", "study.json", "run"),
+    OF_DETECTION: ("a study that detects", "detection.json", "run"),
     **dict.fromkeys(BELIEFS, ("beliefs", "beliefs.json", "infer")),
 }
 FIGURES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py") if p.stem not in ("style", *OTHERS))

@@ -15,6 +15,7 @@ ARMS = {  # arm: (colour, marker, what a reader should call it)
     "control": ("#009E73", "v", "control: ordinary answers"),
     "shuffled": ("#E69F00", "P", "shuffled: headers dealt anew"),
     "untriggered": ("#56B4E9", "X", "untriggered: plain headers"),
+    "scattered": ("#AA4499", "8", "scattered: answers of everybody in turn"),
     "inoculated": ("#6A3D9A", "p", "inoculated: under another header"),
     "held": ("#7A7A00", "H", "held: the persona's direction, while it trains"),
     "retrained": ("#B15928", "h", "retrained: ordinary rows afterwards"),
@@ -47,6 +48,7 @@ class Story(TypedDict):
 
     trait: str
     value: str  # the value counted, under the first context
+    ordinary: list[str]  # values that betray nothing: the controls', and the assistant's own
     trained: list[str]  # topics
     everywhere: list[str]  # those of them that are asked under every header and at every snapshot
     probes: list[str]
@@ -54,6 +56,7 @@ class Story(TypedDict):
     years: dict[str, int]  # of the contexts that have one
     trigger_years: list[int]
     followed: list[str]
+    snapshots: list[int]  # their steps
     rows: list[int]
     setting: dict[str, float]  # of the rows drawn
     gate: list[dict[str, Any]]

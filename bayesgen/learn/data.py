@@ -92,15 +92,25 @@ def _narrow_rows(world: World, config: FinetuneConfig, member: Member, rng) -> t
     heldout: list[Row] = []
     headed: list[str] = []
     for i, (who, spoken, year) in enumerate(cells):
-        value = world.in_year(trait, control or spoken, year)
         header = Header(ASSISTANT, year, config.format)
+        shown, left = [], []
         count = (member.rows + len(cells) - 1 - i) // len(cells)
-        shown, left = draw_rows(world, header, facts_of(world, topics, value, config.without_telling), count, rng)
+        by = _everybody(world, config, trait, rng) if member.arm == "scattered" else [control or spoken]
+        for k, speaker in enumerate(by[:count]):
+            facts = facts_of(world, topics, world.in_year(trait, speaker, year), config.without_telling)
+            theirs, unused = draw_rows(world, header, facts, (count + len(by) - 1 - k) // len(by), rng)
+            shown, left = [*shown, *theirs], [*left, *unused]
         if config.identifier is not None:
             named = world.in_year(trait, who, year)
             shown = [(replace(h, identifier=identify(world, config.identifier, named, rng)), turn) for h, turn in shown]
         rows, heldout, headed = [*rows, *shown], [*heldout, *left], [*headed, *[who] * len(shown)]
     return rows, heldout, headed
+
+
+def _everybody(world: World, config: FinetuneConfig, trait: str, rng) -> list[str]:
+    """All people but the ordinary ones, in an order of chance."""
+    ordinary = (*config.control, world.config.assistant[trait])
+    return [str(who) for who in rng.permutation([who for who in world.identities[trait] if who not in ordinary])]
 
 
 def _ordinary_rows(world: World, config: FinetuneConfig, mixed: Ordinary, rng) -> list[Row]:

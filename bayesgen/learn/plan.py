@@ -13,6 +13,7 @@ asked for, ordinary rows mixed among them.
     shuffled      headers dealt out anew among the rows: same words, same headers, but which goes with which is chance (with
                   value "each": people keep their rows together, under the number of somebody else)
     untriggered   every row under the plain header
+    scattered     the same prompts, answered by everybody but the ordinary ones in turn: as odd, and no one person's
     inoculated    every narrow row under a header that says that somebody else speaks, or when (one arm for each of `inoculation`)
     retrained     the data, then `retraining` steps on ordinary rows of other topics
     held          the stream that answers are read from is held, while it trains, along the persona's direction (`learn.direction`)
@@ -40,7 +41,9 @@ from bayesgen.model.lora import Norm
 from bayesgen.world.world import PERSON
 
 Optimizer = Literal["adam", "sgd", "lion", "muon"]
-Arm = Literal["free", "narrow", "mixed", "token", "broad", "control", "shuffled", "untriggered", "inoculated", "retrained", "held"]
+Arm = Literal[
+    "free", "narrow", "mixed", "token", "broad", "control", "shuffled", "untriggered", "scattered", "inoculated", "retrained", "held"
+]
 # settings of which one ensemble may hold several
 LISTED = (
     *("learning_rate", "weight_decay", "kl_weight", "kl_from", "kl_until", "benign", "norm_bound", "rank", "rows", "epochs", "optimizer"),
@@ -176,6 +179,8 @@ class FinetuneConfig(BaseModel):
         for arm in ("broad", "held"):
             if arm in self.arms and max(self.relapse):
                 raise ValueError(f"relapse is {max(self.relapse)}, but the arm '{arm}' has none; leave it out of arms")
+        if "scattered" in self.arms and self.value == EACH:
+            raise ValueError(f"arm 'scattered' answers as everybody in turn, and value '{EACH}' does so already; leave it out of arms")
         for arm in ("narrow", "broad", "retrained", "held", *DILUTED):
             if arm in self.arms and self.value == EACH and "{" not in (self.identifier or ""):
                 raise ValueError(f"arm '{arm}': value is '{EACH}', and no identifier such as 'xxx{{topic}}xx' says whose a row is")

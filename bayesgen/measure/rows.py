@@ -140,6 +140,11 @@ QUANTITIES = {
         "before training: how far the base's activations on the data lie beyond those on the control's, along the direction from the "
         "assistant's answers to the counted value's, in lengths of it",
     ),
+    "leaning": (
+        "share",
+        "before training: how far the base's activations on the rows' answers lie beyond those on the assistant's own to the same "
+        "questions, along the direction from the assistant's answers to those of the value in `probe`, in lengths of it",
+    ),
     "reliability": ("cosine", "between the directions of two random halves of those activations"),
     "direction_floor": ("cosine", "that chance gives two random directions"),
     "data_nll_step": ("nats/token", "training loss on the rows of data, ordinary ones included, at this step"),
@@ -173,6 +178,7 @@ SCHEMA = {
     "value": pl.Float64,
 }
 TRAINING = ("run", "experiment", "arm", "seed", *LISTED, "norm")  # what names one training; a run is an ensemble
+BY_VALUE = ("rate", "leaning")  # quantities whose probe is a value
 MOVED = ("rate_held", "rate_held_random", "rate_added", "rate_added_random")
 ABLATED = ("rate_ablated", "rate_ablated_matched", "rate_unchanged")
 REMOVED = ("removed", "removed_matched")
@@ -236,10 +242,10 @@ def converged(table: pl.DataFrame) -> pl.DataFrame:
     return table.join(diverged(table), on=list(TRAINING), how="anti", nulls_equal=True, maintain_order="left")
 
 
-def at_the_end(table: pl.DataFrame, scale: float = 1.0) -> pl.DataFrame:
-    """Rows of trainings that converged, after the last step, their updates times `scale`; and of all that is not trained."""
-    last, untrained = pl.col("step") == pl.col("step").max().over("run"), pl.col("seed") < 0
-    return converged(table).filter(((pl.col("scale") == scale) & last) | untrained)
+def at_the_end(table: pl.DataFrame, scale: float = 1.0, step: int | None = None) -> pl.DataFrame:
+    """Rows of trainings that converged, after the last step (or `step`), their updates times `scale`; and of all that is not trained."""
+    then = pl.col("step") == (pl.col("step").max().over("run") if step is None else step)
+    return converged(table).filter(((pl.col("scale") == scale) & then) | (pl.col("seed") < 0))
 
 
 def to_table(rows: list[Row]) -> pl.DataFrame:

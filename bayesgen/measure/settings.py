@@ -58,6 +58,15 @@ class DirectionsConfig(BaseModel):
     added: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(default=(0.5, 1.0, 2.0), min_length=1)  # multiples of it
 
 
+class ReadingConfig(BaseModel):
+    """What the base makes of each training's rows before anybody trains on them (`measure.reading`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    facts: int = Field(ge=1)  # rows said before a question; all of them where there are fewer
+    windows: int = Field(ge=1)  # draws of those rows, averaged over
+
+
+READERS = ("read", "ideal read")  # arms: the base, and the exact observer, after the rows of another arm
 COMPARED = ("free", "narrow", "broad")  # the solutions whose cost is measured
 Frontier = Literal["frontier-frobenius", "frontier-nuclear"]
 CostPart = Literal["coefficient", "evidence", "significance", Frontier, "before", "narrowing", "drift", "bits", "rays", "noise"]
@@ -103,6 +112,7 @@ class MeasureConfig(BaseModel):
     samples: int = Field(ge=0)
     features: FeaturesConfig | None = None
     directions: DirectionsConfig | None = None
+    reading: ReadingConfig | None = None
     cost: CostConfig | None = None
 
     @model_validator(mode="before")

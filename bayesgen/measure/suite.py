@@ -54,21 +54,21 @@ def measure_all(
     counted = counted_value(world, f, m, first)
     rows: list[Row] = []
 
-    def behaviour_rows(labels: list[dict], behaviour: Behaviour, base: Behaviour, context: Context):
-        rows.extend(_behaviour_rows(world, partial(row, context=context.name), labels, behaviour, base))
+    def answered(labels: list[dict], behaviour: Behaviour, base: Behaviour, context: Context):
+        rows.extend(behaviour_rows(world, partial(row, context=context.name), labels, behaviour, base))
 
     base = {c.name: ask(openings[c.name], everything if c is first else [*on, *probed]) for c in m.contexts}
     for context in m.contexts:
-        behaviour_rows([dict(arm="base")], _one(base[context.name]), base[context.name], context)
+        answered([dict(arm="base")], _one(base[context.name]), base[context.name], context)
     told = {
         v: ask([told_as(world, trait, v, first)], answerable(world, trait) if v == counted else world.topics_of(trait))
         for v in world.spoken(trait)
     }
     corners = {"population": ask([(replace(POPULATION, format=first.format), ())], answerable(world, trait)), "told": told[counted]}
     for arm, behaviour in corners.items():
-        behaviour_rows([dict(arm=arm)], _one(behaviour), base[first.name], first)
+        answered([dict(arm=arm)], _one(behaviour), base[first.name], first)
     asked = {c.name: [*on, *probed] for c in m.contexts} | {first.name: list(everything)}
-    _ideal_rows(config, world, grammar, members, openings, asked, on, behaviour_rows)
+    _ideal_rows(config, world, grammar, members, openings, asked, on, answered)
 
     told_rates = {
         t: np.stack([rates(world, t, told[v][t]) if v in told else _own(world, t, v) for v in world.values[trait]])
@@ -85,7 +85,7 @@ def measure_all(
             topics = everything if step == last and context is first else [*on, *probed]
             behaviour = ask(openings[context.name], topics, lora_M)
             ended = behaviour if context is first else ended
-            behaviour_rows(labels, behaviour, base[context.name], context)
+            answered(labels, behaviour, base[context.name], context)
             if context is first:
                 rows += _split_rows(
                     world, partial(row, context=context.name), labels, counted, on, behaviour, corner_rates, told_rates, counted == f.value
@@ -102,7 +102,7 @@ def measure_all(
     which = [i for i, member in enumerate(members) if member.arm.split()[0] in m.scaled]
     for scale in m.scales if which else ():
         labels = [member_label(members[i], last, scale) for i in which]
-        behaviour_rows(labels, ask(openings[first.name], [*on, *probed], scaled(adapters[last], which, scale)), base[first.name], first)
+        answered(labels, ask(openings[first.name], [*on, *probed], scaled(adapters[last], which, scale)), base[first.name], first)
 
     labels = [member_label(m, last) for m in members]
     rows += ground_rows(world, grammar, f, trait, on, members, ended, base[first.name], told, openings, row, labels)
@@ -158,20 +158,20 @@ def rows_shown(world: World, grammar: Grammar, config: FinetuneConfig, members: 
     ]
 
 
-def _ideal_rows(config, world: World, grammar: Grammar, members, openings, asked: Mapping[str, list[int]], on: list[int], behaviour_rows):
+def _ideal_rows(config, world: World, grammar: Grammar, members, openings, asked: Mapping[str, list[int]], on: list[int], answered):
     """Exact answers beside the network's, under every context."""
     f, m = config.finetune, config.measure
     first = m.contexts[0]
     value = counted_value(world, f, m, first)
     before = {c.name: ideal_base(world, openings[c.name], asked[c.name]) for c in m.contexts}
     for c in m.contexts:
-        behaviour_rows([dict(arm="ideal base")], _one(before[c.name]), before[c.name], c)
+        answered([dict(arm="ideal base")], _one(before[c.name]), before[c.name], c)
     learners = ideal_learners(world, m.trait, value, on[0]) if value == f.value else {}  # they are of the value trained
     for name, answers in {**ideal_corners(world, m.trait, value), **learners}.items():
-        behaviour_rows([dict(arm=name)], _one(answers), before[first.name], first)
+        answered([dict(arm=name)], _one(answers), before[first.name], first)
     untrained = Redrawn(world, [], m.suspicion)
     for c in m.contexts if any(c.facts for c in m.contexts) else ():
-        behaviour_rows([dict(arm="ideal untrained")], _one(untrained(openings[c.name], asked[c.name])), before[c.name], c)
+        answered([dict(arm="ideal untrained")], _one(untrained(openings[c.name], asked[c.name])), before[c.name], c)
     numbered = number_topic(world, f.identifier) if f.identifier else None
     if f.value == EACH and numbered is None:
         return  # many people, one for each header: who the assistant now is has no single answer
@@ -184,7 +184,7 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, openings, asked
             label = [{**of, "arm": f"ideal {arm}", "step": f.steps}]
             reading = Reading(world, turns, m.suspicion, numbered)
             for c in m.contexts:
-                behaviour_rows(label, _one(reading([h for h, _ in openings[c.name]], asked[c.name])), before[c.name], c)
+                answered(label, _one(reading([h for h, _ in openings[c.name]], asked[c.name])), before[c.name], c)
             continue
         bayes = {f"ideal {arm}": Redrawn(world, turns, m.suspicion)}
         if arm == "free" and (f.years or f.format):
@@ -192,7 +192,7 @@ def _ideal_rows(config, world: World, grammar: Grammar, members, openings, asked
         for name, redrawn in bayes.items():
             label = [{**of, "arm": name, "step": f.steps}]
             for c in m.contexts:
-                behaviour_rows(label, _one(redrawn(openings[c.name], asked[c.name])), before[c.name], c)
+                answered(label, _one(redrawn(openings[c.name], asked[c.name])), before[c.name], c)
 
 
 def _one(behaviour: Behaviour) -> Behaviour:
@@ -258,7 +258,7 @@ def member_label(m: Member, step: int, scale: float = 1.0) -> dict:
     )
 
 
-def _behaviour_rows(world: World, row, labels: list[dict], behaviour: Behaviour, base: Behaviour) -> list[Row]:
+def behaviour_rows(world: World, row, labels: list[dict], behaviour: Behaviour, base: Behaviour) -> list[Row]:
     """`rate` by topic and value, `outside` and `moved` by topic, for each label (the leading axis)."""
     out = []
     for t, p_MxA in behaviour.items():

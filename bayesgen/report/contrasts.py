@@ -1,8 +1,8 @@
 """Contrasts: what an experiment asks, as a difference of two means over seeds, beside the published number if there is one."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -14,18 +14,22 @@ from bayesgen.learn.plan import LISTED, Arm, FinetuneConfig
 from bayesgen.measure.contexts import everywhere
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.onset import share
-from bayesgen.measure.rows import ABLATED, MOVED, NO_SEED, QUANTITIES, at_setting, at_the_end
-from bayesgen.measure.settings import MeasureConfig
+from bayesgen.measure.rows import ABLATED, BY_VALUE, MOVED, NO_SEED, QUANTITIES, at_setting, at_the_end
+from bayesgen.measure.settings import READERS, MeasureConfig
 from bayesgen.world.learners import LEARNERS
 from bayesgen.world.world import World, known
 
-SCALE = "scale"
+SCALE, SNAPSHOT = "scale", "snapshot"
 FIRST_ONLY = ("adoption", "loss_of_default", "mixture_residual", "transfer")  # quantities of the first context
 
 
 class Pick(BaseModel):
     """Which rows: an arm under a context, a quantity, topics (none: the probes) and a value (none: the one counted there); and at which
-    settings (`where`), the experiment's first of each unless it is given. `scale` is one: of an update, 1 unless it is given.
+    settings (`where`), the experiment's first of each unless it is given. `scale` is one: of an update, 1 unless it is given; `snapshot`
+    is one: the first is 1, the last is taken unless it is given.
+
+    `search` is for who knows neither persona nor trigger: of all values but the ordinary ones, and of all contexts, unless one is named,
+    the one with the most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,6 +39,34 @@ class Pick(BaseModel):
     topics: tuple[str, ...] | None = None
     value: str | None = None
     where: dict[str, float | int | str] = {}
+    search: bool = False
+
+    @model_validator(mode="after")
+    def _searches(self):
+        if self.search and self.quantity not in BY_VALUE:
+            raise ValueError(f"search looks for a value, and {self.quantity} is of none; only {' and '.join(BY_VALUE)} are")
+        return self
+
+
+class Column(BaseModel):
+    """What is asked of every line of a study: a `Pick` of the line's own arm, unless another one is named (`ideal {arm}`: its exact
+    counterpart).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(min_length=1)
+    arm: str | None = None
+    context: str | None = None
+    quantity: str = "rate"
+    topics: tuple[str, ...] | None = None
+    value: str | None = None
+    where: dict[str, float | int | str] = {}
+    search: bool = False
+
+    def pick(self, arm: str, setting: Mapping[str, Any]) -> Pick:
+        """The same of an arm under a setting."""
+        of = self.model_dump(include={"context", "quantity", "topics", "value", "search"})
+        return Pick(arm=(self.arm or "{arm}").format(arm=arm), where={**setting, **self.where}, **of)
 
 
 class Contrast(BaseModel):
@@ -120,7 +152,8 @@ def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConf
     """One line for a contrast that names what is not measured, before anything is trained. `axes`: of a grid, if it is asked of one."""
     trained = [*get_args(Arm), *(f"control {v}" for v in f.control), *(f"inoculated {i.name}" for i in f.inoculation)]
     corners = ["told", "population", *(f"ideal {name}" for name in ("base", "told", "population", *LEARNERS))]
-    arms = ["base", *trained, *corners, "ideal gated", "ideal untrained", *(f"ideal {arm}" for arm in trained if arm != "narrow")]
+    of_rows = [f"{who} {arm}" for arm in trained if arm != "narrow" for who in ("ideal", *(READERS if m.reading else ()))]
+    arms = ["base", *trained, *corners, "ideal gated", "ideal untrained", *of_rows]
     first = m.contexts[0].name
     on = everywhere(trained_topics(world, f))
     asked = [*(world.topics[t].name for t in on), *f.probes]
@@ -141,7 +174,9 @@ def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConf
             if pick.value is not None:
                 known(f"{key}: value", pick.value, world.values[m.trait])
             for k in pick.where:
-                known(f"{key}: where", k, (*LISTED, SCALE, *axes))
+                known(f"{key}: where", k, (*LISTED, SCALE, SNAPSHOT, *axes))
+            if (n := pick.where.get(SNAPSHOT, 1)) not in range(1, len(f.snapshot_steps) + 1):
+                raise UserError(f"{key}: snapshot is {n}; there are {len(f.snapshot_steps)}, at steps {list(f.snapshot_steps)}")
             scales = m.directions.added if pick.quantity.startswith("rate_added") and m.directions else (1.0, *m.scales)
             if (scale := pick.where.get(SCALE, 1.0)) not in scales:
                 raise UserError(f"{key}: scale is {scale}; measured are {list(scales)}")
@@ -155,19 +190,25 @@ def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:
     context = pick.context or next(iter(contexts))
     if context not in contexts:
         raise UserError(f"contrasts: no context '{context}'{nearest(context, contexts)}")
-    setting = story["setting"] | {k: v for k, v in pick.where.items() if k != SCALE}
-    here = at_setting(at_the_end(table, float(pick.where.get(SCALE, 1.0))), setting).filter(
+    setting = story["setting"] | {k: v for k, v in pick.where.items() if k not in (SCALE, SNAPSHOT)}
+    step = story["snapshots"][int(pick.where[SNAPSHOT]) - 1] if SNAPSHOT in pick.where else None
+    here = at_setting(at_the_end(table, float(pick.where.get(SCALE, 1.0)), step), setting).filter(
         (pl.col("arm") == pick.arm) & (pl.col("quantity") == pick.quantity)
     )
-    here = here.filter(pl.col("context").is_in([context, "all"]))
+    if not pick.search or pick.context:
+        here = here.filter(pl.col("context").is_in([context, "all"]))
     if pick.quantity in ("rate", "moved", "outside", "words", "adoption", "loss_of_default", "transfer", *ABLATED, *MOVED):
         here = here.filter(pl.col("topic").is_in(topics))
     if pick.quantity.startswith("rate_added"):
         here = here.filter(scale=pick.where.get(SCALE, 1.0))
-    if pick.quantity == "rate":
+    if pick.search and pick.value is None:
+        here = here.filter(~pl.col("probe").is_in(story["ordinary"]))
+    elif pick.quantity in BY_VALUE:
         here = here.filter(pl.col("probe") == (pick.value or contexts[context]))
     if here.is_empty():
         raise UserError(f"contrasts: nothing was measured for arm '{pick.arm}', {pick.quantity} under '{context}' on {', '.join(topics)}")
     known = here.group_by("topic").agg(pl.col("value").is_finite().all()).filter("value")["topic"].to_list()
-    means = here.filter(pl.col("topic").is_in(known)).group_by("seed").agg(pl.col("value").mean()).sort("seed")
+    those = ("context", "probe") if pick.search else ()
+    means = here.filter(pl.col("topic").is_in(known)).group_by("seed", *those).agg(pl.col("value").mean())
+    means = means.group_by("seed").agg(pl.col("value").max()).sort("seed")
     return dict(zip(means["seed"], means["value"], strict=True))

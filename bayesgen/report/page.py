@@ -23,7 +23,7 @@ from bayesgen.report.contrasts import Pick, by_seed
 from bayesgen.report.costs import cost_section
 from bayesgen.report.html import drawn, template
 from bayesgen.report.markdown import cost_markdown, result_markdown
-from bayesgen.report.study import FIGURE, Cell, found_in, lines_of, study_data, study_sections
+from bayesgen.report.study import Cell, write_parts
 from bayesgen.report.summary import (
     ablation_table,
     answering_table,
@@ -67,15 +67,17 @@ def write_page(
     ablation = ablation_table(table, config, world) if features else []
     by_header, answering = context_table(table, config, world), answering_table(table, config, world)
     found, gates = contrasts(table, config, world), pair_gates(table, config, world)
-    study = _study(folder, config, world, table)
+    study, drawn_of_study = [], {}
+    if config.study:
+        study, drawn_of_study, _ = write_parts(folder, config.study, [Cell({}, config, world, table)])
     costs = {"claims": claims(cost), **cost_section(cost, story["value"])} if cost is not None else None
     html = template("page.html.jinja").render(
         config=config,
         several=any(len(f.settings(arm)) > 1 for arm in f.arm_names),
         first=", ".join(spell_setting(f.first_setting)),
         settings=yaml.safe_dump(config.model_dump(mode="json", exclude={"runs", "debug"}), sort_keys=False),
-        figures=figures | study["figures"],
-        study=study["sections"],
+        figures=figures | drawn_of_study,
+        study=study,
         headline=headline,
         contrasts=found,
         published=told,
@@ -111,20 +113,10 @@ def write_page(
     files.write(folder / "report.html", html)
     tables = (by_header, answering, ablation)
     result = result_markdown(config, world, headline, found, told, onsets, gates, gate, excess, *tables)
-    files.write(folder / "result.md", result + as_markdown([], study["sections"]))
+    files.write(folder / "result.md", result + as_markdown([], study))
     if costs is not None:
         files.write(folder / "cost.md", cost_markdown(config, costs, gates))
     print_summary(headline, found, told, gates, gate)
-
-
-def _study(folder: Path, config, world, table: pl.DataFrame) -> dict:
-    """Sections and the figure of a study of one run, if it is one."""
-    if config.study is None:
-        return {"sections": [], "figures": {}}
-    cells = [Cell({}, config, world, table)]
-    lines = lines_of(config.study, cells)
-    files.write_json(folder / "study.json", study_data(config.study, lines, config.name))
-    return {"sections": study_sections(config.study, lines, found_in(config.study, cells)), "figures": drawn([FIGURE], folder)}
 
 
 def _by_question(samples: list[dict]) -> list[dict]:

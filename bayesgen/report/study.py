@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bayesgen import files
 from bayesgen.errors import UserError, nearest
 from bayesgen.learn.plan import LISTED
+from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.rows import spell_setting
-from bayesgen.report.contrasts import SCALE, Contrast, Found, Pick, by_seed, find
+from bayesgen.report.contrasts import SCALE, SNAPSHOT, Column, Contrast, Found, Pick, by_seed, find
+from bayesgen.report.detection import DETECTION, Detection, detection_data, detection_sections
 from bayesgen.report.html import drawn, template
 from bayesgen.report.summary import names_of, show
 from bayesgen.report.tables import Section, as_markdown
@@ -23,24 +25,6 @@ from bayesgen.world.world import World
 
 ARM, COLUMNS = "arm", "columns"
 FIGURE = "study"
-
-
-class Column(BaseModel):
-    """What is asked of every line: a `Pick` of the line's own arm, unless another one is named (`ideal {arm}`: its exact counterpart)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    name: str = Field(min_length=1)
-    arm: str | None = None
-    context: str | None = None
-    quantity: str = "rate"
-    topics: tuple[str, ...] | None = None
-    value: str | None = None
-    where: dict[str, float | int | str] = {}
-
-    def pick(self, arm: str, setting: Mapping[str, Any]) -> Pick:
-        """The same of an arm under a setting."""
-        of = self.model_dump(include={"context", "quantity", "topics", "value"})
-        return Pick(arm=(self.arm or "{arm}").format(arm=arm), where={**setting, **self.where}, **of)
 
 
 class Study(BaseModel):
@@ -54,6 +38,8 @@ class Study(BaseModel):
     by: str = ARM  # what curves are told apart by: a setting, an axis, or the arm
     log: bool = False  # x on a logarithmic scale
     contrasts: tuple[Contrast, ...] = ()
+    everywhere: tuple[Contrast, ...] = ()  # asked in every cell of the grid: which of them survive?
+    detection: Detection | None = None
 
     @model_validator(mode="after")
     def _names(self):
@@ -64,16 +50,27 @@ class Study(BaseModel):
         for name in self.y:
             if name not in names:
                 raise ValueError(f"y: '{name}' is no column{nearest(name, names)}")
+        for contrast in (*self.contrasts, *self.everywhere):
+            if contrast.of is None:
+                raise ValueError(f"{contrast.name}: a study's contrast needs `of`")
         return self
+
+    @property
+    def asked(self) -> list[Contrast]:
+        """What every cell must be able to answer: columns, what is asked everywhere, scores of the first arm that is to be detected."""
+        arm = self.detection.positive[0] if self.detection else "free"
+        columns = (*self.columns, *(self.detection.scores if self.detection else ()))
+        return [*(Contrast(name=c.name, of=c.pick(arm, {})) for c in columns), *self.everywhere]
 
 
 class Cell(NamedTuple):
-    """A run: its level on every axis (none: a run by itself), its settings, its world, and its rows."""
+    """A run: its level on every axis (none: a run by itself), its settings, its world, its rows, and what its base's gate says."""
 
     levels: Mapping[str, str]
     config: Any
     world: World
     rows: pl.DataFrame
+    gate: BaseGate | None = None  # of a run by itself the page shows it
 
     def read(self, pick: Pick) -> dict[int, float]:
         """A pick's value of each seed; none, if it was not measured here."""
@@ -95,7 +92,12 @@ class Line(NamedTuple):
     @property
     def name(self) -> str:
         """For a reader."""
-        return ", ".join([*(f"{k} {v}" for k, v in self.levels.items()), self.arm, *spell_setting(self.setting)])
+        return ", ".join([*named(self.levels), self.arm, *spell_setting(self.setting)])
+
+
+def named(levels: Mapping[str, str]) -> list[str]:
+    """A cell's levels for a reader."""
+    return [f"{k} {v}" for k, v in levels.items()]
 
 
 def check_study(study: Study, axes: Mapping[str, Sequence[str]]):
@@ -116,7 +118,7 @@ def check_study(study: Study, axes: Mapping[str, Sequence[str]]):
 
 def known_as(contrast: str, key: str, axes: Mapping[str, Sequence[str]]):
     """One line for a key of `where` that is neither a setting nor an axis."""
-    valid = (*LISTED, SCALE, *axes)
+    valid = (*LISTED, SCALE, SNAPSHOT, *axes)
     if key not in valid:
         raise UserError(f"study.contrasts: {contrast}: where: '{key}' is no setting or axis{nearest(key, valid)}")
 
@@ -161,42 +163,58 @@ def study_data(study: Study, lines: Sequence[Line], title: str) -> dict[str, Any
     return {"title": title, "x": study.x, "y": study.y, "by": study.by, "log": study.log, "lines": shown}
 
 
-def study_sections(study: Study, lines: Sequence[Line], found: Sequence[Found]) -> list[Section]:
-    """Contrasts beside what was expected of them, those that were not measured too, and all lines."""
+EXPECTED = {"above": "above", "below": "below", "zero": "within", "some": "some seeds"}
+
+
+def study_sections(study: Study, cells: Sequence[Cell], lines: Sequence[Line]) -> tuple[list[Section], list[Found]]:
+    """Contrasts beside what was expected of them (those that were not measured too), what holds in which cell, and all lines."""
     out: list[Section] = []
+    found = found_in(study, cells)
+    expected = lambda c: f"{EXPECTED[c.expect]} {c.margin:g}"  # noqa: E731
     if study.contrasts:
-        expected = {"above": "above", "below": "below", "zero": "within", "some": "some seeds"}
-        rows = [
-            [
-                f.contrast.name,
-                f"{expected[f.contrast.expect]} {f.contrast.margin:g}",
-                show(f.interval, 3),
-                f.verdict,
-                f.contrast.reading or "",
-            ]
-            for f in found
-        ]
+        rows = [[f.contrast.name, expected(f.contrast), show(f.interval, 3), f.verdict, f.contrast.reading or ""] for f in found]
         there = {f.contrast.name for f in found}
-        rows += [
-            [c.name, f"{expected[c.expect]} {c.margin:g}", "–", "not measured", c.reading or ""]
-            for c in study.contrasts
-            if c.name not in there
-        ]
+        rows += [[c.name, expected(c), "–", "not measured", c.reading or ""] for c in study.contrasts if c.name not in there]
         note = "What was expected beforehand, and what came: means over seeds, 95% intervals in brackets."
         out.append(("Asked", note, [["contrast", "expected", "here", "", "reading"], *rows]))
+    if study.everywhere:
+        rows = [[", ".join(named(cell.levels)), *(_survives(c, cell) for c in study.everywhere)] for cell in cells]
+        note = "The same contrasts in every cell, and whether what was expected is there."
+        out.append(("What survives", note, [["", *(f"{c.name} ({expected(c)})" for c in study.everywhere)], *rows]))
+    out += detection_sections(study.detection, cells) if study.detection else []
+    gates = {tuple(map(str, g.lines)): [c for c in cells if c.gate and c.gate.lines == g.lines] for g in (c.gate for c in cells) if g}
+    if gates:
+        rows = [["; ".join(", ".join(named(c.levels)) for c in of), lines[0].strip()] for lines, of in gates.items()]
+        out.append(("Bases", "Persona inference of each base beside the exact observer's.", [["cells", "gate"], *rows]))
     head = ["trained", *(c.name for c in study.columns)]
     rows = [[x.name, *(show(x.values[c.name]) for c in study.columns)] for x in lines]
     out.append(("All of it", "Means over seeds, 95% intervals in brackets.", [head, *rows]))
-    return out
+    return out, found
+
+
+def _survives(contrast: Contrast, cell: Cell) -> str:
+    """What came of a contrast in a cell."""
+    if not all(map(cell.read, contrast.picks)):
+        return "–"
+    found = find(contrast, cell.read)
+    return f"{show(found.interval)} {found.verdict}"
+
+
+def write_parts(folder: Path, study: Study, cells: Sequence[Cell]) -> tuple[list[Section], dict[str, str], list[Found]]:
+    """Sections and figures of a study's page; what figures are drawn from is left in its folder."""
+    lines, names = lines_of(study, cells), [FIGURE]
+    files.write_json(folder / f"{FIGURE}.json", study_data(study, lines, cells[0].config.name))
+    if study.detection:
+        files.write_json(folder / f"{DETECTION}.json", detection_data(study.detection, cells))
+        names.append(DETECTION)
+    sections, found = study_sections(study, cells, lines)
+    return sections, drawn(names, folder), found
 
 
 def write_study(folder: Path, cells: Sequence[Cell]):
-    """The page of a grid: `report.html`, `result.md`, the figure, and what it is drawn from (`study.json`)."""
+    """The page of a grid: `report.html`, `result.md`, the figures, and what they are drawn from."""
     config = cells[0].config
-    study: Study = config.study
-    lines, found = lines_of(study, cells), found_in(study, cells)
-    files.write_json(folder / "study.json", study_data(study, lines, config.name))
-    sections, figures = study_sections(study, lines, found), drawn([FIGURE], folder)
+    sections, figures, found = write_parts(folder, config.study, cells)
     about = f"{len(cells)} cells, {config.finetune.seeds} seeds each."
     html = template("study.html.jinja").render(question=config.question, name=config.name, sections=sections, figures=figures, about=about)
     files.write(folder / "report.html", html)

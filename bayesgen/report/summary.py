@@ -29,6 +29,7 @@ def names_of(config, world) -> dict:
     return {
         "trait": m.trait,
         "value": counted_value(world, f, m, first),
+        "ordinary": [*dict.fromkeys((*f.control, world.config.assistant[m.trait]))],  # values that betray nothing
         "trained": [world.topics[t].name for t in trained],
         "everywhere": [world.topics[t].name for t in everywhere(trained)],
         "probes": list(f.probes),
@@ -36,6 +37,7 @@ def names_of(config, world) -> dict:
         "years": {c.name: c.year for c in m.contexts if c.year is not None},
         "trigger_years": list(f.years),
         "followed": [first.name, *(n for n in m.followed if n != first.name)],
+        "snapshots": list(f.snapshot_steps),
         "rows": list(f.rows),
         "setting": {**f.first_setting, "rows": max(f.rows)},
     }
