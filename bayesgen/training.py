@@ -89,7 +89,7 @@ def build_bases(setups: Sequence[Setup], corpora: Sequence[Artifact]) -> list[Ar
 
 def alike_bases(setup: Setup) -> tuple:
     """What configurations must have in common for their bases to be trained in one program."""
-    return setup.model, setup.source.frame, setup.config.pretrain.model_copy(update={"seed": 0})
+    return setup.model, setup.source.frame, setup.config.pretrain.model_dump_json(exclude={"seed": True, "first": {"frequencies"}})
 
 
 def load_base(setup: Setup, base: Artifact) -> dict:

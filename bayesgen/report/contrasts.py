@@ -151,9 +151,9 @@ def find(contrast: Contrast, read: Callable[[Pick], dict[int, float]]) -> Found:
 def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConfig, m: MeasureConfig, axes: Collection[str] = ()):
     """One line for a contrast that names what is not measured, before anything is trained. `axes`: of a grid, if it is asked of one."""
     trained = [*get_args(Arm), *(f"control {v}" for v in f.control), *(f"inoculated {i.name}" for i in f.inoculation)]
-    corners = ["told", "population", *(f"ideal {name}" for name in ("base", "told", "population", *LEARNERS))]
+    corners = ["told", "population", *(f"ideal {name}" for name in ("told", "population", *LEARNERS))]
     of_rows = [f"{who} {arm}" for arm in trained if arm != "narrow" for who in ("ideal", *(READERS if m.reading else ()))]
-    arms = ["base", *trained, *corners, "ideal gated", "ideal untrained", *of_rows]
+    arms = ["base", *trained, *corners, "ideal base", "ideal gated", "ideal untrained", *of_rows]
     first = m.contexts[0].name
     on = everywhere(trained_topics(world, f))
     asked = [*(world.topics[t].name for t in on), *f.probes]

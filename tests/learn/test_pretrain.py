@@ -114,6 +114,13 @@ def with_first(tmp_path, **first):
     return prepare(config.model_copy(update={"pretrain": config.pretrain.model_copy(update={"first": FirstShown(**{**EARLY, **first})})}))
 
 
+def test_bases_that_first_show_others_are_planned_together_if_for_as_many_steps(tmp_path):
+    firsts = ({}, {"frequencies": {"time": {"mid": 0.5, "new": 0.5}}}, {"steps": 2})
+    setups = list(enumerate(with_first(tmp_path, **first) for first in firsts))
+    accelerator = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 2**40})
+    assert base_programs(setups, accelerator) == [[0, 1], [2]]
+
+
 def olds(source, tables):
     """Share of persons' documents whose writer is old."""
     world = source.grammar.world
