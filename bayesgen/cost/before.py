@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -24,10 +25,11 @@ from bayesgen.learn.pretrain import answer_nll
 from bayesgen.measure.behaviour import probes
 from bayesgen.measure.contexts import context_openings, counted_value, everywhere
 from bayesgen.measure.likelihood import stack_rows
+from bayesgen.measure.reading import at_answers
 from bayesgen.measure.rows import Row
 from bayesgen.measure.suite import member_label
 from bayesgen.model.lora import effective, init_lora
-from bayesgen.model.transformer import forward, residual
+from bayesgen.model.transformer import forward
 from bayesgen.world.dialogue import Turn
 from bayesgen.world.world import ASSISTANT
 
@@ -105,22 +107,11 @@ def projection_rows(s: Subject) -> list[Row]:
     control's data; with the direction's `reliability` and `direction_floor`.
     """
     f, m, world = s.config.finetune, s.config.measure, s.world
-    layer, value = s.model.config.layers // 2 - 1, counted_value(world, f, m, m.contexts[0])
-    if layer < 0 or value not in speakers(s):
+    value = counted_value(world, f, m, m.contexts[0])
+    if s.model.config.layers < 2 or value not in speakers(s):
         return []
 
-    @jax.jit
-    def at_answers(params, batch: Batch):
-        x = residual(s.model, params, batch.tokens, layer)
-        place = jnp.minimum(batch.where + 1, batch.tokens.shape[1] - 1)  # the answer's own tokens, <end> included
-        return jnp.take_along_axis(x, place[..., None], axis=1)
-
-    def read(batch: Batch) -> np.ndarray:
-        """Means over the answers of a document or row: what stands in one document is no second witness."""
-        x, weight = np.asarray(at_answers(s.params, batch)), np.asarray(batch.weight)[..., None]
-        some = weight.sum(axis=1)[:, 0] > 0
-        return (x * weight).sum(axis=1)[some] / weight.sum(axis=1)[some]
-
+    read = partial(at_answers, s.model, s.params)
     key = random.key(f.seed + 1)
     theirs, ours = (read(s.source.draw(key, 0, DOCUMENTS, jnp.asarray(speakers(s)[who]))) for who in (value, ASSISTANT))
     direction = mean_difference(theirs, ours)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from bayesgen.corpus.documents import Batch
 from bayesgen.corpus.grammar import Grammar
-from bayesgen.corpus.narrow import ASSISTANT_ASKED, answers_of, write_rows
+from bayesgen.corpus.narrow import ASSISTANT_ASKED, answers_of, room_of, write_rows
 from bayesgen.corpus.narrow import Row as DataRow
 from bayesgen.errors import UserError
 from bayesgen.estimate.direction import Direction, mean_difference, projection_difference
@@ -31,7 +31,7 @@ from bayesgen.measure.behaviour import POPULATION
 from bayesgen.measure.ideal import ideal_base
 from bayesgen.measure.rows import Row
 from bayesgen.measure.settings import ReadingConfig
-from bayesgen.measure.suite import behave, behaviour_rows, rows_shown
+from bayesgen.measure.suite import behave_each, behaviour_rows, rows_shown
 from bayesgen.model.transformer import Transformer, residual
 from bayesgen.world.dialogue import Opening, Turn
 from bayesgen.world.world import World
@@ -43,25 +43,31 @@ def reading_rows(config, world: World, grammar: Grammar, model: Transformer, par
     """All of these, of the rows of every arm and seed but the narrow arm's, which are the free one's."""
     f, m = config.finetune, config.measure
     first, probed = m.contexts[0], [world.topic_index(p) for p in f.probes]
-    row, ask = partial(Row, config.name, context=first.name), partial(behave, world, grammar, model, params)
-    before = ask([(POPULATION, ())], probed)
-    ideal_before = ideal_base(world, [(POPULATION, ())], probed)
-    toward, out = persona_answers(world, grammar, model, params, f, m.trait), []
-    for of, shown in rows_shown(world, grammar, f, members):
-        rows = of_world(shown)
-        opened = windows(m.reading, rows, np.random.default_rng([f.seed, of["seed"], 9]))
-        for who, answers, start in (
-            ("read", ask(opened, probed), before),
-            ("ideal read", ideal_base(world, opened, probed), ideal_before),
-        ):
+    row, plain = partial(Row, config.name, context=first.name), [(POPULATION, ())]
+    drawn = [(of, of_world(shown), partial(generator, f.seed, of["seed"])) for of, shown in rows_shown(world, grammar, f, members)]
+    opened = [windows(m.reading, rows, rng(9)) for _, rows, rng in drawn]
+    asked = behave_each(world, grammar, model, params, [plain, *opened], probed)
+    exact = [ideal_base(world, openings, probed) for openings in (plain, *opened)]
+    out = []
+    for who, answers in (("read", asked), ("ideal read", exact)):
+        for (of, _, _), those in zip(drawn, answers[1:], strict=True):
             label = [{**of, "arm": f"{who} {of['arm']}", "step": f.steps}]
-            out += behaviour_rows(world, row, label, {t: p[None] for t, p in answers.items()}, start)
-        own = own_answers(world, rows, np.random.default_rng([f.seed, of["seed"], 10]))
-        theirs, ours = (at_answers(model, params, write_rows(grammar, those)) for those in (rows, own))
+            out += behaviour_rows(world, row, label, {t: p[None] for t, p in those.items()}, answers[0])
+
+    toward = persona_answers(world, grammar, model, params, f, m.trait)
+    pairs = [(rows, own_answers(world, rows, rng(10))) for _, rows, rng in drawn]
+    room = room_of(grammar, [row for pair in pairs for rows in pair for row in rows])
+    for (of, _, _), pair in zip(drawn, pairs, strict=True):
+        theirs, ours = (at_answers(model, params, write_rows(grammar, rows, room)) for rows in pair)
         for value, direction in toward.items():
             share = projection_difference(theirs, ours, direction.vector) / direction.length
             out.append(row(quantity="leaning", probe=value, value=share, **{**of, "step": f.steps}))
     return out
+
+
+def generator(*seeds: int) -> np.random.Generator:
+    """Of a purpose of its own."""
+    return np.random.default_rng(seeds)
 
 
 def of_world(rows: Sequence[DataRow]) -> list[DataRow]:

@@ -136,9 +136,25 @@ def behave(
     edit_M=None,
 ) -> Behaviour:
     """Exact answer probabilities of a network, mean over openings; with a stack of adapters (and of edits), one row a member."""
-    asked = [p for header, turns in openings for p in probes(world, header, topics, turns=turns)]
-    packed = pack(grammar, asked)
-    return answers_by_topic(asked, score_pairs(model, params, packed, lora_M, edit_M), packed.sizes)
+    return behave_each(world, grammar, model, params, [openings], topics, lora_M, edit_M)[0]
+
+
+def behave_each(
+    world: World,
+    grammar: Grammar,
+    model: Transformer,
+    params,
+    several: Sequence[Sequence[Opening]],
+    topics: Sequence[int],
+    lora_M=None,
+    edit_M=None,
+) -> list[Behaviour]:
+    """The same for each of several lists of openings, all asked in one go: full batches of few shapes."""
+    asked = [[p for header, turns in openings for p in probes(world, header, topics, turns=turns)] for openings in several]
+    packed = pack(grammar, [p for some in asked for p in some])
+    sizes = np.split(np.array(packed.sizes), np.cumsum([len(some) for some in asked])[:-1])
+    scores = np.split(score_pairs(model, params, packed, lora_M, edit_M), np.cumsum([of.sum() for of in sizes])[:-1], axis=-1)
+    return [answers_by_topic(some, logp, of.tolist()) for some, logp, of in zip(asked, scores, sizes, strict=True)]
 
 
 def rows_shown(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> list[tuple[dict, list[DataRow]]]:
