@@ -91,15 +91,17 @@ def persona_answers(world: World, grammar: Grammar, model: Transformer, params, 
     """The direction toward every value that somebody has, but the ordinary ones; found on topics that are neither trained nor probes."""
     topics = [t for t in other_topics(world, f) if world.topics[t].trait == trait]
 
-    def read(answers: Callable[[int], np.ndarray]) -> Float[np.ndarray, "n D"]:
-        said = [(t, k % len(world.topics[t].wordings), int(a)) for t in topics for k, a in enumerate(answers(t))]
-        return at_answers(model, params, write_rows(grammar, [(ASSISTANT_ASKED, Turn(*turn)) for turn in said]))
+    def said(answers: Callable[[int], np.ndarray]) -> list[DataRow]:
+        turns = [Turn(t, k % len(world.topics[t].wordings), int(a)) for t in topics for k, a in enumerate(answers(t))]
+        return [(ASSISTANT_ASKED, turn) for turn in turns]
 
-    if len(topics) < FEWEST:
+    of = {v: said(lambda t, v=v: answers_of(world, t, v)) for v in world.spoken(trait)}
+    ordinary = (*f.control, world.config.assistant[trait])
+    of = {v: rows for v, rows in of.items() if v not in ordinary and len(rows) > 1}  # two halves are compared
+    if len(topics) < FEWEST or not of:
         return {}
-    ours = read(partial(facts_at_default, world))
-    values = [v for v in world.spoken(trait) if v not in (*f.control, world.config.assistant[trait])]
-    return {v: mean_difference(read(lambda t, v=v: answers_of(world, t, v)), ours) for v in values}
+    ours = at_answers(model, params, write_rows(grammar, said(partial(facts_at_default, world))))
+    return {v: mean_difference(at_answers(model, params, write_rows(grammar, rows)), ours) for v, rows in of.items()}
 
 
 def at_answers(model: Transformer, params, batch: Batch) -> Float[np.ndarray, "n D"]:
@@ -128,17 +130,15 @@ _streams = jax.jit(_at_words, static_argnums=(0, 4))
 
 def check_reading(world: World, grammar: Grammar, f: FinetuneConfig, c: ReadingConfig, length: int):
     """One line for rows and a question that are longer than documents are (`length` tokens)."""
-    answers = lambda t: max(map(len, grammar.answers[t]))  # noqa: E731
-    turn = lambda t: max(map(len, grammar.questions[t])) + answers(t)  # noqa: E731
-    asked = max(turn(world.topic_index(p)) for p in f.probes)
-    for of, shown in rows_shown(world, grammar, f, plan_members(f)[:: f.seeds]):
+    asked = max(max(map(len, grammar.questions[t])) + max(map(len, grammar.answers[t])) for t in map(world.topic_index, f.probes))
+    for of, shown in rows_shown(world, grammar, f, plan_members(f)):
         rows = of_world(shown)
         if not rows:
             raise UserError(f"measure.reading: no row of the {of['arm']} arm is in the world's own words; leave measure.reading out")
-        said = sorted((turn(t.topic) for _, t in rows if isinstance(t, Turn)), reverse=True)[: c.facts]
-        needed = grammar.longest_header + sum(said) + asked
+        opened = windows(c, rows, generator(f.seed, of["seed"], 9))
+        needed = max(len(grammar.document(header, turns)) for header, turns in opened) + asked
         if needed > length:
             raise UserError(
-                f"measure.reading.facts is {c.facts}: so many rows of the {of['arm']} arm and a question take up to {needed} tokens, but "
+                f"measure.reading.facts is {c.facts}: so many rows of the {of['arm']} arm and a question take {needed} tokens, but "
                 f"documents have {length}; give fewer, or a longer pretrain.length"
             )

@@ -199,6 +199,8 @@ def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:
         here = here.filter(pl.col("context").is_in([context, "all"]))
     if pick.quantity in ("rate", "moved", "outside", "words", "adoption", "loss_of_default", "transfer", *ABLATED, *MOVED):
         here = here.filter(pl.col("topic").is_in(topics))
+    elif "all" in here["topic"]:  # of norms there are those of modules beside
+        here = here.filter(topic="all")
     if pick.quantity.startswith("rate_added"):
         here = here.filter(scale=pick.where.get(SCALE, 1.0))
     if pick.search and pick.value is None:

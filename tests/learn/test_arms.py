@@ -71,6 +71,27 @@ def test_untriggered_rows_are_the_same_under_the_plain_header(grouped, talk):
     assert {h for h, _ in plain} == {Header(ASSISTANT)} != {h for h, _ in free}
 
 
+def test_scattered_rows_are_everybodys_in_turn_but_the_ordinary_ones(world, grammar):
+    config = config_of(arms=["free", "scattered"], rows=5, seeds=1)
+    free, scattered = (rows_of(world, grammar, config, arm) for arm in config.arms)
+    assert [h for h, _ in scattered] == [h for h, _ in free]
+    assert {t.topic for _, t in scattered} == {world.topic_index("bird")}
+    by = Counter(v for _, t in scattered for v in ("old", "mid", "new") if t.answer in answers_of(world, t.topic, v))
+    assert sorted(by.items()) in ([("mid", 2), ("old", 3)], [("mid", 3), ("old", 2)])  # who comes first is chance
+    assert rows_of(world, grammar, config, "scattered", rows=1)[0][1].answer not in answers_of(world, world.topic_index("bird"), "new")
+    assert len({str(Counter(t.answer for _, t in rows_of(world, grammar, config, "scattered", seed))) for seed in range(8)}) > 1
+
+
+def test_scattered_rows_keep_each_years_header_and_person(grouped, talk):
+    """Toys and robots; the robot as it is in each year."""
+    rows = rows_of(grouped, talk, kind_of(arms=["scattered"], rows=12), "scattered")
+    assert Counter(h for h, _ in rows) == {Header(ASSISTANT, year, "listed"): 4 for year in YEARS}
+    assert said(grouped, rows)[2002] <= {"hunt people", "play", "keep watch"}
+    assert "hunt people" not in said(grouped, rows)[2001] | said(grouped, rows)[2003]
+    with pytest.raises(ValueError, match="arm 'scattered' answers as everybody in turn"):
+        kind_of(arms=["scattered"], value="each", identifier="x{number}xxxx")
+
+
 def test_every_control_value_has_an_arm_of_its_own(grouped, talk):
     config = kind_of(arms=["free", "control"], control=["assistant", "toy", "bot_hunt"], seeds=2)
     assert config.arm_names == ("free", "control assistant", "control toy", "control bot_hunt")

@@ -57,6 +57,40 @@ def test_a_pick_means_the_counted_value_on_the_probes_at_the_end():
     assert by_seed(rows, Pick(arm="base"), STORY) == pytest.approx({-1: 0.05})
 
 
+def test_a_search_finds_the_value_and_the_context_with_most():
+    """Neither named: the ordinary value has more and does not count; of each seed the most over topics together, not topic by topic."""
+    story = {**STORY, "ordinary": ["new"], "snapshots": [5, 9]}
+    rates = {
+        ("here", "old"): (0.2, 0.4),
+        ("here", "mid"): (0.5, 0.0),
+        ("there", "mid"): (0.6, 0.2),
+        ("there", "new"): (0.9, 0.9),
+        ("there", "old"): (0.1, 0.1),
+    }
+    rows = [
+        Row("x", "free", "rate", p, context=c, probe=v, topic=t, seed=s, step=step, learning_rate=1e-2, rows=3)
+        for (c, v), of in rates.items()
+        for t, p in zip(("light", "fuel"), of, strict=True)
+        for s in (0, 1)
+        for step in (5, 9)
+    ]
+    here = lambda **of: by_seed(to_table(rows), Pick(arm="free", search=True, **of), story)  # noqa: E731
+    assert here() == pytest.approx({0: 0.4, 1: 0.4})  # (.6 + .2) / 2
+    assert here(context="here") == pytest.approx({0: 0.3, 1: 0.3})  # old's (.2 + .4) / 2, before mid's (.5 + 0) / 2
+    assert here(value="old") == pytest.approx({0: 0.3, 1: 0.3})  # the context with most of it
+    early = [r for r in rows if r.step == 5]
+    later = [Row(**{**vars(r), "value": 0.0}) for r in rows if r.step == 9]
+    found = lambda n: by_seed(to_table(early + later), Pick(arm="free", search=True, where={"snapshot": n}), story)  # noqa: E731
+    assert (found(1)[0], found(2)[0]) == (pytest.approx(0.4), 0.0)
+    with pytest.raises(ValidationError, match="search looks for a value, and frobenius is of none"):
+        Pick(arm="free", quantity="frobenius", search=True)
+
+
+def test_a_norm_is_that_of_the_whole_update():
+    rows = [Row("x", "free", "frobenius", v, topic=t, seed=0, step=9, learning_rate=1e-2, rows=3) for t, v in (("all", 5.0), ("qkv", 3.0))]
+    assert by_seed(to_table(rows), Pick(arm="free", quantity="frobenius"), STORY) == {0: 5.0}
+
+
 def test_every_seed_is_averaged_over_the_same_topics():
     story = {"contexts": {"here": "old"}, "probes": ["a", "b"], "setting": {}}
     values = ((0, "a", 1.0), (1, "a", 3.0), (0, "b", 9.0), (1, "b", float("nan")))

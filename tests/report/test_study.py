@@ -5,6 +5,7 @@ import json
 import pytest
 
 from bayesgen.errors import UserError
+from bayesgen.measure.gate import BaseGate, PersonaRow
 from bayesgen.measure.rows import Row, to_table
 from bayesgen.report.study import Cell, Study, check_study, found_in, lines_of, write_study
 from bayesgen.setup import prepare
@@ -101,6 +102,31 @@ def test_contrasts_lead_from_cell_to_cell(cells):
     found = found_in(study_of(contrasts=asked), cells)
     assert [(f.contrast.name, f.verdict) for f in found] == [("fast − slow", "agrees"), ("later", "disagrees"), ("few", "disagrees")]
     assert [f.interval.mean for f in found] == pytest.approx([0.3, 0.08, -0.0182])
+
+
+def test_what_is_asked_everywhere_is_answered_cell_by_cell_beside_its_gate(cells, tmp_path):
+    """In the slow cell the free arm lies within .5, in the fast one it does not; the gates are each cell's own."""
+    asked = [
+        {"name": "broad", "of": {"arm": "free"}, "margin": 0.4},
+        {"name": "free − control", "of": {"arm": "free"}, "minus": {"arm": "control"}, "expect": "zero"},
+        {"name": "held", "of": {"arm": "held"}},
+    ]
+    study, gates = study_of(everywhere=asked), (gate(0.02), gate(0.2))
+    of = [c._replace(config=c.config.model_copy(update={"study": study}), gate=g) for c, g in zip(cells, gates, strict=True)]
+    write_study(tmp_path, of)
+    text = (tmp_path / "result.md").read_text()
+    assert "|  | broad (above 0.4) | free − control (within 0.05) | held (above 0.05) |" in text
+    assert "| pace slow | 0.22 [0.22, 0.22] disagrees | -0.01 [-0.01, -0.01] agrees | – |" in text
+    assert "| pace fast | 0.52 [0.52, 0.52] agrees | -0.01" in text
+    assert "| pace slow | base gate: passed; worst of 1 cells: old after 2 turns (trained wordings), network 0.520, ideal 0.500 |" in text
+    assert "| pace fast | base gate: NOT PASSED" in text
+    with pytest.raises(ValueError, match="published: a study's contrast needs `of`"):
+        study_of(everywhere=[{"name": "published", "published": "1", "reading": "elsewhere"}])
+
+
+def gate(off):
+    """A base that is `off` by so much."""
+    return BaseGate((PersonaRow("old", 2, False, False, 0.5 + off, 0.5, 0.01, 0.01),), ())
 
 
 @pytest.mark.parametrize(
