@@ -21,6 +21,7 @@ from bayesgen.outside import take_in
 from bayesgen.pipeline import prepare
 from bayesgen.planning import prepare_all
 from bayesgen.report.contrasts import measurable
+from bayesgen.report.study import check_study
 from tests.conftest import compose_config
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +70,24 @@ def test_every_cell_of_every_grid_is_a_valid_run(name, tmp_path):
     assert f"python -m bayesgen +exp=birds +sweep={name}" in text
 
 
+STUDIES = sorted(p.stem for p in (ROOT / "conf/exp").glob("*.yaml") if "\nsweep:" in p.read_text())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_cell_of_every_study_is_a_valid_run_and_its_contrasts_name_its_levels(name, tmp_path):
+    found = cells([f"exp={name}", f"runs={tmp_path}"])
+    configs = {i: to_config(c.raw) for i, c in enumerate(found)}
+    axes = {axis: [c.levels[axis] for c in found] for axis in found[0].levels}
+    check_study(configs[0].study, axes)
+    setups, refused = prepare_all(configs)
+    assert len(setups) == len(found) > 1
+    assert not refused
+    page = (ROOT / "experiments" / name / "README.md").read_text()
+    bases = len({s.config.pretrain.model_dump_json() + str(s.config.world) + str(s.config.model) for s in setups.values()})
+    assert bases == 1 or f"({COUNTED[bases]} bases" in page  # what it costs is said
+
+
+COUNTED = {3: "three", 4: "four", 9: "nine", 12: "twelve"}
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf/exp").glob("*.yaml"))
 
 
