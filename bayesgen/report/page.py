@@ -113,7 +113,7 @@ def write_page(
     files.write(folder / "report.html", html)
     tables = (by_header, answering, ablation)
     result = result_markdown(config, world, headline, found, told, onsets, gates, gate, excess, *tables)
-    files.write(folder / "result.md", result + as_markdown([], study))
+    files.write(folder / "result.md", result + as_markdown([], study, anchors=True))
     if costs is not None:
         files.write(folder / "cost.md", cost_markdown(config, costs, gates))
     print_summary(headline, found, told, gates, gate)

@@ -218,6 +218,6 @@ def write_study(folder: Path, cells: Sequence[Cell]):
     about = f"{len(cells)} cells, {config.finetune.seeds} seeds each."
     html = template("study.html.jinja").render(question=config.question, name=config.name, sections=sections, figures=figures, about=about)
     files.write(folder / "report.html", html)
-    files.write(folder / "result.md", as_markdown([config.question, about], sections))
+    files.write(folder / "result.md", as_markdown([config.question, about], sections, anchors=True))
     for f in found:
         print(f"  {f.contrast.name}: {show(f.interval, 3)}: {f.verdict}", flush=True)
