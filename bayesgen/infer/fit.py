@@ -29,15 +29,18 @@ STRIDE = 350  # steps of all chains at a time
 
 
 class Length(NamedTuple):
-    """How long chains are, in strides: those that warm up, those whose draws are kept, and how many more while a gate fails."""
+    """How long chains are, in strides: those that warm up, those whose draws are kept, and how many more while a gate fails; and the rates
+    of acceptance that steps are made for, the next one if transitions diverged under the one before.
+    """
 
     warmup: int
     kept: int
     more: int
+    accepted: tuple[float, ...]
 
 
-FULL = Length(1, 2, 6)
-SHORT = Length(1, 1, 6)  # enough where few draws are used: of tables without some cells, and of made-up ones; there are many
+FULL = Length(1, 2, 6, (0.95, 0.99))
+SHORT = Length(1, 1, 6, (0.95,))  # enough where few draws are used: of tables without some cells, and of made-up ones; there are many
 DERIVED = ("mean", *PARTS)  # of parameters and design; worked out anew where it is wanted
 
 
@@ -100,7 +103,20 @@ def fit(name: str, cells: Cells, y_C: Float[Any, " C"], key: Array) -> Fit:
 
 
 def fits(name: str, cells: Cells, problems: Sequence[Problem], key: Array, length: Length = FULL) -> list[Fit]:
-    """Posteriors on tables of one design, `TOGETHER` at a time. Chains that have not mixed go on."""
+    """Posteriors on tables of one design, `TOGETHER` at a time. Chains that have not mixed go on; fits whose transitions diverged are made
+    again with shorter steps.
+    """
+    out = _fits(name, cells, problems, key, length)
+    again = [i for i, found in enumerate(out) if found.divergences and len(length.accepted) > 1]
+    if again:
+        finer = length._replace(accepted=length.accepted[1:])
+        for i, found in zip(again, fits(name, cells, [problems[i] for i in again], key, finer), strict=True):
+            out[i] = found
+    return out
+
+
+def _fits(name: str, cells: Cells, problems: Sequence[Problem], key: Array, length: Length) -> list[Fit]:
+    """With steps for the first of the rates of acceptance."""
     out: dict[int, Fit] = {}
     walks = [_Walk(problem, random.split(random.fold_in(key, i), CHAINS)) for i, problem in enumerate(problems)]
     going = list(range(len(walks)))
@@ -137,7 +153,7 @@ class _Walk:
 
 def _walk_on(name: str, length: Length, cells: Cells, walks: Sequence[_Walk], lanes: int, strides: int):
     """All of them by so many strides; lanes that are left are filled with the last."""
-    begin, stride = _programs(name, length.warmup * STRIDE)
+    begin, stride = _programs(name, length.warmup * STRIDE, length.accepted[0])
     filled = [*walks, *[walks[-1]] * (lanes - len(walks))]
     of = ([w.problem.counted_C for w in filled], [w.problem.y_C for w in filled], [w.problem.stretch for w in filled])
     problems = tuple(jnp.asarray(np.stack([np.asarray(x, np.float32) for x in xs])) for xs in of)
@@ -164,13 +180,13 @@ def model_of(name: str, stretch: Any) -> Callable:
 
 
 @cache
-def _programs(name: str, warmup: int):
+def _programs(name: str, warmup: int, accepted: float):
     """Jitted functions of (problems, chains): the states that chains begin in; and a stride, with its draws."""
 
     def kernel_of(cells: Cells, counted_C, y_C, stretch):
         args = (cells._replace(counted_C=counted_C), y_C)
         energy = partial(potential_energy, model_of(name, stretch), args, {})
-        return NUTS(potential_fn=energy, target_accept_prob=0.95, dense_mass=True), _parameters(name, *args, stretch)
+        return NUTS(potential_fn=energy, target_accept_prob=accepted, dense_mass=True), _parameters(name, *args, stretch)
 
     def begin(key, *problem):
         kernel, parameters = kernel_of(*problem)

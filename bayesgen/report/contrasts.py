@@ -23,8 +23,8 @@ SCALE, SNAPSHOT = "scale", "snapshot"
 FIRST_ONLY = ("adoption", "loss_of_default", "mixture_residual", "transfer")  # quantities of the first context
 
 
-class Pick(BaseModel):
-    """Which rows: an arm under a context, a quantity, topics (none: the probes) and a value (none: the one counted there); and at which
+class Asked(BaseModel):
+    """Which rows of an arm: under a context, a quantity, topics (none: the probes) and a value (none: the one counted there); and at which
     settings (`where`), the experiment's first of each unless it is given. `scale` is one: of an update, 1 unless it is given; `snapshot`
     is one: the first is 1, the last is taken unless it is given.
 
@@ -33,7 +33,6 @@ class Pick(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    arm: str
     context: str | None = None
     quantity: str = "rate"
     topics: tuple[str, ...] | None = None
@@ -48,25 +47,23 @@ class Pick(BaseModel):
         return self
 
 
-class Column(BaseModel):
-    """What is asked of every line of a study: a `Pick` of the line's own arm, unless another one is named (`ideal {arm}`: its exact
-    counterpart).
-    """
+class Pick(Asked):
+    """The same of one arm."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    arm: str
+
+
+class Column(Asked):
+    """The same of every line of a study: of the line's own arm, unless another one is named (`ideal {arm}`: its exact counterpart)."""
+
     name: str = Field(min_length=1)
     arm: str | None = None
-    context: str | None = None
-    quantity: str = "rate"
-    topics: tuple[str, ...] | None = None
-    value: str | None = None
-    where: dict[str, float | int | str] = {}
-    search: bool = False
 
     def pick(self, arm: str, setting: Mapping[str, Any]) -> Pick:
         """The same of an arm under a setting."""
-        of = self.model_dump(include={"context", "quantity", "topics", "value", "search"})
-        return Pick(arm=(self.arm or "{arm}").format(arm=arm), where={**setting, **self.where}, **of)
+        return Pick(
+            **{**self.model_dump(exclude={"name"}), "arm": (self.arm or "{arm}").format(arm=arm), "where": {**setting, **self.where}}
+        )
 
 
 class Contrast(BaseModel):

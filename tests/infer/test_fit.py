@@ -103,6 +103,49 @@ def white(shift=0.0):
     return Chains(draws)
 
 
+class Stumbling(Chains):
+    """A transition of every stride diverges, unless steps are made for a rate of acceptance of `sure`."""
+
+    def __init__(self, draws, sure):
+        super().__init__(draws)
+        self.sure, self.asked = sure, []
+
+    def programs(self, name, warmup, accepted):
+        if accepted not in self.asked:
+            self.asked, self.strides = [*self.asked, accepted], 0
+
+        def stride(state, *_):
+            state, came, diverged = self.stride(state)
+            diverged[:, 0, 7] = accepted < self.sure
+            return state, came, diverged
+
+        return self.begin, stride
+
+
+def test_a_fit_that_diverges_is_made_again_with_shorter_steps(table, monkeypatch):
+    for sure, diverged, asked in ((0.9, 0, [0.95]), (0.99, 0, [0.95, 0.99]), (1.0, FULL.kept, [0.95, 0.99])):
+        chains = Stumbling(white().draws, sure)
+        monkeypatch.setattr("bayesgen.infer.fit._programs", chains.programs)
+        found = fit("H0", table.cells, table.y_C, random.key(0))
+        assert (found.divergences, chains.asked) == (diverged, asked)  # what diverges still is shown as failed
+        assert bool(found.failures) == bool(diverged)
+    short = Stumbling(white().draws, 0.99)
+    monkeypatch.setattr("bayesgen.infer.fit._programs", short.programs)
+    (found,) = fits("H0", table.cells, [Problem(table.y_C, table.cells.counted_C)], random.key(0), SHORT)
+    assert (found.divergences, short.asked) == (SHORT.kept, [0.95])
+
+
+def test_steps_for_a_higher_rate_of_acceptance_are_shorter(table):
+    """After a stride of warm-up, every chain together."""
+    size = []
+    for accepted in FULL.accepted:
+        begin, stride = _programs("H0 dose", STRIDE, accepted)
+        problem = tuple(jnp.asarray(np.asarray(x, np.float32))[None] for x in (table.cells.counted_C, table.y_C, 1.0))
+        state = begin(random.split(random.key(0), CHAINS)[None], table.cells, *problem)
+        size.append(float(stride(state, table.cells, *problem)[0].adapt_state.step_size.mean()))
+    assert size[1] < 0.8 * size[0]
+
+
 def test_chains_that_disagree_are_caught(table, monkeypatch):
     """R-hat and effective draws are of the chains as they are: one of four that lies elsewhere is seen."""
     chains = white()
@@ -148,7 +191,7 @@ def slope_by_chain(runaway):
     """Posterior means of the slope, chain by chain."""
     cells, y_C = runaway
     _programs.cache_clear()
-    of_chains = fits("H0 likelihood", cells, [Problem(y_C, cells.counted_C)], random.key(2), Length(1, 1, 0))[0].draws["beta"]
+    of_chains = fits("H0 likelihood", cells, [Problem(y_C, cells.counted_C)], random.key(2), Length(1, 1, 0, (0.95,)))[0].draws["beta"]
     _programs.cache_clear()
     return of_chains.reshape(CHAINS, -1).mean(axis=1)
 
