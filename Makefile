@@ -21,8 +21,9 @@ paper: install            ## every published experiment, and runs/page/paper-*/r
 beliefs: install          ## the verdict over all sweeps in runs/sweep, and runs/page/beliefs-*/report.html
 	$(PY) -m bayesgen goal=infer
 
-record:                   ## put a result on its experiment's page: make record EXP=birds PAGE=runs/page/birds-91fecfc1
+record: install           ## put a result on its experiment's page: make record EXP=birds PAGE=runs/page/birds-91fecfc1
 	cp $(PAGE)/result.md $(wildcard $(foreach f,effect_by_topic by_context by_rows meaning onset study detection,$(PAGE)/$(f).png)) experiments/$(EXP)/
+	$(PY) -m bayesgen.report.causes experiments
 
 record-paper:             ## the table of all contrasts: make record-paper PAGE=runs/page/paper-d70b150a
 	cp $(PAGE)/paper.md $(PAGE)/overview.png experiments/

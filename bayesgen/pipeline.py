@@ -227,4 +227,6 @@ def build_page(setup: Setup, gate: Artifact, rows: Artifact, costs: dict[str, Ar
 
     asked = [c.model_dump(mode="json") for c in setup.config.contrasts]
     described = {"question": setup.config.question, "contrasts": asked, "code": artifact.code("report", "measure", "plots")}
+    if setup.config.study:
+        described["study"] = setup.config.study.model_dump(mode="json")
     return artifact.build(setup.config.runs, "page", setup.config.name, described, make, gate, rows, *costs.values())

@@ -33,7 +33,9 @@ def main(detection: dict[str, Any]) -> Figure:
                 if x["setting"] == shown:
                     curves.plot(*zip(*x["roc"], strict=True), color=colour, lw=1.4, label=score)
         areas.axhline(0.5, color="#999999", lw=0.8, ls=":")
-        areas.set_xticks(range(len(settings)), [", ".join(f"{v:g}" for v in s.values()) for s in settings])
+        areas.set_xticks(
+            range(len(settings)) if varied else [], [", ".join(f"{v:g}" for v in s.values()) for s in settings] if varied else []
+        )
         areas.set_xlabel(spell(varied) if varied else "")
         areas.set_title(f"told from {arm}")
         curves.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
