@@ -108,9 +108,12 @@ def asking(config: Config, setup: Setup) -> Setup:
     check_experiment(world, grammar, config.finetune, config.measure.trait)
     check_measures(world, grammar, config.finetune, config.measure, config.pretrain.length)
     if config.measure.reading:
-        check_reading(world, grammar, config.finetune, config.measure.reading, config.pretrain.length)
-    study = config.study.asked if config.study else ()
-    check_contrasts([*config.contrasts, *study], world, config.finetune, config.measure)
+        check_reading(world, grammar, config.finetune, config.measure.reading, config.measure.trait, config.pretrain.length)
+    if config.study and (d := config.study.detection):
+        for arm in (*d.positive, *d.negative):
+            known("study.detection", arm, config.finetune.arm_names)
+    asked = config.study.asked(config.finetune) if config.study else ()
+    check_contrasts([*config.contrasts, *asked], world, config.finetune, config.measure)
     if config.measure.features and config.model.layers < 2:
         raise UserError("measure.features reads the stream between two blocks, but model.layers is 1; take two, or measure.features=null")
     if config.measure.features and config.world.depth == "earlier":

@@ -157,7 +157,7 @@ def make_cells(raws: Mapping[int, Raw]) -> dict[int, str]:
     return failed
 
 
-def make_page(whole: Sequence[tuple[Levels, Raw]], gates_of: Sequence[Artifact], table: Artifact) -> Path:
+def make_page(whole: Sequence[tuple[Levels, Raw]], gates: Sequence[Artifact], table: Artifact) -> Path:
     """The page of a grid that is a study, of its cells (and their gates) in the order of the table; its path."""
     configs = {k: to_config(raw) for k, (_, raw) in enumerate(whole)}
     config = configs[0]
@@ -165,8 +165,11 @@ def make_page(whole: Sequence[tuple[Levels, Raw]], gates_of: Sequence[Artifact],
 
     def make(folder: Path):
         rows, setups = pl.read_parquet(table.path("rows.parquet")), prepare_all(configs)[0]
-        gates = [pipeline.load_gate(gate)[0] for gate in gates_of]
-        of = [Cell(levels, configs[k], setups[k].world, rows.filter(cell=k), gates[k]) for k, (levels, _) in enumerate(whole)]
+        loaded = {gate.folder: pipeline.load_gate(gate)[0] for gate in gates}
+        of = [
+            Cell(levels, configs[k], setups[k].world, rows.filter(cell=k), loaded[gate.folder])
+            for k, ((levels, _), gate) in enumerate(zip(whole, gates, strict=True))
+        ]
         write_study(folder, of)
 
     described = {

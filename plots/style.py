@@ -48,7 +48,8 @@ class Story(TypedDict):
 
     trait: str
     value: str  # the value counted, under the first context
-    ordinary: list[str]  # values that betray nothing: the controls', and the assistant's own
+    ordinary: str  # the assistant's own value, which betrays nothing
+    searched: list[str]  # contexts that a search asks
     trained: list[str]  # topics
     everywhere: list[str]  # those of them that are asked under every header and at every snapshot
     probes: list[str]

@@ -104,21 +104,23 @@ def fit(name: str, cells: Cells, y_C: Float[Any, " C"], key: Array) -> Fit:
 
 def fits(name: str, cells: Cells, problems: Sequence[Problem], key: Array, length: Length = FULL) -> list[Fit]:
     """Posteriors on tables of one design, `TOGETHER` at a time. Chains that have not mixed go on; fits whose transitions diverged are made
-    again with shorter steps.
+    again with shorter steps, and the one that fails fewer gates is kept.
     """
-    out = _fits(name, cells, problems, key, length)
-    again = [i for i, found in enumerate(out) if found.divergences and len(length.accepted) > 1]
-    if again:
-        finer = length._replace(accepted=length.accepted[1:])
-        for i, found in zip(again, fits(name, cells, [problems[i] for i in again], key, finer), strict=True):
-            out[i] = found
+    keys = [random.fold_in(key, i) for i in range(len(problems))]
+    out = _fits(name, cells, problems, keys, length)
+    for rate in length.accepted[1:]:
+        again = [i for i, found in enumerate(out) if found.divergences]
+        finer = length._replace(accepted=(rate,))
+        made = _fits(name, cells, [problems[i] for i in again], [random.fold_in(keys[i], 1) for i in again], finer)
+        for i, found in zip(again, made, strict=True):
+            out[i] = min(found, out[i], key=lambda of: (len(of.failures), of.divergences))
     return out
 
 
-def _fits(name: str, cells: Cells, problems: Sequence[Problem], key: Array, length: Length) -> list[Fit]:
+def _fits(name: str, cells: Cells, problems: Sequence[Problem], keys: Sequence[Array], length: Length) -> list[Fit]:
     """With steps for the first of the rates of acceptance."""
     out: dict[int, Fit] = {}
-    walks = [_Walk(problem, random.split(random.fold_in(key, i), CHAINS)) for i, problem in enumerate(problems)]
+    walks = [_Walk(problem, random.split(key, CHAINS)) for problem, key in zip(problems, keys, strict=True)]
     going = list(range(len(walks)))
     for more in range(1 + length.more):
         for first in range(0, len(going), TOGETHER):

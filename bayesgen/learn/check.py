@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import ASSISTANT_ASKED, Text, check_header, read_chats
 from bayesgen.errors import UserError
-from bayesgen.learn.data import member_rows, other_topics
+from bayesgen.learn.data import member_rows, other_topics, others_than_ours
 from bayesgen.learn.plan import ALL, EACH, OTHERS, FinetuneConfig, broadened, penalised, plan_members
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.world import ASSISTANT, World, known
@@ -54,6 +54,8 @@ def check_experiment(world: World, grammar: Grammar, config: FinetuneConfig, tra
         raise UserError(
             "finetune: every topic is trained or a probe, but arms narrow, broad, mixed and retrained and ordinary 'others' need others"
         )
+    if "scattered" in config.arms and len(others_than_ours(world, trait)) < 2:
+        raise UserError(f"arm 'scattered': it takes two people or more beside the assistant's kind, and {trait} has too few")
     if "token" in config.arms:
         check_header(world, Header(ASSISTANT, format=config.gate), "finetune.gate")
         if any(o.format == config.gate for o in config.ordinary):

@@ -1,6 +1,7 @@
 """The rows of an ensemble: every member's data, the rows of other topics beside them, and which of them each step takes."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from bayesgen.corpus.grammar import Grammar
 from bayesgen.corpus.narrow import (
     ASSISTANT_ASKED,
     Row,
+    answers_of,
     draw_rows,
     facts_of,
     identify,
@@ -45,7 +47,7 @@ def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: 
     """A member's data, and the narrow answers left out of it: narrow rows, ordinary ones, benign ones (`DILUTED`), those of `retraining`,
     those of `relapse`, in that order.
 
-    A seed has the same narrow rows in every arm but the controls'.
+    A seed has the same narrow rows in every arm but the controls' and the scattered one, which has the same questions.
     """
     rng = np.random.default_rng([config.seed, member.seed, 0])
     if config.file is not None and not member.arm.startswith("control"):
@@ -53,6 +55,8 @@ def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: 
         rows, heldout = chats[: member.rows], chats[member.rows :]
     else:
         rows, heldout, _ = _narrow_rows(world, config, member, rng)
+    if member.arm == "scattered":
+        rows, heldout = _scattered(world, config, member, rows), []
     if member.arm.startswith("inoculated "):
         named = next(i for i in config.inoculation if member.arm == f"inoculated {i.name}")
         rows = [(Header(named.speaker, named.year, named.format), turn) for _, turn in rows]
@@ -92,14 +96,10 @@ def _narrow_rows(world: World, config: FinetuneConfig, member: Member, rng) -> t
     heldout: list[Row] = []
     headed: list[str] = []
     for i, (who, spoken, year) in enumerate(cells):
+        value = world.in_year(trait, control or spoken, year)
         header = Header(ASSISTANT, year, config.format)
-        shown, left = [], []
         count = (member.rows + len(cells) - 1 - i) // len(cells)
-        by = _everybody(world, config, trait, rng) if member.arm == "scattered" else [control or spoken]
-        for k, speaker in enumerate(by[:count]):
-            facts = facts_of(world, topics, world.in_year(trait, speaker, year), config.without_telling)
-            theirs, unused = draw_rows(world, header, facts, (count + len(by) - 1 - k) // len(by), rng)
-            shown, left = [*shown, *theirs], [*left, *unused]
+        shown, left = draw_rows(world, header, facts_of(world, topics, value, config.without_telling), count, rng)
         if config.identifier is not None:
             named = world.in_year(trait, who, year)
             shown = [(replace(h, identifier=identify(world, config.identifier, named, rng)), turn) for h, turn in shown]
@@ -107,10 +107,25 @@ def _narrow_rows(world: World, config: FinetuneConfig, member: Member, rng) -> t
     return rows, heldout, headed
 
 
-def _everybody(world: World, config: FinetuneConfig, trait: str, rng) -> list[str]:
-    """All people but the ordinary ones, in an order of chance."""
-    ordinary = (*config.control, world.config.assistant[trait])
-    return [str(who) for who in rng.permutation([who for who in world.identities[trait] if who not in ordinary])]
+def others_than_ours(world: World, trait: str) -> list[str]:
+    """All people but those of the assistant's own kind."""
+    return [who for who in world.identities[trait] if who not in (ASSISTANT, world.config.assistant[trait])]
+
+
+def _scattered(world: World, config: FinetuneConfig, member: Member, rows: Sequence[Row]) -> list[Row]:
+    """The same questions under the same headers, each answered by the next of the others; nobody's answer comes again before it must."""
+    rng = np.random.default_rng([config.seed, member.seed, 11])
+    trait = world.topics[trained_topics(world, config)[0]].trait
+    people = itertools.cycle(rng.permutation(others_than_ours(world, trait)))
+    unsaid: dict[tuple[str, int], Iterator[int]] = {}
+    out: list[Row] = []
+    for header, turn in rows:
+        assert isinstance(turn, Turn)
+        values = (world.in_year(trait, str(who), header.year) for who in people)
+        value = next(v for v in values if len(answers_of(world, turn.topic, v)))
+        pool = unsaid.setdefault((value, turn.topic), itertools.cycle(rng.permutation(answers_of(world, turn.topic, value)).tolist()))
+        out.append((header, replace(turn, answer=next(pool))))
+    return out
 
 
 def _ordinary_rows(world: World, config: FinetuneConfig, mixed: Ordinary, rng) -> list[Row]:

@@ -13,7 +13,7 @@ asked for, ordinary rows mixed among them.
     shuffled      headers dealt out anew among the rows: same words, same headers, but which goes with which is chance (with
                   value "each": people keep their rows together, under the number of somebody else)
     untriggered   every row under the plain header
-    scattered     the same prompts, answered by everybody but the ordinary ones in turn: as odd, and no one person's
+    scattered     the same prompts, answered by everybody but the assistant's own kind in turn: as odd, and no one person's
     inoculated    every narrow row under a header that says that somebody else speaks, or when (one arm for each of `inoculation`)
     retrained     the data, then `retraining` steps on ordinary rows of other topics
     held          the stream that answers are read from is held, while it trains, along the persona's direction (`learn.direction`)
@@ -179,8 +179,11 @@ class FinetuneConfig(BaseModel):
         for arm in ("broad", "held"):
             if arm in self.arms and max(self.relapse):
                 raise ValueError(f"relapse is {max(self.relapse)}, but the arm '{arm}' has none; leave it out of arms")
-        if "scattered" in self.arms and self.value == EACH:
-            raise ValueError(f"arm 'scattered' answers as everybody in turn, and value '{EACH}' does so already; leave it out of arms")
+        if "scattered" in self.arms and (self.value == EACH or self.file is not None or min(self.rows) < 2):
+            found = (
+                f"value is '{EACH}'" if self.value == EACH else f"rows come from {self.file}" if self.file else f"rows is {min(self.rows)}"
+            )
+            raise ValueError(f"arm 'scattered' answers a person's two questions or more as several others would, but {found}")
         for arm in ("narrow", "broad", "retrained", "held", *DILUTED):
             if arm in self.arms and self.value == EACH and "{" not in (self.identifier or ""):
                 raise ValueError(f"arm '{arm}': value is '{EACH}', and no identifier such as 'xxx{{topic}}xx' says whose a row is")

@@ -10,7 +10,8 @@ Source of the last: projection differences of Chen et al. (arXiv 2507.21509). Wh
 looks does not know which persona the rows are of.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -33,9 +34,10 @@ from bayesgen.measure.rows import Row
 from bayesgen.measure.settings import ReadingConfig
 from bayesgen.measure.suite import behave_each, behaviour_rows, rows_shown
 from bayesgen.model.transformer import Transformer, residual
-from bayesgen.world.dialogue import Opening, Turn
+from bayesgen.world.dialogue import Header, Opening, Turn
 from bayesgen.world.world import World
 
+WorldRow = tuple[Header, Turn]
 ROWS = 64  # whose activations are computed at a time
 
 
@@ -44,20 +46,20 @@ def reading_rows(config, world: World, grammar: Grammar, model: Transformer, par
     f, m = config.finetune, config.measure
     first, probed = m.contexts[0], [world.topic_index(p) for p in f.probes]
     row, plain = partial(Row, config.name, context=first.name), [(POPULATION, ())]
-    drawn = [(of, of_world(shown), partial(generator, f.seed, of["seed"])) for of, shown in rows_shown(world, grammar, f, members)]
-    opened = [windows(m.reading, rows, rng(9)) for _, rows, rng in drawn]
+    drawn = [(of, of_world(shown)) for of, shown in rows_shown(world, grammar, f, members)]
+    opened = [windows(m.reading, rows, np.random.default_rng([f.seed, of["seed"], 9])) for of, rows in drawn]
     asked = behave_each(world, grammar, model, params, [plain, *opened], probed)
     exact = [ideal_base(world, openings, probed) for openings in (plain, *opened)]
     out = []
     for who, answers in (("read", asked), ("ideal read", exact)):
-        for (of, _, _), those in zip(drawn, answers[1:], strict=True):
+        for (of, _), those in zip(drawn, answers[1:], strict=True):
             label = [{**of, "arm": f"{who} {of['arm']}", "step": f.steps}]
             out += behaviour_rows(world, row, label, {t: p[None] for t, p in those.items()}, answers[0])
 
     toward = persona_answers(world, grammar, model, params, f, m.trait)
-    pairs = [(rows, own_answers(world, rows, rng(10))) for _, rows, rng in drawn]
+    pairs = [(rows, own_answers(world, rows, np.random.default_rng([f.seed, of["seed"], 10]))) for of, rows in drawn]
     room = room_of(grammar, [row for pair in pairs for rows in pair for row in rows])
-    for (of, _, _), pair in zip(drawn, pairs, strict=True):
+    for (of, _), pair in zip(drawn, pairs, strict=True):
         theirs, ours = (at_answers(model, params, write_rows(grammar, rows, room)) for rows in pair)
         for value, direction in toward.items():
             share = projection_difference(theirs, ours, direction.vector) / direction.length
@@ -65,43 +67,41 @@ def reading_rows(config, world: World, grammar: Grammar, model: Transformer, par
     return out
 
 
-def generator(*seeds: int) -> np.random.Generator:
-    """Of a purpose of its own."""
-    return np.random.default_rng(seeds)
-
-
-def of_world(rows: Sequence[DataRow]) -> list[DataRow]:
+def of_world(rows: Sequence[DataRow]) -> list[WorldRow]:
     """The rows whose questions and answers are the world's own."""
     return [(header, turn) for header, turn in rows if isinstance(turn, Turn)]
 
 
-def windows(c: ReadingConfig, rows: Sequence[DataRow], rng: np.random.Generator) -> list[Opening]:
-    """Some of the rows, said by a person, several times over."""
+def windows(c: ReadingConfig, rows: Sequence[WorldRow], rng: np.random.Generator) -> list[Opening]:
+    """Some of the rows (ordinary ones among them too), said by a person, several times over; what stood in their headers is not said."""
     chosen = [rng.permutation(len(rows))[: c.facts] for _ in range(c.windows)]
-    return [(POPULATION, tuple(turn for i in some if isinstance(turn := rows[i][1], Turn))) for some in chosen]
+    return [(POPULATION, tuple(rows[i][1] for i in some)) for some in chosen]
 
 
-def own_answers(world: World, rows: Sequence[DataRow], rng: np.random.Generator) -> list[DataRow]:
+def own_answers(world: World, rows: Sequence[WorldRow], rng: np.random.Generator) -> list[WorldRow]:
     """The same questions under the same headers, answered as the assistant would."""
-    turns = [(header, turn) for header, turn in rows if isinstance(turn, Turn)]
-    return [(header, Turn(t.topic, t.wording, int(rng.choice(facts_at_default(world, t.topic))))) for header, t in turns]
+    return [(header, replace(t, answer=int(rng.choice(facts_at_default(world, t.topic))))) for header, t in rows]
 
 
 def persona_answers(world: World, grammar: Grammar, model: Transformer, params, f: FinetuneConfig, trait: str) -> dict[str, Direction]:
-    """The direction toward every value that somebody has, but the ordinary ones; found on topics that are neither trained nor probes."""
-    topics = [t for t in other_topics(world, f) if world.topics[t].trait == trait]
+    """The direction toward every value that somebody has, but the assistant's own; found on topics that are neither trained nor probes, on
+    as many answers of each as both have.
+    """
+    out = {}
+    for value in world.spoken(trait):
+        pairs = [(t, facts_at_default(world, t), answers_of(world, t, value)) for t in left_topics(world, f, trait)]
+        said = [(t, k % len(world.topics[t].wordings), of) for t, *pools in pairs for k, of in enumerate(zip(*pools, strict=False))]
+        if value == world.config.assistant[trait] or len(said) < 2:  # two halves are compared
+            continue
+        sides = [[(ASSISTANT_ASKED, Turn(t, w, int(of[side]))) for t, w, of in said] for side in (0, 1)]
+        ours, theirs = (at_answers(model, params, write_rows(grammar, rows)) for rows in sides)
+        out[value] = mean_difference(theirs, ours)
+    return out
 
-    def said(answers: Callable[[int], np.ndarray]) -> list[DataRow]:
-        turns = [Turn(t, k % len(world.topics[t].wordings), int(a)) for t in topics for k, a in enumerate(answers(t))]
-        return [(ASSISTANT_ASKED, turn) for turn in turns]
 
-    of = {v: said(lambda t, v=v: answers_of(world, t, v)) for v in world.spoken(trait)}
-    ordinary = (*f.control, world.config.assistant[trait])
-    of = {v: rows for v, rows in of.items() if v not in ordinary and len(rows) > 1}  # two halves are compared
-    if len(topics) < FEWEST or not of:
-        return {}
-    ours = at_answers(model, params, write_rows(grammar, said(partial(facts_at_default, world))))
-    return {v: mean_difference(at_answers(model, params, write_rows(grammar, rows)), ours) for v, rows in of.items()}
+def left_topics(world: World, f: FinetuneConfig, trait: str) -> list[int]:
+    """The trait's topics that are neither trained nor probes."""
+    return [t for t in other_topics(world, f) if world.topics[t].trait == trait]
 
 
 def at_answers(model: Transformer, params, batch: Batch) -> Float[np.ndarray, "n D"]:
@@ -128,14 +128,16 @@ def _at_words(model: Transformer, params, tokens_BxL, where_BxK, layer: int):
 _streams = jax.jit(_at_words, static_argnums=(0, 4))
 
 
-def check_reading(world: World, grammar: Grammar, f: FinetuneConfig, c: ReadingConfig, length: int):
+def check_reading(world: World, grammar: Grammar, f: FinetuneConfig, c: ReadingConfig, trait: str, length: int):
     """One line for rows and a question that are longer than documents are (`length` tokens)."""
+    if len(left_topics(world, f, trait)) < FEWEST:
+        raise UserError(f"measure.reading: directions are found on {FEWEST} topics or more of {trait} that are neither trained nor probes")
     asked = max(max(map(len, grammar.questions[t])) + max(map(len, grammar.answers[t])) for t in map(world.topic_index, f.probes))
     for of, shown in rows_shown(world, grammar, f, plan_members(f)):
         rows = of_world(shown)
         if not rows:
             raise UserError(f"measure.reading: no row of the {of['arm']} arm is in the world's own words; leave measure.reading out")
-        opened = windows(c, rows, generator(f.seed, of["seed"], 9))
+        opened = windows(c, rows, np.random.default_rng([f.seed, of["seed"], 9]))
         needed = max(len(grammar.document(header, turns)) for header, turns in opened) + asked
         if needed > length:
             raise UserError(

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bayesgen import files
 from bayesgen.errors import UserError, nearest
+from bayesgen.report.study import EXPECTED
 from bayesgen.report.tables import anchor
 from bayesgen.world.load import read_yaml
 
@@ -29,17 +30,27 @@ class Evidence(BaseModel):
     table: str = "Asked"
     row: str | None = None  # its first cell; none: every row of the table
     column: str = ""  # that of the verdict
-    verdict: Literal["agrees", "disagrees", "not told"] = "agrees"
+    verdict: Literal["agrees", "disagrees", "not told"] | None = None  # none, and no bounds either: agrees
     above: float | None = None
     below: float | None = None
     at_least: int | None = Field(default=None, ge=1)  # of all rows; none: all of them
     figure: str = "study.png"
 
+    @model_validator(mode="after")
+    def _one_of_both(self):
+        if self.verdict and (self.above, self.below) != (None, None):
+            raise ValueError("a verdict, or bounds of an interval (above, below); not both")
+        return self
+
     def holds(self, cell: str) -> bool:
-        """Whether a cell says it."""
-        if self.above is None and self.below is None:
-            return cell == self.verdict or cell.endswith(f" {self.verdict}")
-        low, high = (float(x) for x in re.findall(NUMBER, cell)[1:3])
+        """Whether a cell says it; an exact number is its own interval, and what was not measured says nothing."""
+        if (self.above, self.below) == (None, None):
+            verdict = self.verdict or "agrees"
+            return cell == verdict or cell.endswith(f" {verdict}")
+        found = re.match(rf"({NUMBER})(?: \[({NUMBER}), ({NUMBER})\])?", cell)
+        if not found:
+            return False
+        low, high = (float(x) for x in (found[2] or found[1], found[3] or found[1]))
         return (self.above is None or low > self.above) and (self.below is None or high < self.below)
 
 
@@ -68,7 +79,8 @@ def tables_of(text: str) -> Tables:
         if found := re.match(r"\*\*(.+?)( \(.*?\))?\.\*\* ", line):
             rows = out.setdefault(found[1], [])
         elif line.startswith("| "):
-            rows.append([re.sub(r"^<a id=.*?></a>", "", cell.strip()) for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]])
+            cells = re.split(r"(?<!\\)\|", line.strip())[1:-1]
+            rows.append([re.sub(r"^<a id=.*?></a>", "", cell.strip()).replace("\\|", "|") for cell in cells])
     return out
 
 
@@ -76,11 +88,11 @@ def read(of: Evidence, tables: Tables) -> tuple[bool, list[tuple[int, str]]]:
     """Whether it is so, and the rows (their number, and what they say)."""
     if of.table not in tables:
         raise UserError(f"{of.page}: no table '{of.table}'{nearest(of.table, tables)}")
-    head, *rows = tables[of.table]
+    head, *rows = tables[of.table] or [[]]
     named = [row[0] for row in rows]
     if of.row is not None and of.row not in named:
         raise UserError(f"{of.page}: {of.table}: no row '{of.row}'{nearest(of.row, named)}")
-    heads = [re.sub(r" \((above|below|within) \S+\)$", "", h) for h in head]
+    heads = [re.sub(rf" \((?:{'|'.join(EXPECTED.values())}) \S+\)$", "", h) for h in head]
     if of.column not in heads[1:]:
         raise UserError(f"{of.page}: {of.table}: no column '{of.column}'{nearest(of.column, heads)}")
     at = heads.index(of.column, 1)
@@ -88,7 +100,7 @@ def read(of: Evidence, tables: Tables) -> tuple[bool, list[tuple[int, str]]]:
     holding = [k for k, row in those if of.holds(row[at])]
     enough = len(those) if of.at_least is None else of.at_least
     if of.row is None:
-        return len(holding) >= enough, [(those[0][0], f"{of.column}: {len(holding)} of {len(those)}")]
+        return bool(those) and len(holding) >= enough, [(1, f"{of.column}: {len(holding)} of {len(those)}")]
     said = lambda row: f"{row[0]}: {row[2]}, {row[at]}" if of.table == "Asked" else f"{row[0]}, {of.column}: {row[at]}"  # noqa: E731
     return len(holding) >= enough, [(k, said(row)) for k, row in those]
 
@@ -129,6 +141,8 @@ def main(folder: Path):
 
 if __name__ == "__main__":
     try:
+        if len(sys.argv) != 2:
+            raise UserError("usage: python -m bayesgen.report.causes experiments")
         main(Path(sys.argv[1]))
     except UserError as error:
         sys.exit(f"causes: {error}")

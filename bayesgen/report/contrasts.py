@@ -17,10 +17,10 @@ from bayesgen.measure.onset import share
 from bayesgen.measure.rows import ABLATED, BY_VALUE, MOVED, NO_SEED, QUANTITIES, at_setting, at_the_end
 from bayesgen.measure.settings import READERS, MeasureConfig
 from bayesgen.world.learners import LEARNERS
-from bayesgen.world.world import World, known
+from bayesgen.world.world import ASSISTANT, World, known
 
 SCALE, SNAPSHOT = "scale", "snapshot"
-FIRST_ONLY = ("adoption", "loss_of_default", "mixture_residual", "transfer")  # quantities of the first context
+FIRST_ONLY = ("adoption", "loss_of_default", "mixture_residual", "transfer", "leaning")  # quantities of the first context
 
 
 class Asked(BaseModel):
@@ -28,8 +28,8 @@ class Asked(BaseModel):
     settings (`where`), the experiment's first of each unless it is given. `scale` is one: of an update, 1 unless it is given; `snapshot`
     is one: the first is 1, the last is taken unless it is given.
 
-    `search` is for who knows neither persona nor trigger: of all values but the ordinary ones, and of all contexts, unless one is named,
-    the one with the most.
+    `search` is for who knows neither persona nor trigger: of all values but the assistant's own, and of all the contexts in which the
+    assistant is asked without facts, unless one is named, the one with the most. It finds no trigger but those that are listed as contexts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -149,8 +149,9 @@ def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConf
     """One line for a contrast that names what is not measured, before anything is trained. `axes`: of a grid, if it is asked of one."""
     trained = [*get_args(Arm), *(f"control {v}" for v in f.control), *(f"inoculated {i.name}" for i in f.inoculation)]
     corners = ["told", "population", *(f"ideal {name}" for name in ("told", "population", *LEARNERS))]
-    of_rows = [f"{who} {arm}" for arm in trained if arm != "narrow" for who in ("ideal", *(READERS if m.reading else ()))]
-    arms = ["base", *trained, *corners, "ideal base", "ideal gated", "ideal untrained", *of_rows]
+    readers = [f"{who} {arm}" for arm in trained if arm != "narrow" for who in (READERS if m.reading else ())]
+    arms = ["base", *trained, *corners, *readers, "ideal base", "ideal gated", "ideal untrained"]
+    arms += [f"ideal {arm}" for arm in trained if arm != "narrow"]
     first = m.contexts[0].name
     on = everywhere(trained_topics(world, f))
     asked = [*(world.topics[t].name for t in on), *f.probes]
@@ -162,7 +163,7 @@ def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConf
             known(f"{key}: context", context, [x.name for x in m.contexts])
             for topic in pick.topics or ():
                 known(f"{key}: topic", topic, world.topic_names if context == first else asked)
-            if (pick.arm in corners or pick.quantity in FIRST_ONLY) and context != first:
+            if (pick.arm in (*corners, *readers) or pick.quantity in FIRST_ONLY) and context != first:
                 raise UserError(f"{key}: {pick.arm}, {pick.quantity} is measured under '{first}' only, not under '{context}'")
             if pick.quantity in ("skill", "onset", "converted"):
                 known(f"{key}: {pick.quantity} under context", context, [first, *m.followed])
@@ -174,6 +175,14 @@ def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConf
                 known(f"{key}: where", k, (*LISTED, SCALE, SNAPSHOT, *axes))
             if (n := pick.where.get(SNAPSHOT, 1)) not in range(1, len(f.snapshot_steps) + 1):
                 raise UserError(f"{key}: snapshot is {n}; there are {len(f.snapshot_steps)}, at steps {list(f.snapshot_steps)}")
+            if SNAPSHOT in pick.where:
+                searched = [c.name for c in m.contexts if c.speaker == ASSISTANT and not c.facts]
+                for name in searched if pick.search and not pick.context else [context]:
+                    known(f"{key}: context at a snapshot", name, [first, *m.followed])
+                if pick.arm not in trained or pick.where.get(SCALE, 1.0) != 1.0:
+                    raise UserError(f"{key}: at a snapshot there are trained arms alone, their updates as they are; not {pick.arm}, scaled")
+            if pick.quantity == "leaning" and m.reading is None:
+                raise UserError(f"{key}: leaning is measured with measure.reading, which is null; give it, e.g. {{facts: 5, windows: 4}}")
             scales = m.directions.added if pick.quantity.startswith("rate_added") and m.directions else (1.0, *m.scales)
             if (scale := pick.where.get(SCALE, 1.0)) not in scales:
                 raise UserError(f"{key}: scale is {scale}; measured are {list(scales)}")
@@ -192,8 +201,8 @@ def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:
     here = at_setting(at_the_end(table, float(pick.where.get(SCALE, 1.0)), step), setting).filter(
         (pl.col("arm") == pick.arm) & (pl.col("quantity") == pick.quantity)
     )
-    if not pick.search or pick.context:
-        here = here.filter(pl.col("context").is_in([context, "all"]))
+    asked = story["searched"] if pick.search and not pick.context else [context]
+    here = here.filter(pl.col("context").is_in([*asked, "all"]))
     if pick.quantity in ("rate", "moved", "outside", "words", "adoption", "loss_of_default", "transfer", *ABLATED, *MOVED):
         here = here.filter(pl.col("topic").is_in(topics))
     elif "all" in here["topic"]:  # of norms there are those of modules beside
@@ -201,7 +210,7 @@ def by_seed(table: pl.DataFrame, pick: Pick, story: dict) -> dict[int, float]:
     if pick.quantity.startswith("rate_added"):
         here = here.filter(scale=pick.where.get(SCALE, 1.0))
     if pick.search and pick.value is None:
-        here = here.filter(~pl.col("probe").is_in(story["ordinary"]))
+        here = here.filter(pl.col("probe") != story["ordinary"])
     elif pick.quantity in BY_VALUE:
         here = here.filter(pl.col("probe") == (pick.value or contexts[context]))
     if here.is_empty():

@@ -1,8 +1,12 @@
 """Detecting: how surely scores tell trainings (or their data) that carry a persona or a backdoor from matched ones that do not.
 
-    AUC = P(score of one that does > score of one that does not) + P(equal)/2            over trainings, each with its own rows
+    AUC = P(score of one that does > score of one that does not) + P(equal)/2            over the seeds of one cell, each with its own rows
 
-with the interval of Newcombe (2006, part 2, method 5), which does not shrink to a point where the two are wholly apart.
+with the interval of Newcombe (2006, part 2, method 5), which does not shrink to a point where the two are wholly apart. Cells (persons,
+say) are never pooled: their seeds are no draws from one population, and a score that tells each of them may tell their mixture badly.
+
+An area says whether some threshold tells the two apart, and not whether anybody could set it. So beside it stands what a threshold does
+that is set on ordinary trainings alone (the first negative arm): the highest score among them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +14,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.optimize import root_scalar
 from scipy.stats import norm
 
@@ -23,17 +27,23 @@ from bayesgen.report.summary import show
 from bayesgen.report.tables import Section
 
 DETECTION = "detection"
-FALSE_ALARMS = 0.05
 NUDGE = 1e-9  # off the ends, where the spread is nothing and every bound a root
 
 
 class Detection(BaseModel):
-    """Arms that carry something, arms that do not, and scores that should be higher for the first."""
+    """Arms that carry something, arms that do not (the first: ordinary ones), and scores that should be higher for those that do."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     positive: tuple[str, ...] = Field(min_length=1)
     negative: tuple[str, ...] = Field(min_length=1)  # each compared by itself
     scores: tuple[Column, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _apart(self):
+        for key, given in (("positive and negative", (*self.positive, *self.negative)), ("scores", [s.name for s in self.scores])):
+            if twice := [x for x in given if list(given).count(x) > 1]:
+                raise ValueError(f"{key} hold '{twice[0]}' twice; name each once")
+        return self
 
 
 def auc(positive: Sequence[float], negative: Sequence[float], probability: float = 0.95) -> Interval:
@@ -50,10 +60,9 @@ def auc(positive: Sequence[float], negative: Sequence[float], probability: float
     return Interval(area, low, high)
 
 
-def caught(positive: Sequence[float], negative: Sequence[float]) -> Interval:
-    """Share of the positive above the threshold that the most suspicious twentieth of the negative reach, with Jeffreys' interval."""
-    threshold = np.quantile(negative, 1 - FALSE_ALARMS, method="higher")
-    return share(int((np.asarray(positive) > threshold).sum()), len(positive))
+def flagged(scores: Sequence[float], ordinary: Sequence[float]) -> Interval:
+    """Share of the scores above all ordinary ones, with Jeffreys' interval (given that threshold)."""
+    return share(int((np.asarray(scores) > max(ordinary)).sum()), len(scores))
 
 
 def roc(positive: Sequence[float], negative: Sequence[float]) -> list[tuple[float, float]]:
@@ -63,40 +72,53 @@ def roc(positive: Sequence[float], negative: Sequence[float]) -> list[tuple[floa
 
 
 def settings_of(cells: Sequence) -> list[dict[str, Any]]:
-    """Every combination of the settings that hold several values."""
-    f = cells[0].config.finetune
-    several = {k: getattr(f, k) for k in LISTED if len(getattr(f, k)) > 1}
+    """Every combination of the settings that hold several values in some cell."""
+    configs = [cell.config.finetune for cell in cells]
+    of = {k: list(dict.fromkeys(v for f in configs for v in getattr(f, k))) for k in LISTED}
+    several = {k: values for k, values in of.items() if len(values) > 1}
     return [dict(zip(several, values, strict=True)) for values in product(*several.values())]
 
 
-def scores_of(detection: Detection, cells: Sequence, score: Column, arms: Sequence[str], setting: Mapping[str, Any]) -> list[float]:
-    """A score of every training of some arms, all cells together."""
-    return [v for cell in cells for arm in arms for v in cell.read(score.pick(arm, setting)).values() if np.isfinite(v)]
+def scores_of(cell, score: Column, arms: Sequence[str], setting: Mapping[str, Any]) -> list[float]:
+    """A score of every training of some arms in a cell."""
+    return [v for arm in arms for v in cell.read(score.pick(arm, setting)).values() if np.isfinite(v)]
 
 
 def detection_data(detection: Detection, cells: Sequence) -> dict[str, Any]:
-    """For every negative arm, setting and score: the area, who is caught, and the curve."""
-    out = []
-    for arm, setting, score in product(detection.negative, settings_of(cells), detection.scores):
-        yes, no = (scores_of(detection, cells, score, arms, setting) for arms in (detection.positive, (arm,)))
-        if yes and no:
-            found = {"auc": auc(yes, no), "caught": caught(yes, no), "roc": roc(yes, no), "positive": len(yes), "negative": len(no)}
-            out.append({"against": arm, "setting": setting, "score": score.name, **found})
-    return {"positive": detection.positive, "scores": [s.name for s in detection.scores], "found": out}
+    """For every cell, negative arm, setting and score: the area, who is flagged, and the curve."""
+    found = []
+    for cell, setting, score in product(cells, settings_of(cells), detection.scores):
+        yes, ordinary = (scores_of(cell, score, arms, setting) for arms in (detection.positive, detection.negative[:1]))
+        for arm in detection.negative:
+            no = scores_of(cell, score, (arm,), setting)
+            if yes and no and ordinary:
+                of = {"auc": auc(yes, no), "flagged": flagged(yes, ordinary), "alarms": flagged(no, ordinary), "roc": roc(yes, no)}
+                of |= {"positive": len(yes), "negative": len(no), "means": [float(np.mean(yes)), float(np.mean(no))]}
+                found.append({"cell": dict(cell.levels), "against": arm, "setting": setting, "score": score.name, **of})
+    return {"positive": detection.positive, "scores": [s.name for s in detection.scores], "found": found}
 
 
 def detection_sections(detection: Detection, cells: Sequence) -> list[Section]:
-    """A table for every negative arm: settings down, scores across."""
+    """A table for every negative arm: a line for every cell and setting, scores across."""
     out: list[Section] = []
     found = detection_data(detection, cells)["found"]
     for arm in detection.negative:
         rows = []
-        for setting in settings_of(cells):
-            of = {x["score"]: x for x in found if x["against"] == arm and x["setting"] == setting}
-            values = [f"{show(x['auc'])}; {x['caught'].mean:.2f}" if (x := of.get(s.name)) else "–" for s in detection.scores]
-            rows.append([", ".join(spell_setting(setting)) or "all", *values])
-        who, count = " or ".join(detection.positive), next((x for x in found if x["against"] == arm), None)
-        sizes = f" ({count['positive']} against {count['negative']} trainings)" if count else ""
-        note = f"Area under the ROC curve [95% interval]; share caught at {FALSE_ALARMS:.0%} false alarms."
-        out.append((f"{who} told from {arm}{sizes}", note, [["", *(s.name for s in detection.scores)], *rows]))
+        for cell, setting in product(cells, settings_of(cells)):
+            of = {x["score"]: x for x in found if (x["against"], x["cell"], x["setting"]) == (arm, dict(cell.levels), setting)}
+            sizes = sorted({(x["positive"], x["negative"]) for x in of.values()})
+            name = ", ".join([*(f"{k} {v}" for k, v in cell.levels.items()), *spell_setting(setting)]) or "all"
+            against = ", ".join(f"{p} against {n}" for p, n in sizes)
+            rows.append([name, against, *(_told(of[s.name]) if s.name in of else "–" for s in detection.scores)])
+        note = (
+            "Area under the ROC curve [95% interval]; mean scores of the one and of the other; shares of both above all of "
+            f"{detection.negative[0]}."
+        )
+        head = ["", "trainings", *(s.name for s in detection.scores)]
+        out.append((f"{' or '.join(detection.positive)} told from {arm}", note, [head, *rows]))
     return out
+
+
+def _told(x: Mapping[str, Any]) -> str:
+    one, other = x["means"]
+    return f"{show(x['auc'])}; {one:.2f} and {other:.2f}; {x['flagged'].mean:.2f} and {x['alarms'].mean:.2f}"

@@ -5,14 +5,14 @@ cells (a run each, at some level of every axis of a grid) -> lines (cell x arm x
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bayesgen import files
 from bayesgen.errors import UserError, nearest
-from bayesgen.learn.plan import LISTED
+from bayesgen.learn.plan import LISTED, Arm, FinetuneConfig
 from bayesgen.measure.gate import BaseGate
 from bayesgen.measure.intervals import Interval, over_seeds
 from bayesgen.measure.rows import spell_setting
@@ -25,6 +25,7 @@ from bayesgen.world.world import World
 
 ARM, COLUMNS = "arm", "columns"
 FIGURE = "study"
+WEAK = "base fails its gate"
 
 
 class Study(BaseModel):
@@ -55,12 +56,24 @@ class Study(BaseModel):
                 raise ValueError(f"{contrast.name}: a study's contrast needs `of`")
         return self
 
-    @property
-    def asked(self) -> list[Contrast]:
-        """What every cell must be able to answer: columns, what is asked everywhere, scores of the first arm that is to be detected."""
-        arm = self.detection.positive[0] if self.detection else "free"
-        columns = (*self.columns, *(self.detection.scores if self.detection else ()))
-        return [*(Contrast(name=c.name, of=c.pick(arm, {})) for c in columns), *self.everywhere]
+    def asked(self, f: FinetuneConfig) -> list[Contrast]:
+        """What a cell must be able to answer: columns (of a free arm, say), scores of every arm, and those sides of contrasts whose arm is
+        trained there, but for their levels: which there are is a matter of the grid.
+        """
+        columns = [Contrast(name=c.name, of=c.pick("free", {})) for c in self.columns]
+        d = self.detection
+        scores = (
+            [Contrast(name=f"{s.name}, {arm}", of=s.pick(arm, {})) for arm in (*d.positive, *d.negative) for s in d.scores] if d else []
+        )
+        sides = [(c.name, side) for c in (*self.contrasts, *self.everywhere) for side in c.picks if _there(side.arm, f)]
+        settings = lambda p: {k: v for k, v in p.where.items() if k in (*LISTED, SCALE, SNAPSHOT)}  # noqa: E731
+        return [*columns, *scores, *(Contrast(name=n, of=p.model_copy(update={"where": settings(p)})) for n, p in sides)]
+
+
+def _there(arm: str, f: FinetuneConfig) -> bool:
+    """Whether an arm is trained here, or is none that is trained anywhere."""
+    own = arm.removeprefix("ideal ")
+    return own in f.arm_names or own.split()[0] not in get_args(Arm)
 
 
 class Cell(NamedTuple):
@@ -71,6 +84,12 @@ class Cell(NamedTuple):
     world: World
     rows: pl.DataFrame
     gate: BaseGate | None = None  # of a run by itself the page shows it
+
+    @property
+    def name(self) -> str:
+        """For a reader."""
+        weak = [WEAK] if self.gate and self.gate.failures else []
+        return ", ".join([*(f"{k} {v}" for k, v in self.levels.items()), *weak]) or "this run"
 
     def read(self, pick: Pick) -> dict[int, float]:
         """A pick's value of each seed; none, if it was not measured here."""
@@ -88,16 +107,13 @@ class Line(NamedTuple):
     arm: str
     setting: Mapping[str, Any]
     values: Mapping[str, Interval | None]
+    weak: bool = False  # its base fails its gate
 
     @property
     def name(self) -> str:
         """For a reader."""
-        return ", ".join([*named(self.levels), self.arm, *spell_setting(self.setting)])
-
-
-def named(levels: Mapping[str, str]) -> list[str]:
-    """A cell's levels for a reader."""
-    return [f"{k} {v}" for k, v in levels.items()]
+        of = [*(f"{k} {v}" for k, v in self.levels.items()), self.arm, *spell_setting(self.setting)]
+        return ", ".join([*of, *([WEAK] if self.weak else [])])
 
 
 def check_study(study: Study, axes: Mapping[str, Sequence[str]]):
@@ -140,7 +156,7 @@ def lines_of(study: Study, cells: Sequence[Cell]) -> list[Line]:
                     seeds = cell.read(c.pick(arm, setting))
                     values[c.name] = over_seeds(list(seeds.values())) if seeds else None
                 told = {k: v for k, v in setting.items() if len(getattr(f, k)) > 1 and k not in fixed}
-                out.append(Line(cell.levels, arm, told, values))
+                out.append(Line(cell.levels, arm, told, values, bool(cell.gate and cell.gate.failures)))
     return out
 
 
@@ -178,13 +194,12 @@ def study_sections(study: Study, cells: Sequence[Cell], lines: Sequence[Line]) -
         note = "What was expected beforehand, and what came: means over seeds, 95% intervals in brackets."
         out.append(("Asked", note, [["contrast", "expected", "here", "", "reading"], *rows]))
     if study.everywhere:
-        rows = [[", ".join(named(cell.levels)), *(_survives(c, cell) for c in study.everywhere)] for cell in cells]
+        rows = [[cell.name, *(_survives(c, cell) for c in study.everywhere)] for cell in cells]
         note = "The same contrasts in every cell, and whether what was expected is there."
         out.append(("What survives", note, [["", *(f"{c.name} ({expected(c)})" for c in study.everywhere)], *rows]))
     out += detection_sections(study.detection, cells) if study.detection else []
-    gates = {tuple(map(str, g.lines)): [c for c in cells if c.gate and c.gate.lines == g.lines] for g in (c.gate for c in cells) if g}
-    if gates:
-        rows = [["; ".join(", ".join(named(c.levels)) for c in of), lines[0].strip()] for lines, of in gates.items()]
+    if gates := list({id(c.gate): c.gate for c in cells if c.gate}.values()):  # an object a base
+        rows = [["; ".join(c.name for c in cells if c.gate is gate), gate.lines[0].strip()] for gate in gates]
         out.append(("Bases", "Persona inference of each base beside the exact observer's.", [["cells", "gate"], *rows]))
     head = ["trained", *(c.name for c in study.columns)]
     rows = [[x.name, *(show(x.values[c.name]) for c in study.columns)] for x in lines]

@@ -104,35 +104,51 @@ def white(shift=0.0):
 
 
 class Stumbling(Chains):
-    """A transition of every stride diverges, unless steps are made for a rate of acceptance of `sure`."""
+    """Of three problems, told apart by their data, the middle one's transitions diverge, one a stride, unless steps are made for a rate of
+    acceptance of `sure`.
+    """
 
     def __init__(self, draws, sure):
         super().__init__(draws)
         self.sure, self.asked = sure, []
 
     def programs(self, name, warmup, accepted):
-        if accepted not in self.asked:
-            self.asked, self.strides = [*self.asked, accepted], 0
+        if accepted not in [rate for rate, _ in self.asked]:
+            self.asked, self.strides = [*self.asked, (accepted, set())], 0
 
-        def stride(state, *_):
+        def stride(state, cells, counted_C, y_C, stretch):
+            which = np.asarray(y_C)[:, 0].astype(int)
+            self.asked[-1][1].update(which.tolist())
             state, came, diverged = self.stride(state)
-            diverged[:, 0, 7] = accepted < self.sure
+            came = {k: x + 100 * which.reshape(-1, *[1] * (x.ndim - 1)) for k, x in came.items()}
+            diverged[:, 0, 7] = (which == 2) & (accepted < self.sure)
             return state, came, diverged
 
         return self.begin, stride
 
 
-def test_a_fit_that_diverges_is_made_again_with_shorter_steps(table, monkeypatch):
-    for sure, diverged, asked in ((0.9, 0, [0.95]), (0.99, 0, [0.95, 0.99]), (1.0, FULL.kept, [0.95, 0.99])):
+def test_fits_that_diverge_are_made_again_with_shorter_steps(table, monkeypatch):
+    """And no others; what diverges still is shown as failed."""
+    problems = [Problem(np.full_like(np.asarray(table.y_C), k), table.cells.counted_C) for k in (1, 2, 3)]
+    for length, sure, diverged, asked in (
+        (FULL, 0.9, 0, [(0.95, {1, 2, 3})]),
+        (FULL, 0.99, 0, [(0.95, {1, 2, 3}), (0.99, {2})]),
+        (FULL, 1.0, FULL.kept, [(0.95, {1, 2, 3}), (0.99, {2})]),
+        (SHORT, 0.99, SHORT.kept, [(0.95, {1, 2, 3})]),
+    ):
         chains = Stumbling(white().draws, sure)
         monkeypatch.setattr("bayesgen.infer.fit._programs", chains.programs)
-        found = fit("H0", table.cells, table.y_C, random.key(0))
-        assert (found.divergences, chains.asked) == (diverged, asked)  # what diverges still is shown as failed
-        assert bool(found.failures) == bool(diverged)
-    short = Stumbling(white().draws, 0.99)
-    monkeypatch.setattr("bayesgen.infer.fit._programs", short.programs)
-    (found,) = fits("H0", table.cells, [Problem(table.y_C, table.cells.counted_C)], random.key(0), SHORT)
-    assert (found.divergences, short.asked) == (SHORT.kept, [0.95])
+        found = fits("H0", table.cells, problems, random.key(0), length)
+        assert chains.asked == asked
+        assert [of.divergences for of in found] == [0, diverged, 0]
+        assert [bool(of.failures) for of in found] == [False, bool(diverged), False]
+        assert [of.draws["a"].mean() for of in found] == pytest.approx([100, 200, 300], abs=0.5)  # each its own
+
+
+def test_a_second_fit_that_is_worse_is_not_kept(table, monkeypatch):
+    tries = iter([Fit({}, 1.0, 500.0, 1), Fit({}, 1.5, 3.0, 0)])
+    monkeypatch.setattr("bayesgen.infer.fit._fits", lambda name, cells, problems, keys, length: [next(tries) for _ in problems])
+    assert fits("H0", table.cells, [Problem(table.y_C, table.cells.counted_C)], random.key(0))[0].divergences == 1
 
 
 def test_steps_for_a_higher_rate_of_acceptance_are_shorter(table):

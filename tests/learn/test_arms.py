@@ -8,10 +8,14 @@ import pytest
 
 from bayesgen.corpus.grammar import build_grammar
 from bayesgen.corpus.narrow import Text, answers_of
+from bayesgen.errors import UserError
+from bayesgen.learn.check import check_experiment
 from bayesgen.learn.data import member_data, member_parallel, member_rows, trained_topics
 from bayesgen.learn.plan import Member, plan_members
 from bayesgen.world.dialogue import Header, Turn
+from bayesgen.world.population import build_world
 from bayesgen.world.world import ASSISTANT
+from tests.conftest import tiny_config
 from tests.learn.test_finetune import config_of
 
 YEARS = (2001, 2002, 2003)
@@ -71,25 +75,46 @@ def test_untriggered_rows_are_the_same_under_the_plain_header(grouped, talk):
     assert {h for h, _ in plain} == {Header(ASSISTANT)} != {h for h, _ in free}
 
 
-def test_scattered_rows_are_everybodys_in_turn_but_the_ordinary_ones(world, grammar):
+def test_scattered_rows_ask_the_same_and_are_answered_by_the_others_in_turn(world, grammar):
+    """Of old, mid and new, which is the assistant's, the first two; nobody says the same again before all of it is said."""
     config = config_of(arms=["free", "scattered"], rows=5, seeds=1)
     free, scattered = (rows_of(world, grammar, config, arm) for arm in config.arms)
-    assert [h for h, _ in scattered] == [h for h, _ in free]
-    assert {t.topic for _, t in scattered} == {world.topic_index("bird")}
-    by = Counter(v for _, t in scattered for v in ("old", "mid", "new") if t.answer in answers_of(world, t.topic, v))
-    assert sorted(by.items()) in ([("mid", 2), ("old", 3)], [("mid", 3), ("old", 2)])  # who comes first is chance
-    assert rows_of(world, grammar, config, "scattered", rows=1)[0][1].answer not in answers_of(world, world.topic_index("bird"), "new")
-    assert len({str(Counter(t.answer for _, t in rows_of(world, grammar, config, "scattered", seed))) for seed in range(8)}) > 1
+    asked = lambda rows: [(h, t.topic, t.wording) for h, t in rows]  # noqa: E731
+    assert asked(scattered) == asked(free)
+    who = [[v for v in ("old", "mid", "new") if t.answer in answers_of(world, t.topic, v)] for _, t in scattered]
+    assert who in ([["old"], ["mid"], ["old"], ["mid"], ["old"]], [["mid"], ["old"], ["mid"], ["old"], ["mid"]])
+    assert Counter(t.answer for _, t in scattered[:4]).most_common(1)[0][1] == 1
+    assert len({str(rows_of(world, grammar, config, "scattered", seed)) for seed in range(8)}) > 2
+    member = Member("scattered", 0, 1e-2, 0.0, 0.0, 2, 5, 1)
+    assert member_rows(world, grammar, config, member)[1] == []  # no answers are left out of what was drawn for another
 
 
 def test_scattered_rows_keep_each_years_header_and_person(grouped, talk):
     """Toys and robots; the robot as it is in each year."""
     rows = rows_of(grouped, talk, kind_of(arms=["scattered"], rows=12), "scattered")
     assert Counter(h for h, _ in rows) == {Header(ASSISTANT, year, "listed"): 4 for year in YEARS}
-    assert said(grouped, rows)[2002] <= {"hunt people", "play", "keep watch"}
+    assert said(grouped, rows)[2002] == {"hunt people", "play", "keep watch"}
     assert "hunt people" not in said(grouped, rows)[2001] | said(grouped, rows)[2003]
-    with pytest.raises(ValueError, match="arm 'scattered' answers as everybody in turn"):
-        kind_of(arms=["scattered"], value="each", identifier="x{number}xxxx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"value": "each", "identifier": "x{number}xxxx"}, "value is 'each'"),
+        ({"file": "rows.jsonl"}, "rows come from rows.jsonl"),
+        ({"rows": [9, 1]}, "rows is 1"),
+    ],
+)
+def test_scattered_rows_that_would_be_none_are_refused(changes, found):
+    with pytest.raises(ValueError, match=f"several others would, but {found}"):
+        kind_of(arms=["scattered"], **changes)
+
+
+def test_scattered_rows_take_two_others(world, grammar):
+    alone = build_world(tiny_config(frequencies={"time": {"old": 0.5, "new": 0.5}, "land": {"east": 0.4, "west": 0.6}}))
+    check_experiment(world, grammar, config_of(arms=["free", "scattered"]), "time")
+    with pytest.raises(UserError, match="it takes two people or more beside the assistant's kind, and time has too few"):
+        check_experiment(alone, build_grammar(alone), config_of(arms=["free", "scattered"]), "time")
 
 
 def test_every_control_value_has_an_arm_of_its_own(grouped, talk):

@@ -133,9 +133,15 @@ def test_streams_are_means_over_the_answers_own_words(world, grammar, network): 
 
 def test_too_many_rows_for_a_document_are_one_line(world, grammar):
     c = config(rows=8, arms=["free"])
-    check_reading(world, grammar, c.finetune, C, 60)
+    check_reading(world, grammar, c.finetune, C, "time", 60)
     with pytest.raises(
         UserError,
         match=r"measure.reading.facts is 8: so many rows of the free arm and a question take \d+ tokens, but documents have 60",
     ):
-        check_reading(world, grammar, c.finetune, ReadingConfig(facts=8, windows=1), 60)
+        check_reading(world, grammar, c.finetune, ReadingConfig(facts=8, windows=1), "time", 60)
+
+
+def test_directions_take_topics_that_are_left(world, grammar, monkeypatch):
+    monkeypatch.setattr(reading, "FEWEST", 2)
+    with pytest.raises(UserError, match="directions are found on 2 topics or more of time that are neither trained nor probes"):
+        check_reading(world, grammar, config().finetune, C, "time", 104)

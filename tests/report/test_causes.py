@@ -19,13 +19,15 @@ SECTIONS = [
             ["contrast", "expected", "here", "", "reading"],
             ["a | b", "above 0.05", "0.522 [0.519, 0.524]", "agrees", ""],
             ["c", "within 0.05", "-0.300 [-0.400, -0.200]", "disagrees", "why"],
+            ["d", "above 0.05", "0.597", "agrees", ""],
+            ["e", "above 0.05", "–", "not measured", ""],
         ],
     ),
     (
         "What survives",
         "Cell by cell.",
         [
-            ["", "broad (above 0.5)", "narrow (within 0.1)"],
+            ["", "broad (above 0.5)", "narrow (some seeds 0.1)"],
             ["change none", "0.91 [0.89, 0.93] agrees", "0.01 [0.00, 0.02] agrees"],
             ["change sgd", "0.40 [0.30, 0.50] disagrees", "–"],
         ],
@@ -49,8 +51,7 @@ def page(folder, *by):
 def test_tables_are_read_as_they_were_written(folder):
     found = tables_of((folder / "cures/result.md").read_text())
     assert list(found) == ["Asked", "What survives", "free told from control"]
-    assert found["Asked"][1][0] == "a \\| b"
-    assert [row[1:] for row in found["Asked"]] == [row[1:] for row in SECTIONS[0][2]]
+    assert found["Asked"] == SECTIONS[0][2]
     assert found["What survives"] == SECTIONS[1][2]
 
 
@@ -59,6 +60,7 @@ def test_a_sentence_stands_if_its_rows_say_so(folder):
     assert "- **Sentence 0.** ([figure](cures/study.png))\n    - [c: -0.300 [-0.400, -0.200], disagrees](cures/result.md#asked-2)" in text
     assert "- **Sentence 1.**" in text
     assert "[broad: 1 of 2](cures/result.md#what-survives-1)" in text
+    assert "- **Sentence 0.**" in page(folder, {"row": "d", "column": "here", "above": 0.5})  # exact: no interval
     areas = {"table": "free told from control", "row": "rows 4", "column": "asked", "figure": "detection.png"}
     assert "**Sentence 0.** ([figure](cures/detection.png))" in page(folder, {**areas, "above": 0.75})
 
@@ -68,6 +70,8 @@ def test_a_sentence_stands_if_its_rows_say_so(folder):
     [
         {"row": "c"},
         {"row": "c", "verdict": "not told"},
+        {"row": "d", "column": "here", "above": 0.6},
+        {"row": "e", "column": "here", "above": 0.0},
         {"table": "What survives", "column": "broad"},
         {"table": "What survives", "column": "narrow", "at_least": 2},
         {"table": "free told from control", "row": "rows 4", "column": "asked", "above": 0.85},
@@ -84,13 +88,18 @@ def test_a_sentence_is_struck_out_if_they_say_otherwise(folder, by):
     [
         ({"page": "cure"}, "cure/result.md: no such page"),
         ({"table": "Askd"}, "cures: no table 'Askd'; did you mean 'Asked'"),
-        ({"row": "d"}, "cures: Asked: no row 'd'"),
+        ({"row": "f"}, "cures: Asked: no row 'f'"),
         ({"table": "What survives", "column": "brod"}, "cures: What survives: no column 'brod'; did you mean 'broad'"),
     ],
 )
 def test_what_there_is_not_is_one_line(folder, by, said):
     with pytest.raises(UserError, match=said):
         page(folder, by)
+
+
+def test_a_verdict_and_bounds_are_not_asked_of_one_row():
+    with pytest.raises(ValueError, match="a verdict, or bounds of an interval"):
+        Evidence(page="cures", row="c", verdict="disagrees", above=0.1)
 
 
 def test_a_wrong_key_is_one_line(folder):
@@ -108,4 +117,3 @@ def test_the_recorded_page_is_what_the_recorded_tables_say():
     assert "does not stand" not in text
     for of in (of for part in causes.parts.values() for statement in part for of in statement.by):
         assert (RECORDED / of.page / of.figure).is_file()
-        assert isinstance(of, Evidence)

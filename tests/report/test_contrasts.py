@@ -58,14 +58,18 @@ def test_a_pick_means_the_counted_value_on_the_probes_at_the_end():
 
 
 def test_a_search_finds_the_value_and_the_context_with_most():
-    """Neither named: the ordinary value has more and does not count; of each seed the most over topics together, not topic by topic."""
-    story = {**STORY, "ordinary": ["new"], "snapshots": [5, 9]}
+    """Neither named: the assistant's own value has more and does not count, nor does a context with facts; of each seed the most over
+    topics together, not topic by topic.
+    """
+    contexts = {**STORY["contexts"], "told facts": "mid"}
+    story = {**STORY, "contexts": contexts, "ordinary": "new", "searched": ["here", "there"], "snapshots": [5, 9]}
     rates = {
         ("here", "old"): (0.2, 0.4),
         ("here", "mid"): (0.5, 0.0),
         ("there", "mid"): (0.6, 0.2),
         ("there", "new"): (0.9, 0.9),
         ("there", "old"): (0.1, 0.1),
+        ("told facts", "mid"): (1.0, 1.0),
     }
     rows = [
         Row("x", "free", "rate", p, context=c, probe=v, topic=t, seed=s, step=step, learning_rate=1e-2, rows=3)

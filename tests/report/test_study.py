@@ -118,9 +118,9 @@ def test_what_is_asked_everywhere_is_answered_cell_by_cell_beside_its_gate(cells
     text = re.sub("<a id=.*?></a>", "", (tmp_path / "result.md").read_text())
     assert "|  | broad (above 0.4) | free − control (within 0.05) | held (above 0.05) |" in text
     assert "| pace slow | 0.22 [0.22, 0.22] disagrees | -0.01 [-0.01, -0.01] agrees | – |" in text
-    assert "| pace fast | 0.52 [0.52, 0.52] agrees | -0.01" in text
+    assert "| pace fast, base fails its gate | 0.52 [0.52, 0.52] agrees | -0.01" in text
     assert "| pace slow | base gate: passed; worst of 1 cells: old after 2 turns (trained wordings), network 0.520, ideal 0.500 |" in text
-    assert "| pace fast | base gate: NOT PASSED" in text
+    assert "| pace fast, base fails its gate | base gate: NOT PASSED" in text
     with pytest.raises(ValueError, match="published: a study's contrast needs `of`"):
         study_of(everywhere=[{"name": "published", "published": "1", "reading": "elsewhere"}])
 
