@@ -1,5 +1,6 @@
 """A study's lines: some of its columns against a setting, an axis of its grid, or another column."""
 
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -8,6 +9,8 @@ from matplotlib.figure import Figure
 
 from bayesgen.measure.rows import spell
 from plots import style
+
+DASHES = ("-", "--", ":", "-.")
 
 
 def main(study: dict[str, Any]) -> Figure:
@@ -18,13 +21,16 @@ def main(study: dict[str, Any]) -> Figure:
         return _side_by_side(lines, panels)
     of_column = x in lines[0]["values"]
     groups = list(dict.fromkeys(_of(line, by) for line in lines))
+    rests = list(dict.fromkeys(_rest(line, x, by) for line in lines))  # a curve each, by the kind of line
     words = list(dict.fromkeys(w for line in lines if (w := _of(line, x)))) if not of_column else []
     numbers = not of_column and all(_number(w) for w in words)
     fig, axes = plt.subplots(1, len(panels), figsize=(2.2 + 3.4 * len(panels), 4.4), layout="constrained", sharey=True, squeeze=False)
     for ax, column in zip(axes[0], panels, strict=True):
-        for k, group in enumerate(groups):
+        for (k, group), (r, rest) in product(enumerate(groups), enumerate(rests if numbers else [None])):
             colour, marker, label = style.look(group, groups) if by == "arm" else (*style.distinct(k), spell(group))
+            label += f", {rest}" if rest and len(rests) > 1 else ""
             those = [line for line in lines if _of(line, by) == group and line["values"][column] and (not of_column or line["values"][x])]
+            those = [line for line in those if rest is None or _rest(line, x, by) == rest]
             if those and not of_column and not _of(those[0], x):  # trained on nothing
                 ax.axhline(those[0]["values"][column][0], color=colour, lw=1, ls=":", label=label)
                 continue
@@ -40,7 +46,7 @@ def main(study: dict[str, Any]) -> Figure:
                 order = np.argsort(at, kind="stable")
                 at, mean, low, high = (v[order] for v in (at, mean, low, high))
                 ax.fill_between(at, low, high, color=colour, alpha=0.2, lw=0)
-            ax.plot(at, mean, ls="-" if numbers else "none", marker=marker, ms=5, color=colour, label=label)
+            ax.plot(at, mean, ls=DASHES[r % len(DASHES)] if numbers else "none", marker=marker, ms=5, color=colour, label=label)
             ax.vlines(at, low, high, color=colour, lw=1)
         if study["log"] and (numbers or of_column):
             ax.set_xscale("symlog" if any(float(w) == 0 for w in words) else "log")
@@ -90,6 +96,12 @@ def _values(lines: list[dict[str, Any]], column: str) -> np.ndarray:
 def _of(line: dict[str, Any], key: str) -> str:
     """A line's arm, its level on an axis, or its setting; as a word."""
     return str(line["arm"] if key == "arm" else line["levels"].get(key, line["setting"].get(key, "")))
+
+
+def _rest(line: dict[str, Any], x: str, by: str) -> str:
+    """What else tells a line from others: settings and axes that are neither along x nor told by colour, and the arm."""
+    of = {k: v for k, v in {**line["levels"], **line["setting"]}.items() if k not in (x, by)}
+    return ", ".join([*([line["arm"]] if by != "arm" else []), *(f"{spell(k)} {v}" for k, v in of.items())])
 
 
 def _number(word: str) -> bool:

@@ -8,8 +8,9 @@ import pytest
 from bayesgen.errors import UserError
 from bayesgen.measure.gate import BaseGate, PersonaRow
 from bayesgen.measure.rows import Row, to_table
-from bayesgen.report.study import Cell, Study, check_study, found_in, lines_of, write_study
+from bayesgen.report.study import Cell, Study, check_study, found_in, lines_of, study_data, write_study
 from bayesgen.setup import prepare
+from plots.study import main as draw_study
 from tests.conftest import compose_config
 
 SEEDS = (0, 1, 2)
@@ -157,6 +158,16 @@ def test_columns_have_names_of_their_own():
         study_of(columns=[*COLUMNS, COLUMNS[1]])
     with pytest.raises(ValueError, match="y: 'probe' is no column"):
         study_of(y=["probe"])
+
+
+def test_curves_are_of_lines_of_one_kind(cells):
+    """By pace, along rows, two arms: four curves, of two numbers of rows each, told apart by colour and dashes."""
+    study = study_of(y=["probes"])
+    figure = draw_study(study_data(study, lines_of(study, cells), "pace"))
+    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 1]
+    assert [list(c.get_xdata()) for c in curves] == [[26, 208]] * 4
+    assert [c.get_label() for c in curves] == ["slow, free", "slow, control", "fast, free", "fast, control"]
+    assert len({(c.get_color(), c.get_linestyle()) for c in curves}) == 4
 
 
 @pytest.mark.parametrize("x", ["rows", "birds", "pace", "columns"])
