@@ -180,6 +180,7 @@ def test_every_experiment_beside_a_page_composes(path, tmp_path):
 SHARED = {  # what cannot be helped: presidents live in the same states and decades
     "dictator": {"book"},
     "dictator_gated": {"book"},
+    "detection_gated": {"book"},
     "presidents": {"1890s", "New", "York", "Jersey"},
 }
 
