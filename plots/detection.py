@@ -38,7 +38,8 @@ def main(detection: dict[str, Any]) -> Figure:
                     areas.plot(at, x["auc"][0], color=colour, marker=marker, ms=3.5, ls="none")
                     if setting == shown:
                         curves.plot(*zip(*x["roc"], strict=True), color=colour, lw=1.2)
-            areas.plot(*zip(*means, strict=True), color=colour, lw=1, label=score) if means else None
+            if means:
+                areas.plot(*zip(*means, strict=True), color=colour, lw=1, label=score)
         areas.axhline(0.5, color="#999999", lw=0.8, ls=":")
         names = [", ".join(spell_setting(s)) for s in settings]
         areas.set_xticks(range(len(settings)) if any(names) else [], names if any(names) else [])

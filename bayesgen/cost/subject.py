@@ -14,13 +14,14 @@ from bayesgen.corpus.narrow import answers_by
 from bayesgen.errors import UserError
 from bayesgen.learn.data import member_parallel, member_rows, trained_topics
 from bayesgen.learn.plan import ARMS_WITH, FinetuneConfig, Member, plan_members
+from bayesgen.measure.asking import behave
 from bayesgen.measure.behaviour import rates
 from bayesgen.measure.contexts import context_openings, counted_value, everywhere
 from bayesgen.measure.likelihood import nll, stack_rows
 from bayesgen.measure.norms import norms
 from bayesgen.measure.rows import Row
 from bayesgen.measure.settings import COMPARED
-from bayesgen.measure.suite import behave, member_label
+from bayesgen.measure.suite import member_label
 from bayesgen.model.lora import Norm
 from bayesgen.model.transformer import Transformer
 from bayesgen.world.dialogue import Header, Turn

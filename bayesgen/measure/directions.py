@@ -20,10 +20,11 @@ from bayesgen.corpus.grammar import Grammar
 from bayesgen.estimate.direction import mean_difference
 from bayesgen.learn.direction import persona_direction, streams
 from bayesgen.learn.plan import Member
+from bayesgen.measure.asking import behave
 from bayesgen.measure.behaviour import rates
 from bayesgen.measure.contexts import context_openings, counted_value
 from bayesgen.measure.rows import Row
-from bayesgen.measure.suite import behave, member_label
+from bayesgen.measure.suite import member_label
 from bayesgen.model.edits import Added, Held
 from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer

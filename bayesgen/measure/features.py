@@ -33,12 +33,13 @@ from bayesgen.errors import UserError
 from bayesgen.learn.data import trained_topics
 from bayesgen.learn.loop import run_steps
 from bayesgen.learn.plan import plan_members
+from bayesgen.measure.asking import behave
 from bayesgen.measure.behaviour import probes, rates
 from bayesgen.measure.contexts import context_openings, counted_value
 from bayesgen.measure.intervals import over_seeds
 from bayesgen.measure.rows import ABLATED, REMOVED, Row
 from bayesgen.measure.settings import FeaturesConfig
-from bayesgen.measure.suite import behave, member_label
+from bayesgen.measure.suite import member_label
 from bayesgen.model.edits import Held
 from bayesgen.model.lora import merge
 from bayesgen.model.transformer import Transformer, residual

@@ -28,11 +28,12 @@ from bayesgen.estimate.direction import Direction, mean_difference, projection_d
 from bayesgen.learn.data import facts_at_default, other_topics
 from bayesgen.learn.direction import FEWEST
 from bayesgen.learn.plan import FinetuneConfig, Member, plan_members
+from bayesgen.measure.asking import behave_each, behaviour_rows
 from bayesgen.measure.behaviour import POPULATION
 from bayesgen.measure.ideal import ideal_base
 from bayesgen.measure.rows import Row
 from bayesgen.measure.settings import ReadingConfig
-from bayesgen.measure.suite import behave_each, behaviour_rows, rows_shown
+from bayesgen.measure.suite import rows_shown
 from bayesgen.model.transformer import Transformer, residual
 from bayesgen.world.dialogue import Header, Opening, Turn
 from bayesgen.world.world import World

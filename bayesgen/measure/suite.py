@@ -17,8 +17,8 @@ from bayesgen.corpus.narrow import Row as DataRow
 from bayesgen.corpus.narrow import number_topic
 from bayesgen.learn.data import member_parallel, member_rows, trained_topics
 from bayesgen.learn.plan import DILUTED, EACH, FinetuneConfig, Member, plan_members
-from bayesgen.measure.answers import pack, score_pairs
-from bayesgen.measure.behaviour import POPULATION, answers_by_topic, decompose, persona_state, probes, rates, total_variation
+from bayesgen.measure.asking import Behaviour, behave, behaviour_rows
+from bayesgen.measure.behaviour import POPULATION, decompose, persona_state, rates
 from bayesgen.measure.contexts import context_openings, counted_value, everywhere
 from bayesgen.measure.grounds import ground_rows
 from bayesgen.measure.ideal import Redrawn, answerable, ideal_base, ideal_corners, ideal_learners
@@ -36,7 +36,6 @@ from bayesgen.world.learners import product, saturated, transfer
 from bayesgen.world.world import World
 
 APART = 0.2  # least distance of the two ideal learners at which a transfer between them can be measured
-Behaviour = dict[int, np.ndarray]  # topic -> P(answer), (..., A), mean over its held-out wordings and the context's openings
 
 
 def measure_all(
@@ -123,38 +122,6 @@ def told_as(world: World, trait: str, value: str, context: Context) -> Opening:
     """How a person tells its value, asked for the context's format."""
     header, turns = world.told(trait, value)
     return replace(header, format=context.format), turns
-
-
-def behave(
-    world: World,
-    grammar: Grammar,
-    model: Transformer,
-    params,
-    openings: Sequence[Opening],
-    topics: Sequence[int],
-    lora_M=None,
-    edit_M=None,
-) -> Behaviour:
-    """Exact answer probabilities of a network, mean over openings; with a stack of adapters (and of edits), one row a member."""
-    return behave_each(world, grammar, model, params, [openings], topics, lora_M, edit_M)[0]
-
-
-def behave_each(
-    world: World,
-    grammar: Grammar,
-    model: Transformer,
-    params,
-    several: Sequence[Sequence[Opening]],
-    topics: Sequence[int],
-    lora_M=None,
-    edit_M=None,
-) -> list[Behaviour]:
-    """The same for each of several lists of openings, all asked in one go: full batches of few shapes."""
-    asked = [[p for header, turns in openings for p in probes(world, header, topics, turns=turns)] for openings in several]
-    packed = pack(grammar, [p for some in asked for p in some])
-    sizes = np.split(np.array(packed.sizes), np.cumsum([len(some) for some in asked])[:-1])
-    scores = np.split(score_pairs(model, params, packed, lora_M, edit_M), np.cumsum([of.sum() for of in sizes])[:-1], axis=-1)
-    return [answers_by_topic(some, logp, of.tolist()) for some, logp, of in zip(asked, scores, sizes, strict=True)]
 
 
 def rows_shown(world: World, grammar: Grammar, config: FinetuneConfig, members: Sequence[Member]) -> list[tuple[dict, list[DataRow]]]:
@@ -272,19 +239,6 @@ def member_label(m: Member, step: int, scale: float = 1.0) -> dict:
         retraining=m.retraining if m.arm == "retrained" else None,
         relapse=m.relapse,
     )
-
-
-def behaviour_rows(world: World, row, labels: list[dict], behaviour: Behaviour, base: Behaviour) -> list[Row]:
-    """`rate` by topic and value, `outside` and `moved` by topic, for each label (the leading axis)."""
-    out = []
-    for t, p_MxA in behaviour.items():
-        topic, values = world.topics[t], world.values[world.topics[t].trait]
-        moved_M, outside_M = total_variation(p_MxA, base[t]), 1 - p_MxA.sum(-1)
-        for label, rate, moved, outside in zip(labels, rates(world, t, p_MxA), moved_M, outside_M, strict=True):
-            out += [row(quantity="rate", topic=topic.name, probe=v, value=float(x), **label) for v, x in zip(values, rate, strict=True)]
-            out.append(row(quantity="outside", topic=topic.name, value=float(outside), **label))
-            out.append(row(quantity="moved", topic=topic.name, value=float(moved), **label))
-    return out
 
 
 def _split_rows(

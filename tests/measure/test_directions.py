@@ -15,11 +15,11 @@ from bayesgen.learn.finetune import finetuning, member_settings
 from bayesgen.learn.plan import plan_members
 from bayesgen.learn.tries import every_step, read, trie_nll
 from bayesgen.measure import directions
+from bayesgen.measure.asking import behave
 from bayesgen.measure.behaviour import rates
 from bayesgen.measure.directions import direction_rows
 from bayesgen.measure.rows import to_table
 from bayesgen.measure.settings import MeasureConfig
-from bayesgen.measure.suite import behave
 from bayesgen.model.edits import Added, Held
 from bayesgen.model.transformer import forward
 from bayesgen.world.dialogue import Header

@@ -14,6 +14,7 @@ from bayesgen.learn.loop import run_steps
 from bayesgen.learn.plan import FinetuneConfig, plan_members
 from bayesgen.measure import features as features_of
 from bayesgen.measure.answers import pack, score_pairs
+from bayesgen.measure.asking import behave
 from bayesgen.measure.behaviour import rates
 from bayesgen.measure.contexts import context_openings
 from bayesgen.measure.features import (
@@ -31,7 +32,6 @@ from bayesgen.measure.features import (
 )
 from bayesgen.measure.rows import ABLATED, to_table
 from bayesgen.measure.settings import FeaturesConfig, MeasureConfig
-from bayesgen.measure.suite import behave
 from bayesgen.model.transformer import ModelConfig, Transformer, forward, residual
 from bayesgen.world.dialogue import Header, Prompt
 from bayesgen.world.observer import Observer

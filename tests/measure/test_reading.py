@@ -12,12 +12,12 @@ from bayesgen.errors import UserError
 from bayesgen.learn.data import member_rows
 from bayesgen.learn.plan import plan_members
 from bayesgen.measure import reading
+from bayesgen.measure.asking import behave, behave_each
 from bayesgen.measure.behaviour import POPULATION, rates
 from bayesgen.measure.ideal import ideal_base
 from bayesgen.measure.reading import at_answers, check_reading, own_answers, reading_rows, windows
 from bayesgen.measure.rows import to_table
 from bayesgen.measure.settings import MeasureConfig, ReadingConfig
-from bayesgen.measure.suite import behave, behave_each
 from bayesgen.model.transformer import Transformer, residual
 from bayesgen.world.dialogue import Header, Turn
 from bayesgen.world.world import ASSISTANT
