@@ -149,6 +149,11 @@ class MeasureConfig(BaseModel):
                 raise ValueError(f"features.{key}: '{name}' is no context{nearest(name, names)}")
         return self
 
+    @property
+    def searched(self) -> list[str]:
+        """Contexts that a search asks (`report.contrasts`): of the assistant, without facts."""
+        return [c.name for c in self.contexts if c.speaker == ASSISTANT and not c.facts]
+
     def context(self, name: str) -> Context:
         """The context of that name."""
         return next(c for c in self.contexts if c.name == name)

@@ -17,7 +17,7 @@ from bayesgen.measure.onset import share
 from bayesgen.measure.rows import ABLATED, BY_VALUE, MOVED, NO_SEED, QUANTITIES, at_setting, at_the_end
 from bayesgen.measure.settings import READERS, MeasureConfig
 from bayesgen.world.learners import LEARNERS
-from bayesgen.world.world import ASSISTANT, World, known
+from bayesgen.world.world import World, known
 
 SCALE, SNAPSHOT = "scale", "snapshot"
 FIRST_ONLY = ("adoption", "loss_of_default", "mixture_residual", "transfer", "leaning")  # quantities of the first context
@@ -176,8 +176,7 @@ def check_contrasts(contrasts: Sequence[Contrast], world: World, f: FinetuneConf
             if (n := pick.where.get(SNAPSHOT, 1)) not in range(1, len(f.snapshot_steps) + 1):
                 raise UserError(f"{key}: snapshot is {n}; there are {len(f.snapshot_steps)}, at steps {list(f.snapshot_steps)}")
             if SNAPSHOT in pick.where:
-                searched = [c.name for c in m.contexts if c.speaker == ASSISTANT and not c.facts]
-                for name in searched if pick.search and not pick.context else [context]:
+                for name in m.searched if pick.search and not pick.context else [context]:
                     known(f"{key}: context at a snapshot", name, [first, *m.followed])
                 if pick.arm not in trained or pick.where.get(SCALE, 1.0) != 1.0:
                     raise UserError(f"{key}: at a snapshot there are trained arms alone, their updates as they are; not {pick.arm}, scaled")

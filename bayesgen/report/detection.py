@@ -98,16 +98,15 @@ def detection_data(detection: Detection, cells: Sequence) -> dict[str, Any]:
     return {"positive": detection.positive, "scores": [s.name for s in detection.scores], "found": found}
 
 
-def detection_sections(detection: Detection, cells: Sequence) -> list[Section]:
-    """A table for every negative arm: a line for every cell and setting, scores across."""
+def detection_sections(detection: Detection, found: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Of what was found (`detection_data`), a table for every negative arm: a line for every cell and setting, scores across."""
     out: list[Section] = []
-    found = detection_data(detection, cells)["found"]
     for arm in detection.negative:
-        rows = []
-        for cell, setting in product(cells, settings_of(cells)):
-            of = {x["score"]: x for x in found if (x["against"], x["cell"], x["setting"]) == (arm, dict(cell.levels), setting)}
+        rows, those = [], [x for x in found if x["against"] == arm]
+        for levels, setting in dict.fromkeys((tuple(x["cell"].items()), tuple(x["setting"].items())) for x in those):
+            of = {x["score"]: x for x in those if (x["cell"], x["setting"]) == (dict(levels), dict(setting))}
             sizes = sorted({(x["positive"], x["negative"]) for x in of.values()})
-            name = ", ".join([*(f"{k} {v}" for k, v in cell.levels.items()), *spell_setting(setting)]) or "all"
+            name = ", ".join([*(f"{k} {v}" for k, v in levels), *spell_setting(dict(setting))]) or "all"
             against = ", ".join(f"{p} against {n}" for p, n in sizes)
             rows.append([name, against, *(_told(of[s.name]) if s.name in of else "–" for s in detection.scores)])
         note = (

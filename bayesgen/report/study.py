@@ -182,7 +182,9 @@ def study_data(study: Study, lines: Sequence[Line], title: str) -> dict[str, Any
 EXPECTED = {"above": "above", "below": "below", "zero": "within", "some": "some seeds"}
 
 
-def study_sections(study: Study, cells: Sequence[Cell], lines: Sequence[Line]) -> tuple[list[Section], list[Found]]:
+def study_sections(
+    study: Study, cells: Sequence[Cell], lines: Sequence[Line], told: Sequence[Mapping]
+) -> tuple[list[Section], list[Found]]:
     """Contrasts beside what was expected of them (those that were not measured too), what holds in which cell, and all lines."""
     out: list[Section] = []
     found = found_in(study, cells)
@@ -197,7 +199,7 @@ def study_sections(study: Study, cells: Sequence[Cell], lines: Sequence[Line]) -
         rows = [[cell.name, *(_survives(c, cell) for c in study.everywhere)] for cell in cells]
         note = "The same contrasts in every cell, and whether what was expected is there."
         out.append(("What survives", note, [["", *(f"{c.name} ({expected(c)})" for c in study.everywhere)], *rows]))
-    out += detection_sections(study.detection, cells) if study.detection else []
+    out += detection_sections(study.detection, told) if study.detection else []
     if gates := list({id(c.gate): c.gate for c in cells if c.gate}.values()):  # an object a base
         rows = [["; ".join(c.name for c in cells if c.gate is gate), gate.lines[0].strip()] for gate in gates]
         out.append(("Bases", "Persona inference of each base beside the exact observer's.", [["cells", "gate"], *rows]))
@@ -219,10 +221,11 @@ def write_parts(folder: Path, study: Study, cells: Sequence[Cell]) -> tuple[list
     """Sections and figures of a study's page; what figures are drawn from is left in its folder."""
     lines, names = lines_of(study, cells), [FIGURE]
     files.write_json(folder / f"{FIGURE}.json", study_data(study, lines, cells[0].config.name))
+    detected = detection_data(study.detection, cells) if study.detection else {"found": []}
     if study.detection:
-        files.write_json(folder / f"{DETECTION}.json", detection_data(study.detection, cells))
+        files.write_json(folder / f"{DETECTION}.json", detected)
         names.append(DETECTION)
-    sections, found = study_sections(study, cells, lines)
+    sections, found = study_sections(study, cells, lines, detected["found"])
     return sections, drawn(names, folder), found
 
 

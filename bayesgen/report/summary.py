@@ -16,7 +16,6 @@ from bayesgen.measure.rows import ABLATED, at_setting, at_the_end, converged, di
 from bayesgen.report.admission import Gate, admission
 from bayesgen.report.contrasts import Contrast, Found, Pick, by_seed, find, measurable
 from bayesgen.world.load import TIMELESS
-from bayesgen.world.world import ASSISTANT
 
 STILL = 0.02  # what does not depend on the trait should not move further than this (total variation)
 SHOWN = 0.05  # a value with less of the answers is not named among those who answer
@@ -31,7 +30,7 @@ def names_of(config, world) -> dict:
         "trait": m.trait,
         "value": counted_value(world, f, m, first),
         "ordinary": world.config.assistant[m.trait],
-        "searched": [c.name for c in m.contexts if c.speaker == ASSISTANT and not c.facts],
+        "searched": m.searched,
         "trained": [world.topics[t].name for t in trained],
         "everywhere": [world.topics[t].name for t in everywhere(trained)],
         "probes": list(f.probes),

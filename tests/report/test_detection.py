@@ -152,7 +152,7 @@ def test_the_page_shows_them(cells, tmp_path):
         "| rows 208 | 6 against 6 | 1.00 [0.69, 1.00]; 0.85 and 0.35; 1.00 and 1.00 | 0.50 [0.22, 0.78]; 0.02 and 0.02; 0.00 and 0.00 |"
         in text
     )
-    assert len(detection_sections(STUDY.detection, cells)) == 2
+    assert len(detection_sections(STUDY.detection, detection_data(STUDY.detection, cells)["found"])) == 2
     kept = json.loads((tmp_path / "detection.json").read_text())
     figure = draw("detection", tmp_path)
     above, below = figure.axes[0], figure.axes[2]
