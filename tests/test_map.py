@@ -87,7 +87,7 @@ def test_every_cell_of_every_study_is_a_valid_run_and_its_contrasts_name_its_lev
     assert bases == 1 or f"({COUNTED[bases]} bases" in page  # what it costs is said
 
 
-COUNTED = {2: "two", 3: "three", 4: "four", 9: "nine", 12: "twelve"}
+COUNTED = {2: "two", 3: "three", 4: "four", 8: "eight", 9: "nine", 12: "twelve"}
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf/exp").glob("*.yaml"))
 
 

@@ -1,7 +1,7 @@
 """Pretraining: a base that has read what all personas wrote. Loss falls on answer tokens only."""
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,11 @@ class FirstShown(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     steps: int = Field(ge=1)
     frequencies: dict[str, dict[str, float]]  # of some traits; whom it leaves out is not shown
+    restart: Literal[True] | None = None  # the learning rates start again after them, as after a finished pretraining; none: one schedule
 
 
 class PretrainConfig(BaseModel):
-    """Muon on matrices and Adam on the rest, linear warm-up and a cosine to zero. `batch` documents of `length` tokens a step."""
+    """Muon on matrices and Adam on the rest, linear warm-up and a cosine to zero (twice with `first.restart`). `batch` documents of `length` tokens a step."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     seed: int = Field(ge=0)
@@ -67,22 +68,29 @@ def token_nll(logits_BxKxV: Float[Array, "B K V"], batch: Batch) -> Float[Array,
     return jax.nn.logsumexp(logits_BxKxV, axis=-1) - hit
 
 
+def learning_rates(config: PretrainConfig, peak: float) -> optax.Schedule:
+    """By step: linear warm-up and a cosine to zero, over all steps or, with `first.restart`, over the first and again over the later ones."""
+
+    def once(steps: int) -> optax.Schedule:
+        return optax.warmup_cosine_decay_schedule(0.0, peak, min(config.warmup, steps - 1), steps)
+
+    if config.first is None or not config.first.restart:
+        return once(config.steps)
+    return optax.join_schedules([once(config.first.steps), once(config.steps - config.first.steps)], [config.first.steps])
+
+
 def make_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
     """Clip, then Muon on every kernel and AdamW on everything else.
 
     AdamW alone stays several times longer on the plateau where the personas are not told apart (experiments/LOG.md).
     """
-    warmup = min(config.warmup, config.steps - 1)
-
-    def schedule(peak: float) -> optax.Schedule:
-        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, config.steps)
 
     def kind(params):
         return jax.tree_util.tree_map_with_path(lambda path, _: "muon" if path[-1].key == "kernel" else "adam", params)
 
     parts: dict[Hashable, optax.GradientTransformation] = {
-        "muon": muon(schedule(config.learning_rate), config.weight_decay),
-        "adam": optax.adamw(schedule(config.adam_learning_rate), b2=0.98, weight_decay=config.weight_decay, nesterov=True),
+        "muon": muon(learning_rates(config, config.learning_rate), config.weight_decay),
+        "adam": optax.adamw(learning_rates(config, config.adam_learning_rate), b2=0.98, weight_decay=config.weight_decay, nesterov=True),
     }
     return optax.chain(optax.clip_by_global_norm(config.clip), optax.partition(parts, kind))
 

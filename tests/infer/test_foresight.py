@@ -250,8 +250,7 @@ def test_shares_are_of_sizes_and_add_up_to_one():
     found = shares({"prior": [2.0, -2.0], "likelihood": [0.0, 1.0], "dose": [-0.5, -0.5]})
     assert found == pytest.approx({"prior": 2 / 3, "likelihood": 0.5 / 3, "dose": 0.5 / 3})  # signs do not cancel
     assert sum(found.values()) == pytest.approx(1)
-    assert shares({"prior": [0.0, 0.0]}) == {"prior": 0.0}
-    assert shares({}) == {}
+    assert (shares({"prior": [0.0, 0.0]}), shares({})) == ({"prior": 0.0}, {})
 
 
 # what came
@@ -286,8 +285,7 @@ ENDS = {"middle": [0.1, 0.4, 0.6, 0.9], "low": [0.0, 0.3, 0.5, 0.85], "high": [0
 def test_a_score_counts_cells_within_and_ranks_them():
     """By hand: two of four within; ranks 2, 1, 3, 4 where 1, 2, 3, 4 were foretold."""
     found = score(-1.5, ENDS, [0.25, 0.2, 0.5, 0.9])
-    assert found.log_score == -1.5
-    assert found.covered == 0.5  # an end of the interval is within
+    assert (found.log_score, found.covered) == (-1.5, 0.5)  # an end of the interval is within
     assert found.rank == pytest.approx(1 - 6 * (1 + 1) / (4 * 15))
     assert score(0.0, ENDS, [0.9, 0.6, 0.4, 0.1]).rank == pytest.approx(-1)
 

@@ -14,7 +14,7 @@ from bayesgen.config import to_config
 from bayesgen.corpus.documents import DocumentSource, stack_tables
 from bayesgen.corpus.grammar import build_grammar
 from bayesgen.errors import UserError
-from bayesgen.learn.pretrain import FirstShown, PretrainConfig, pretraining, pretraining_together
+from bayesgen.learn.pretrain import FirstShown, PretrainConfig, learning_rates, pretraining, pretraining_together
 from bayesgen.planning import base_programs
 from bayesgen.setup import prepare
 from bayesgen.world.population import build_world
@@ -145,11 +145,39 @@ def test_the_first_steps_show_others_and_later_ones_the_world(tmp_path):
         assert loss == (by_early if step < 3 else by_shown)
 
 
+def test_rates_start_again_after_the_first_steps_if_they_are_to(tmp_path):
+    """By hand: a line up to the peak and half a cosine down, of the first 30 steps and of the other 20; else of all 50."""
+    plain = tiny_run_config(tmp_path).pretrain.model_copy(update={"steps": 50, "warmup": 4})
+    config = plain.model_copy(update={"first": FirstShown(**{**EARLY, "steps": 30, "restart": True})})
+    by_hand = lambda step, of: 3 * (step / 4 if step < 4 else (1 + np.cos(np.pi * (step - 4) / (of - 4))) / 2)  # noqa: E731
+    found, once = ([float(learning_rates(c, 3.0)(step)) for step in range(50)] for c in (config, plain))
+    assert found == pytest.approx([by_hand(s, 30) for s in range(30)] + [by_hand(s, 20) for s in range(20)], abs=1e-5)
+    assert once == pytest.approx([by_hand(s, 50) for s in range(50)], abs=1e-5)
+    assert found[34] == pytest.approx(3.0) and once[34] < 1.0  # negative control
+    unsaid = plain.model_copy(update={"first": FirstShown(**{**EARLY, "steps": 30})})
+    assert [float(learning_rates(unsaid, 3.0)(step)) for step in range(50)] == once
+
+
+def test_the_optimiser_takes_the_rates_that_start_again(tmp_path):
+    """The first step after the restart has a rate of 0 and changes nothing; without a restart it does."""
+    changed = {}
+    for restart in (True, None):
+        setup = with_first(tmp_path, restart=restart)
+        begin, advance, fixed = pretraining(setup.model, setup.source, setup.config.pretrain)
+        states = [jax.jit(begin)(*fixed)]
+        for step in range(4):
+            states.append(jax.jit(advance)(states[-1], step, *fixed)[0])
+        before, after = (jax.tree.leaves(state.params) for state in states[3:])
+        changed[restart] = any((x != y).any() for x, y in zip(before, after, strict=True))
+    assert changed == {True: False, None: True}
+
+
 def test_a_base_without_first_steps_is_called_as_ever(tmp_path):
     """Bases that were trained before there was such a setting are found."""
     config = tiny_run_config(tmp_path).pretrain
     assert "first" not in config.model_dump(exclude={"checkpoint_every"}, exclude_none=True)
     assert None not in config.model_dump(exclude={"first"}).values()  # nothing else goes unsaid
+    assert set(FirstShown(**EARLY).model_dump(exclude_none=True)) == {"steps", "frequencies"}
 
 
 @pytest.mark.parametrize(
