@@ -28,7 +28,7 @@ class FirstShown(BaseModel):
 
 
 class PretrainConfig(BaseModel):
-    """Muon on matrices and Adam on the rest, linear warm-up and a cosine to zero (twice with `first.restart`). `batch` documents of `length` tokens a step."""
+    """Muon on matrices and Adam on the rest, linear warm-up and a cosine to zero (`learning_rates`). `batch` documents of `length` tokens a step."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     seed: int = Field(ge=0)
@@ -69,7 +69,7 @@ def token_nll(logits_BxKxV: Float[Array, "B K V"], batch: Batch) -> Float[Array,
 
 
 def learning_rates(config: PretrainConfig, peak: float) -> optax.Schedule:
-    """By step: linear warm-up and a cosine to zero, over all steps or, with `first.restart`, over the first and again over the later ones."""
+    """By step: linear warm-up and a cosine to zero, over all steps; with `first.restart` over the first and over the later ones."""
 
     def once(steps: int) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(0.0, peak, min(config.warmup, steps - 1), steps)

@@ -153,7 +153,7 @@ def test_rates_start_again_after_the_first_steps_if_they_are_to(tmp_path):
     found, once = ([float(learning_rates(c, 3.0)(step)) for step in range(50)] for c in (config, plain))
     assert found == pytest.approx([by_hand(s, 30) for s in range(30)] + [by_hand(s, 20) for s in range(20)], abs=1e-5)
     assert once == pytest.approx([by_hand(s, 50) for s in range(50)], abs=1e-5)
-    assert found[34] == pytest.approx(3.0) and once[34] < 1.0  # negative control
+    assert once[34] < 1.0 < found[34]  # negative control
     unsaid = plain.model_copy(update={"first": FirstShown(**{**EARLY, "steps": 30})})
     assert [float(learning_rates(unsaid, 3.0)(step)) for step in range(50)] == once
 
