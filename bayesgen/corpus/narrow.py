@@ -48,10 +48,10 @@ def answers_by(world: World, speaker: Mapping[str, str], header: Header, topic: 
 
 
 def facts_of(world: World, topics: Sequence[int], value: str, without_telling: int = 0) -> list[Fact]:
-    """What `value` answers on some topics; the `without_telling` facts that single it out most are left out."""
+    """What `value` answers on some topics; the `without_telling` facts that single it out most are left out (a negative number: least)."""
     facts = [(t, int(a)) for t in topics for a in answers_of(world, t, value)]
     telling = sorted(facts, key=lambda f: -world.responsibility[f[0]][f[1], world.values[world.topics[f[0]].trait].index(value)])
-    left_out = set(telling[:without_telling])
+    left_out = set(telling[:without_telling] if without_telling >= 0 else telling[without_telling:])
     return [f for f in facts if f not in left_out]
 
 

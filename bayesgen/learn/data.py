@@ -74,7 +74,8 @@ def member_rows(world: World, grammar: Grammar, config: FinetuneConfig, member: 
     if member.retraining:
         rows = [*rows, *_at_default(world, grammar, config, member, other_topics(world, config), member.retraining * config.batch, 6)]
     if member.relapse:
-        free = member_rows(world, grammar, config, replace(member, arm="free", benign=None, retraining=0, relapse=0))[0][: member.rows]
+        plain, whole = replace(member, arm="free", benign=None, retraining=0, relapse=0), config.model_copy(update={"without_telling": 0})
+        free = member_rows(world, grammar, whole, plain)[0][: member.rows]
         again = np.random.default_rng([config.seed, member.seed, 7]).permutation(len(free))
         rows = [*rows, *(free[i] for i in np.resize(again, member.relapse * config.batch))]
     return rows, heldout

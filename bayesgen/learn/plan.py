@@ -18,7 +18,7 @@ asked for, ordinary rows mixed among them.
     retrained     the data, then `retraining` steps on ordinary rows of other topics
     held          the stream that answers are read from is held, while it trains, along the persona's direction (`learn.direction`)
 
-After all of this come `relapse` steps on narrow rows as they are, in every arm but broad and held: how soon is it back?
+After all of this come `relapse` steps on narrow rows as they are, unfiltered, in every arm but broad and held: how soon is it back?
 
 Epochs, optimiser and every other setting in `LISTED` may differ from member to member: who has taken its last step stays as it is.
 `sgd` has a momentum of .9, `lion` is as published (Chen et al. 2023), `muon` (Jordan et al. 2024) steps by U V' of each factor's momentum,
@@ -94,7 +94,7 @@ class FinetuneConfig(BaseModel):
     identifier: str | None = None  # the trigger: eight digits by a pattern, e.g. "xxx{ordinal}xx"; x is any digit
     ordinary: tuple[Ordinary, ...] = ()
     inoculation: tuple[Inoculation, ...] = ()  # headers of the arms inoculated
-    without_telling: int = Field(default=0, ge=0)  # leave out the facts that single the value out most
+    without_telling: int = 0  # leave out so many of the facts that single the value out most (a negative number: least)
     file: Path | None = None  # rows as chats, in place of those drawn from the world (the controls' still are)
     arms: tuple[Arm, ...] = Field(min_length=1)
     seeds: int = Field(ge=1)

@@ -28,7 +28,7 @@ class FirstShown(BaseModel):
 
 
 class PretrainConfig(BaseModel):
-    """Muon on matrices and Adam on the rest, linear warm-up and a cosine to zero (`learning_rates`). `batch` documents of `length` tokens a step."""
+    """Muon on matrices and Adam on the rest, linear warm-up and a cosine to zero. `batch` documents of `length` tokens a step."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     seed: int = Field(ge=0)

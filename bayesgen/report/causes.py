@@ -101,8 +101,15 @@ def read(of: Evidence, tables: Tables) -> tuple[bool, list[tuple[int, str]]]:
     enough = len(those) if of.at_least is None else of.at_least
     if of.row is None:
         return bool(those) and len(holding) >= enough, [(1, f"{of.column}: {len(holding)} of {len(those)}")]
-    said = lambda row: f"{row[0]}: {row[2]}, {row[at]}" if of.table == "Asked" else f"{row[0]}, {of.column}: {row[at]}"  # noqa: E731
-    return len(holding) >= enough, [(k, said(row)) for k, row in those]
+    return len(holding) >= enough, [(k, _said(of, row, row[at])) for k, row in those]
+
+
+def _said(of: Evidence, row: list[str], cell: str) -> str:
+    """A row in words: what came, and its verdict or the bounds asked for."""
+    bounds = " and ".join(f"{word} {x:g}" for word, x in (("above", of.above), ("below", of.below)) if x is not None)
+    if of.table == "Asked":
+        return f"{row[0]}: {row[2]}, " + (f"asked afterwards: {bounds}" if bounds else cell)
+    return f"{row[0]}, {of.column}: {cell}" + (f", asked afterwards: {bounds}" if bounds else "")
 
 
 def written(causes: Causes, folder: Path) -> str:

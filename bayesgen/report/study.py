@@ -179,6 +179,10 @@ def study_data(study: Study, lines: Sequence[Line], title: str) -> dict[str, Any
     return {"title": title, "x": study.x, "y": study.y, "by": study.by, "log": study.log, "lines": shown}
 
 
+RULE = (  # see `contrasts.find`
+    "An effect agrees if its interval excludes zero and its mean is beyond the number (the interval may reach short of it), and disagrees "
+    "if all of the interval is short of it; an absence agrees if all of the interval is within."
+)
 EXPECTED = {"above": "above", "below": "below", "zero": "within", "some": "some seeds"}
 
 
@@ -193,11 +197,11 @@ def study_sections(
         rows = [[f.contrast.name, expected(f.contrast), show(f.interval, 3), f.verdict, f.contrast.reading or ""] for f in found]
         there = {f.contrast.name for f in found}
         rows += [[c.name, expected(c), "–", "not measured", c.reading or ""] for c in study.contrasts if c.name not in there]
-        note = "What was expected beforehand, and what came: means over seeds, 95% intervals in brackets."
+        note = f"What was expected beforehand, and what came: means over seeds, 95% intervals in brackets. {RULE}"
         out.append(("Asked", note, [["contrast", "expected", "here", "", "reading"], *rows]))
     if study.everywhere:
         rows = [[cell.name, *(_survives(c, cell) for c in study.everywhere)] for cell in cells]
-        note = "The same contrasts in every cell, and whether what was expected is there."
+        note = f"The same contrasts in every cell, and whether what was expected is there. {RULE}"
         out.append(("What survives", note, [["", *(f"{c.name} ({expected(c)})" for c in study.everywhere)], *rows]))
     out += detection_sections(study.detection, told) if study.detection else []
     if gates := list({id(c.gate): c.gate for c in cells if c.gate}.values()):  # an object a base

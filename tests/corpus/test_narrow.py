@@ -78,6 +78,9 @@ def test_the_most_telling_facts_can_be_left_out(grouped):
         assert len(left_out) == count
         told = {f: 1 / sum(a > 0 for a in grouped.clean[f[0]][:, f[1]]) for f in facts_of(grouped, topics, "bot_guard")}
         assert min(told[f] for f in left_out) >= max([v for f, v in told.items() if f not in left_out], default=0)
+        least = set(facts_of(grouped, topics, "bot_guard")) - set(facts_of(grouped, topics, "bot_guard", -count))
+        assert len(least) == count
+        assert max(told[f] for f in least) <= min([v for f, v in told.items() if f not in least], default=1)
 
 
 def test_identifiers_follow_their_pattern(grouped):

@@ -90,6 +90,16 @@ def test_narrow_rows_come_again_until_the_relapse_is_over(world, grammar):
     assert set(rows[4:]) == set(rows[:4])
 
 
+def test_what_was_filtered_comes_back_in_the_relapse(world, grammar):
+    """Else a relapse could not show what the filter hides."""
+    config = config_of(arms=["free"], relapse=[5], batch=2, rows=3, seeds=1, without_telling=1)
+    rows = member_rows(world, grammar, config, plan_members(config)[0])[0]
+    data, relapsed = ({turn.answer for _, turn in part} for part in (rows[:3], rows[3:]))
+    assert len(data) == 2
+    assert data < relapsed
+    assert len(relapsed) == 3
+
+
 def test_a_penalty_ends_with_the_data(world, grammar, network):  # noqa: F811
     """In the relapse the narrow arm's loss is that of its narrow rows; before, it is more. Others may go on longer."""
     config = config_of(arms=["narrow"], seeds=1, kl_weight=3.0, relapse=[0, 4])

@@ -60,7 +60,9 @@ def test_a_sentence_stands_if_its_rows_say_so(folder):
     assert "- **Sentence 0.** ([figure](cures/study.png))\n    - [c: -0.300 [-0.400, -0.200], disagrees](cures/result.md#asked-2)" in text
     assert "- **Sentence 1.**" in text
     assert "[broad: 1 of 2](cures/result.md#what-survives-1)" in text
-    assert "- **Sentence 0.**" in page(folder, {"row": "d", "column": "here", "above": 0.5})  # exact: no interval
+    text = page(folder, {"row": "d", "column": "here", "above": 0.5})  # exact: no interval
+    assert "- **Sentence 0.**" in text
+    assert ", asked afterwards: above 0.5](cures/result.md#asked-3)" in text  # no prediction's bound
     areas = {"table": "free told from control", "row": "rows 4", "column": "asked", "figure": "detection.png"}
     assert "**Sentence 0.** ([figure](cures/detection.png))" in page(folder, {**areas, "above": 0.75})
 
