@@ -60,7 +60,7 @@ def main(study: dict[str, Any]) -> Figure:
     ends = [line["values"][column][1] for line in lines for column in panels if line["values"][column]]
     axes[0][0].set_ylim(min([-0.03, *(low - 0.03 for low in ends if low == low)]), 1.03)  # exact ones have no ends
     axes[0][0].set_ylabel("mean over seeds, 95% interval")
-    return _with_legend(fig, axes[0])
+    return _with_legend(fig, axes[0], None if by == "arm" else spell(by))
 
 
 def _side_by_side(lines: list[dict[str, Any]], columns: list[str]) -> Figure:
@@ -82,9 +82,9 @@ def _side_by_side(lines: list[dict[str, Any]], columns: list[str]) -> Figure:
     return _with_legend(fig, [ax])
 
 
-def _with_legend(fig: Figure, axes) -> Figure:
+def _with_legend(fig: Figure, axes, title: str | None = None) -> Figure:
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3, fontsize=8)
+    fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3, fontsize=8, title=title, title_fontsize=8)
     return fig
 
 
