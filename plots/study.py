@@ -14,7 +14,7 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def main(study: dict[str, Any]) -> Figure:
-    """A panel for each column asked for; curves where x is a number, marks where it is another column or a word."""
+    """A panel for each column asked for; curves where x is a number, frontiers where it is another column, marks where it is a word."""
     style.use()
     x, by, lines, panels = study["x"], study["by"], study["lines"], study["y"]
     if x == "columns":
@@ -40,6 +40,9 @@ def main(study: dict[str, Any]) -> Figure:
             if of_column:
                 at, left, right = _values(those, x)
                 ax.hlines(mean, left, right, color=colour, lw=1, alpha=0.5)
+                for arm in dict.fromkeys(line["arm"] for line in those):  # a frontier: one arm, weaker and stronger
+                    own = [k for k, line in enumerate(those) if line["arm"] == arm]
+                    ax.plot(at[own], mean[own], color=colour, lw=1, alpha=0.5)
             else:
                 at = np.array([float(_of(line, x)) if numbers else words.index(_of(line, x)) for line in those])
             if numbers:
