@@ -142,6 +142,7 @@ def known_as(contrast: str, key: str, axes: Mapping[str, Sequence[str]]):
 def lines_of(study: Study, cells: Sequence[Cell]) -> list[Line]:
     """A line for every cell, arm and setting; settings that columns ask for are at their first value."""
     fixed = {k for c in study.columns for k in c.where}
+    drawn_by = (study.x, study.by)  # told where there is one value too: other cells may have others
     out = []
     for cell in cells:
         f = cell.config.finetune
@@ -155,7 +156,7 @@ def lines_of(study: Study, cells: Sequence[Cell]) -> list[Line]:
                 for c in study.columns:
                     seeds = cell.read(c.pick(arm, setting))
                     values[c.name] = over_seeds(list(seeds.values())) if seeds else None
-                told = {k: v for k, v in setting.items() if len(getattr(f, k)) > 1 and k not in fixed}
+                told = {k: v for k, v in setting.items() if (len(getattr(f, k)) > 1 or k in drawn_by) and k not in fixed}
                 out.append(Line(cell.levels, arm, told, values, bool(cell.gate and cell.gate.failures)))
     return out
 

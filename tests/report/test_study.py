@@ -78,6 +78,15 @@ def test_a_line_is_an_arm_of_a_cell_under_a_setting(cells):
     assert {x.arm for x in lines_of(study_of(), cells)} == {"free", "control"}
 
 
+def test_a_cell_with_one_value_of_what_is_drawn_along_x_says_it(cells):
+    """Else its lines would be drawn as if they had been trained on nothing."""
+    slow, fast = cells
+    one = slow.config.model_copy(update={"finetune": slow.config.finetune.model_copy(update={"rows": (26,)})})
+    names = [x.name for x in lines_of(study_of(arms=["free"]), [slow._replace(config=one), fast])]
+    assert names == ["pace slow, free, rows 26", "pace fast, free, rows 208", "pace fast, free, rows 26"]
+    assert lines_of(study_of(arms=["free"], x="birds"), [slow._replace(config=one)])[0].name == "pace slow, free"  # negative control
+
+
 def test_what_was_not_measured_has_no_value(cells):
     line, *_ = lines_of(study_of(columns=[*COLUMNS, {"name": "none", "where": {"relapse": 8, "scale": 3.0}}]), cells)
     assert line.values["none"] is None
