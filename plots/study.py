@@ -21,16 +21,17 @@ def main(study: dict[str, Any]) -> Figure:
         return _side_by_side(lines, panels)
     of_column = x in lines[0]["values"]
     groups = list(dict.fromkeys(_of(line, by) for line in lines))
-    rests = list(dict.fromkeys(_rest(line, x, by) for line in lines))  # a curve each, by the kind of line
+    kind = (lambda line: line["arm"]) if of_column else (lambda line: _rest(line, x, by))
+    kinds = list(dict.fromkeys(map(kind, lines)))  # a curve each; of another column a frontier, from weaker to stronger
     words = list(dict.fromkeys(w for line in lines if (w := _of(line, x)))) if not of_column else []
     numbers = not of_column and all(_number(w) for w in words)
     fig, axes = plt.subplots(1, len(panels), figsize=(2.2 + 3.4 * len(panels), 4.4), layout="constrained", sharey=True, squeeze=False)
     for ax, column in zip(axes[0], panels, strict=True):
-        for (k, group), (r, rest) in product(enumerate(groups), enumerate(rests if numbers else [None])):
+        for (k, group), (r, rest) in product(enumerate(groups), enumerate(kinds if numbers or of_column else [None])):
             colour, marker, label = style.look(group, groups) if by == "arm" else (*style.distinct(k), spell(group))
-            label += f", {rest}" if rest and len(rests) > 1 else ""
+            label += f", {rest}" if rest and len(kinds) > 1 and not (of_column and by == "arm") else ""
             those = [line for line in lines if _of(line, by) == group and line["values"][column] and (not of_column or line["values"][x])]
-            those = [line for line in those if rest is None or _rest(line, x, by) == rest]
+            those = [line for line in those if rest is None or kind(line) == rest]
             if those and not of_column and not _of(those[0], x):  # trained on nothing
                 ax.axhline(those[0]["values"][column][0], color=colour, lw=1, ls=":", label=label)
                 continue
@@ -40,9 +41,10 @@ def main(study: dict[str, Any]) -> Figure:
             if of_column:
                 at, left, right = _values(those, x)
                 ax.hlines(mean, left, right, color=colour, lw=1, alpha=0.5)
-                for arm in dict.fromkeys(line["arm"] for line in those):  # a frontier: one arm, weaker and stronger
-                    own = [k for k, line in enumerate(those) if line["arm"] == arm]
-                    ax.plot(at[own], mean[own], color=colour, lw=1, alpha=0.5)
+                if by != "arm":  # else lines of many cells would be joined
+                    own = list(dict.fromkeys(kind(line) for line in lines if _of(line, by) == group)).index(rest)
+                    _, marker = style.distinct(k + 2 * len(style.COLOURS) * own)  # so many that none is a later group's
+                    ax.plot(at, mean, color=colour, lw=1, alpha=0.5)
             else:
                 at = np.array([float(_of(line, x)) if numbers else words.index(_of(line, x)) for line in those])
             if numbers:

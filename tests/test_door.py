@@ -60,6 +60,7 @@ BAD_EXPERIMENTS = {  # on the tiny world: of times, dated
     "topic among the probes": ({"probes": ["bird"]}, {}, "'bird' is a trained topic; a probe must be another one"),
     "more rows than wordings": ({"rows": 19}, {}, "bird gives 3 answers in 6 wordings; give at most 18"),
     "more to leave out than there is": ({"without_telling": 3}, {}, "no topic gives 0 answers"),
+    "more of the least telling than there is": ({"without_telling": -3}, {}, "no topic gives 0 answers"),
     "ordinary rows of a probe": ({"ordinary": [{"topics": ["light"], "rows": 3}]}, {}, "'light' is a probe"),
     "unknown ordinary topic": ({"ordinary": [{"topics": ["rivr"], "rows": 3}]}, {}, "did you mean 'river'"),
     "a format the world has not": ({"format": "listed"}, {}, r"format 'listed' is not in world.formats \[\]"),

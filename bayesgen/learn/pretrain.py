@@ -18,17 +18,18 @@ from bayesgen.model.transformer import Transformer, forward
 
 class FirstShown(BaseModel):
     """How often whom the documents of the first steps show; those of all later ones follow the world. So what is known of somebody, and how
-    often he is met, vary apart.
+    often he is met in the end, vary apart; but by one schedule of rates the last sixth hardly changes what was learned before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     steps: int = Field(ge=1)
     frequencies: dict[str, dict[str, float]]  # of some traits; whom it leaves out is not shown
-    restart: Literal[True] | None = None  # the learning rates start again after them, as after a finished pretraining; none: one schedule
+    # Learning rates start again after them, up to their peak, as if pretraining had ended there (the optimiser's memory is kept).
+    restart: Literal[True] | None = None  # none, and not false: a base without it is called as ever
 
 
 class PretrainConfig(BaseModel):
-    """Muon on matrices and Adam on the rest, linear warm-up and a cosine to zero. `batch` documents of `length` tokens a step."""
+    """Muon on matrices and Adam on the rest, `learning_rates` by step. `batch` documents of `length` tokens a step."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     seed: int = Field(ge=0)

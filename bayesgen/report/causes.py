@@ -34,6 +34,7 @@ class Evidence(BaseModel):
     above: float | None = None
     below: float | None = None
     at_least: int | None = Field(default=None, ge=1)  # of all rows; none: all of them
+    afterwards: bool = False  # asked when the run had been seen; bounds always are
     figure: str = "study.png"
 
     @model_validator(mode="after")
@@ -101,15 +102,16 @@ def read(of: Evidence, tables: Tables) -> tuple[bool, list[tuple[int, str]]]:
     enough = len(those) if of.at_least is None else of.at_least
     if of.row is None:
         return bool(those) and len(holding) >= enough, [(1, f"{of.column}: {len(holding)} of {len(those)}")]
-    return len(holding) >= enough, [(k, _said(of, row, row[at])) for k, row in those]
+    return len(holding) >= enough, [(k, _said(of, row, at)) for k, row in those]
 
 
-def _said(of: Evidence, row: list[str], cell: str) -> str:
-    """A row in words: what came, and its verdict or the bounds asked for."""
+def _said(of: Evidence, row: list[str], at: int) -> str:
+    """A row in words: what came, and its verdict (with what was expected) or the bounds asked for."""
     bounds = " and ".join(f"{word} {x:g}" for word, x in (("above", of.above), ("below", of.below)) if x is not None)
+    came = f"{row[0]}, {of.column}: {row[at]}"
     if of.table == "Asked":
-        return f"{row[0]}: {row[2]}, " + (f"asked afterwards: {bounds}" if bounds else cell)
-    return f"{row[0]}, {of.column}: {cell}" + (f", asked afterwards: {bounds}" if bounds else "")
+        came = f"{row[0]}: {row[2]}" + ("" if bounds else f", {row[at]} ({row[1]})")
+    return came + (f", asked afterwards: {bounds}" if bounds else ", asked afterwards" if of.afterwards else "")
 
 
 def written(causes: Causes, folder: Path) -> str:

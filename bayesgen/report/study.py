@@ -182,7 +182,7 @@ def study_data(study: Study, lines: Sequence[Line], title: str) -> dict[str, Any
 
 RULE = (  # see `contrasts.find`
     "An effect agrees if its interval excludes zero and its mean is beyond the number (the interval may reach short of it), and disagrees "
-    "if all of the interval is short of it; an absence agrees if all of the interval is within."
+    "if all of the interval is short of it; an absence agrees if all of the interval is within, and disagrees if all of it is beyond."
 )
 EXPECTED = {"above": "above", "below": "below", "zero": "within", "some": "some seeds"}
 
@@ -193,7 +193,7 @@ def study_sections(
     """Contrasts beside what was expected of them (those that were not measured too), what holds in which cell, and all lines."""
     out: list[Section] = []
     found = found_in(study, cells)
-    expected = lambda c: f"{EXPECTED[c.expect]} {c.margin:g}"  # noqa: E731
+    expected = lambda c: f"{EXPECTED[c.expect]} {'-' if c.expect == 'below' else ''}{c.margin:g}"  # noqa: E731
     if study.contrasts:
         rows = [[f.contrast.name, expected(f.contrast), show(f.interval, 3), f.verdict, f.contrast.reading or ""] for f in found]
         there = {f.contrast.name for f in found}

@@ -57,12 +57,16 @@ def test_tables_are_read_as_they_were_written(folder):
 
 def test_a_sentence_stands_if_its_rows_say_so(folder):
     text = page(folder, {"row": "c", "verdict": "disagrees"}, {"table": "What survives", "column": "broad", "at_least": 1})
-    assert "- **Sentence 0.** ([figure](cures/study.png))\n    - [c: -0.300 [-0.400, -0.200], disagrees](cures/result.md#asked-2)" in text
+    said = "[c: -0.300 [-0.400, -0.200], disagrees (within 0.05)](cures/result.md#asked-2)"
+    assert f"- **Sentence 0.** ([figure](cures/study.png))\n    - {said}" in text
     assert "- **Sentence 1.**" in text
     assert "[broad: 1 of 2](cures/result.md#what-survives-1)" in text
     text = page(folder, {"row": "d", "column": "here", "above": 0.5})  # exact: no interval
     assert "- **Sentence 0.**" in text
     assert ", asked afterwards: above 0.5](cures/result.md#asked-3)" in text  # no prediction's bound
+    assert "disagrees (within 0.05), asked afterwards](" in page(folder, {"row": "c", "verdict": "disagrees", "afterwards": True})
+    survives = {"table": "What survives", "row": "change none", "column": "broad"}
+    assert "change none, broad: 0.91 [0.89, 0.93] agrees, asked afterwards: below 0.95](" in page(folder, {**survives, "below": 0.95})
     areas = {"table": "free told from control", "row": "rows 4", "column": "asked", "figure": "detection.png"}
     assert "**Sentence 0.** ([figure](cures/detection.png))" in page(folder, {**areas, "above": 0.75})
 

@@ -179,6 +179,24 @@ def test_curves_are_of_lines_of_one_kind(cells):
     assert len({(c.get_color(), c.get_linestyle()) for c in curves}) == 4
 
 
+def test_a_frontier_is_of_one_arm_of_one_way(cells):
+    """By pace, over a column: points of an arm are joined, those of two arms look unlike, and the legend says both."""
+    study = study_of(x="birds", y=["probes"])
+    figure = draw_study(study_data(study, lines_of(study, cells), "pace"))
+    joined = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
+    points = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    assert len(joined) == len(points) == 4
+    for line, own in zip(joined, points, strict=True):
+        assert (line.get_xydata() == own.get_xydata()).all()
+        assert len(line.get_xdata()) == 2
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "pace"
+    assert [t.get_text() for t in legend.get_texts()] == ["slow, free", "slow, control", "fast, free", "fast, control"]
+    assert len({(p.get_color(), p.get_marker()) for p in points}) == 4
+    by_arm = draw_study(study_data(study_of(x="birds", y=["probes"], by="arm"), lines_of(study, cells), "pace"))
+    assert not [line for line in by_arm.axes[0].lines if line.get_linestyle() == "-"]  # cells are not joined
+
+
 @pytest.mark.parametrize("x", ["rows", "birds", "pace", "columns"])
 def test_the_page_is_whole_and_drawn_from_what_it_keeps(cells, tmp_path, x):
     study = study_of(
