@@ -201,7 +201,10 @@ def test_a_frontier_is_of_one_arm_of_one_way(cells):
 def test_the_page_is_whole_and_drawn_from_what_it_keeps(cells, tmp_path, x):
     study = study_of(
         x=x,
-        contrasts=[{"name": name, "of": {"arm": arm, "where": {"pace": "fast"}}} for name, arm in (("fast", "free"), ("gone", "broad"))],
+        contrasts=[
+            {"name": name, "of": {"arm": arm, "where": {"pace": "fast"}}, "expect": expect}
+            for name, arm, expect in (("fast", "free", "above"), ("gone", "broad", "above"), ("falls", "free", "below"))
+        ],
     )
     of = [c._replace(config=c.config.model_copy(update={"study": study})) for c in cells]
     write_study(tmp_path, of)
@@ -212,4 +215,5 @@ def test_the_page_is_whole_and_drawn_from_what_it_keeps(cells, tmp_path, x):
     assert "| pace slow, free, rows 208 | 0.32 [0.32, 0.32] | 0.22" in text
     assert "| fast | above 0.05 | 0.522 [0.519, 0.524] | agrees |" in text
     assert "| gone | above 0.05 | – | not measured |" in text
+    assert "| falls | below -0.05 | 0.522 [0.519, 0.524] | disagrees |" in text
     assert 'src="http' not in (tmp_path / "report.html").read_text()
